@@ -1,0 +1,5 @@
+"""python -m aseqdip"""
+
+from aseqdip.cli import main
+
+main()

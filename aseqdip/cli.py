@@ -1,0 +1,164 @@
+"""The command line: check the words, compose the configuration, run, say how it ended."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from aseqdip.config import GROUPS, Config, check_override, knobs, typed_config, unknown_key
+from aseqdip.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def config_folder() -> Path:
+    """``configs/``: beside the package in a checkout, inside it in an installed wheel."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of ``aseqdip`` and ``run.py``; exits with 0, 1 (an image failed), 2 (bad input), 128 + signal."""
+    words = sys.argv[1:] if argv is None else argv
+    if any(word in ("-h", "--help") for word in words):
+        sys.stdout.write(help_text())
+        return
+    try:
+        check_words(words)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    sys.argv[1:] = words
+    os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+    register()
+    hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(_job)()
+
+
+def register() -> None:
+    """Make the schema and the resolver known to Hydra, before anything is composed."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("by_preset", _by_preset, replace=True)
+
+
+def _by_preset(paper: Any, quick: Any, smoke: Any, *, _root_: DictConfig) -> Any:
+    """``${by_preset:a,b,c}``: an experiment's value under preset=paper, quick and smoke."""
+    return {"paper": paper, "quick": quick, "smoke": smoke}[_root_.preset.name]
+
+
+def _job(composed: DictConfig) -> dict[str, Any]:
+    """One composed config: what Hydra calls, once or for each job of a sweep."""
+    from aseqdip.runner import run  # the parts that need torch only once the words are known to be good
+
+    multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        summary = run(typed_config(OmegaConf.to_container(composed, resolve=True)))
+    except UserError as error:
+        if multirun:
+            sys.tracebacklimit = 0  # a sweep goes on with its other jobs, then reports: the message is enough
+            raise
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    if summary.interrupted is not None:
+        sys.exit(128 + summary.interrupted)
+    done = len(summary.records)
+    if done == 0 and not summary.failed:
+        log.info("Nothing to do: all %d image(s) were finished before.", len(summary.skipped))
+    else:
+        log.info("%d done, %d skipped, %d failed. Results: %s", done, len(summary.skipped), len(summary.failed), summary.folder)
+    if summary.failed:
+        message = "; ".join(f"{name}: {text}" for name, text in summary.failed.items())
+        if multirun:
+            sys.tracebacklimit = 0
+            raise UserError(f"{len(summary.failed)} image(s) failed: {message}")
+        sys.exit(1)
+    return {"folder": str(summary.folder), "done": done, "skipped": len(summary.skipped)}
+
+
+def check_words(words: list[str]) -> None:
+    """Check every override before anything is computed, each value of a sweep too. Raises UserError."""
+    overrides = [w for w in words if "=" in w and not w.startswith("-") and not w.split("=")[0].startswith("hydra")]
+    stray = [w for w in words if "=" not in w and not w.startswith(("-", "~"))]
+    values_of_options = {words[i + 1] for i, w in enumerate(words[:-1]) if w in _OPTIONS_WITH_VALUE}
+    for word in stray:
+        if word not in values_of_options:
+            raise UserError(f"'{word}' is not a setting: write name=value, as in task=mri. All settings: python run.py --help")
+    for word in overrides:
+        if not word.startswith(("+", "~")):
+            try:
+                parsed = OverridesParser.create().parse_override(word)
+            except HydraException as error:
+                detail = str(error).splitlines()[0]
+                raise UserError(f"{word}: this value cannot be read ({detail}). Quote special characters: 'name=\"a b\"'.") from error
+            _check_parsed(parsed)
+
+
+_OPTIONS_WITH_VALUE = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd", "--package", "-p", "--info", "-i")
+
+
+def _check_parsed(parsed: Override) -> None:
+    key = parsed.key_or_group
+    if parsed.is_sweep_override():
+        if not (parsed.is_choice_sweep() or parsed.is_range_sweep()):
+            return  # drawn by a sweeper's own rules
+        values: list[Any] = list(parsed.sweep_iterator())
+    else:
+        values = [parsed.value()]
+    for value in values:
+        if key in GROUPS:
+            check_choice(key, value)
+        else:
+            value = value.text if hasattr(value, "text") else value
+            check_override(key, value)
+
+
+def choices(group: str) -> list[str]:
+    """The configs of a group."""
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+def check_choice(group: str, value: Any) -> None:
+    """Raise UserError unless ``value`` is one of the group's configs (or null for an optional one)."""
+    if value is None and group == "experiment":
+        return
+    if str(value) not in choices(group):
+        raise UserError(f"{group}={value}: expected one of {', '.join(choices(group))}.")
+
+
+def help_text() -> str:
+    """--help, written from the schema and the folders of ``configs/``."""
+    lines = [
+        "aseqdip: image reconstruction without training data (aSeqDIP and the methods it was compared with)",
+        "",
+        "  python run.py                                     4x MRI of the built-in phantom, the paper's protocol",
+        "  python run.py preset=quick                        the same in a few minutes on a laptop",
+        "  python run.py task=ct method=aseqdip views=18     another task, another setting",
+        "  python run.py -m lam=0.5,1,2                      a sweep: every combination of comma-separated values",
+        "  python run.py -m experiment=lambda_ablation       a named sweep",
+        "  python run.py task=denoising dataset=folder data_root=~/pictures images=all",
+        "",
+        "Finished images are skipped, interrupted ones continued: a command can be repeated at any time.",
+        "",
+        "Groups (group=choice):",
+    ]
+    lines += [f"  {group:<12} {', '.join(choices(group))}" for group in GROUPS]
+    lines += ["", "Settings (name=value; default in brackets, where it does not depend on task or preset):"]
+    defaults = OmegaConf.load(config_folder() / "config.yaml")
+    for name, f in knobs():
+        if name.endswith(".name"):
+            continue
+        meta = f.metadata
+        value = OmegaConf.to_container(defaults, resolve=False).get(name)  # type: ignore[union-attr]
+        shown = "" if value is None else f" [{value}]".replace("${oc.env:ASEQDIP_DATA,data}", "$ASEQDIP_DATA, else data")
+        options = f" ({' | '.join(meta['choices'])})" if meta["choices"] else ""
+        lines.append(f"  {name:<26} {meta['help']}{options}{shown}")
+    return "\n".join([*lines, "", "Hydra's own options: python run.py --hydra-help", ""])

@@ -1,0 +1,112 @@
+"""One image or scan as read from disk, and how a user names those to reconstruct."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aseqdip.config import Config
+from aseqdip.errors import UserError
+
+
+@dataclass
+class Sample:
+    """What a reader returns: an image, or the k-space of one slice.
+
+    Attributes:
+        source: the file (and slice) it came from, for the record.
+        image: picture, CT slice or MR image, (channels, height, width); real in [0, 1], or complex with one channel.
+        kspace: centred k-space of one slice, complex, (coils, height, width).
+        maps: coil sensitivity maps stored with the k-space, complex, (coils, height, width).
+        mask: columns that were acquired, boolean, (width,); None if all were.
+    """
+
+    source: str
+    image: Tensor | None = None
+    kspace: Tensor | None = None
+    maps: Tensor | None = None
+    mask: Tensor | None = None
+
+
+#: image names in order, each with the function that reads it
+Items = dict[str, Callable[[], Sample]]
+
+
+def data_folder(cfg: Config) -> Path:
+    """``data_root/<dataset.folder>`` if it exists, else ``data_root`` itself; UserError if neither does."""
+    root = Path(cfg.data_root).expanduser()
+    folder = root / cfg.dataset.folder
+    if folder.is_dir():
+        return folder
+    if not root.is_dir():
+        raise UserError(
+            f"The data folder {root} does not exist. dataset={cfg.dataset.name} expects its files in "
+            f"{folder} or in {root}: set data_root=... (or the environment variable ASEQDIP_DATA)."
+        )
+    return root
+
+
+def list_files(cfg: Config, suffixes: Sequence[str]) -> list[Path]:
+    """The data set's files, sorted by name; UserError if there is none."""
+    folder = data_folder(cfg)
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
+    if not files:
+        found = sorted({f.suffix or f.name for f in folder.iterdir()})[:8]
+        raise UserError(
+            f"No {', '.join(suffixes)} file in {folder}, where dataset={cfg.dataset.name} expects its images; "
+            f"found {', '.join(found) if found else 'an empty folder'}: set data_root=... to the folder that holds them."
+        )
+    return files
+
+
+def unique_names(files: Sequence[Path]) -> dict[str, Path]:
+    """Stem -> file; the whole name where two files share a stem."""
+    stems = [f.stem for f in files]
+    return {f.stem if stems.count(f.stem) == 1 else f.name: f for f in files}
+
+
+def finite(array: np.ndarray, what: str) -> Tensor:
+    """The array as a tensor; UserError if it holds NaN or infinity."""
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise UserError(f"{what} holds {bad} values that are NaN or infinite: repair or leave out the file.")
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def center_crop(image: Tensor, height: int, width: int) -> Tensor:
+    """The central part of the last two axes, no larger than asked for."""
+    rows, columns = image.shape[-2:]
+    height, width = min(height, rows), min(width, columns)
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return image[..., top : top + height, left : left + width]
+
+
+def select(names: Sequence[str], spec: Any) -> list[str]:
+    """The images a user asks for, in order.
+
+    ``spec``: "all", an index or a name, a range "2:5" (Python's meaning), or a list of indices and names.
+    Raises UserError for an index or name there is not.
+    """
+    if spec == "all":
+        return list(names)
+    if isinstance(spec, (list, tuple)):
+        return list(dict.fromkeys(name for part in spec for name in select(names, part)))
+    text = str(spec)
+    if text in names:
+        return [text]
+    if match := re.fullmatch(r"(\d*):(\d*)", text):
+        start, stop = (int(g) if g else None for g in match.groups())
+        chosen = list(names)[start:stop]
+        if chosen:
+            return chosen
+    elif re.fullmatch(r"-?\d+", text) and -len(names) <= int(text) < len(names):
+        return [names[int(text)]]
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    raise UserError(
+        f"images={text}: there is no such image. The data set has {len(names)}, indices 0 to {len(names) - 1}: {shown}."
+    )

@@ -1,0 +1,89 @@
+"""How a gradient step is executed: device, precision of the network, memory layout, optimiser."""
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from aseqdip.errors import UserError
+
+#: what a method's objective returns: the network's image, and the terms of the loss ("loss" is their sum)
+Objective = Callable[[], tuple[Tensor, dict[str, Tensor]]]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a config names; auto is CUDA where there is one. UserError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name} is not a device: use auto, cpu, cuda or cuda:0 ...") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device={name}: PyTorch sees {torch.cuda.device_count()} CUDA devices here. Use device=cpu, or install a "
+            "CUDA build of PyTorch."
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={name} is not supported: use auto, cpu or cuda.")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """bf16 or fp32; auto is bf16 where the hardware multiplies it natively."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # without the instruction, bf16 convolutions on a CPU are emulated and slower than fp32
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+class _Executed(nn.Module):
+    """A network in the engine's precision and memory layout; image in, fp32 image out."""
+
+    def __init__(self, network: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.network = network
+        self.bf16 = precision == "bf16"
+
+    def forward(self, image: Tensor) -> Tensor:
+        context = torch.autocast(image.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        with context:
+            result: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+        return result.float().contiguous()
+
+
+class Engine:
+    """Executes a method's network and steps on one device.
+
+    Args:
+        device: "auto", "cpu", "cuda" ...
+        precision: "auto", "fp32" or "bf16": of the network's arithmetic; weights, losses and the output layer stay fp32.
+    """
+
+    def __init__(self, device: str = "auto", precision: str = "auto") -> None:
+        self.device = pick_device(device)
+        self.precision = pick_precision(precision, self.device)
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """The network on the device, ready to be called on fp32 images."""
+        network = network.to(self.device, memory_format=torch.channels_last)
+        return _Executed(network, self.precision).train()
+
+    def adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
+        """Adam with PyTorch's default moments (0.9, 0.999) and eps 1e-8; fused: one kernel for all weights."""
+        return torch.optim.Adam(network.parameters(), lr=lr, fused=True)
+
+    def descend(self, objective: Objective, optimiser: torch.optim.Optimizer) -> Objective:
+        """A function that takes one optimiser step on ``objective`` and returns what it was before the step."""
+
+        def step() -> tuple[Tensor, dict[str, Tensor]]:
+            optimiser.zero_grad(set_to_none=True)
+            image, terms = objective()
+            terms["loss"].backward()
+            optimiser.step()
+            return image.detach(), {name: term.detach() for name, term in terms.items()}
+
+        return step

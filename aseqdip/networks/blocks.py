@@ -1,0 +1,85 @@
+"""Pieces that both networks share: initialisation and the fp32 output layer."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch normalisation that always uses the statistics of the one image it sees (no running averages)."""
+    return nn.BatchNorm2d(channels, track_running_stats=False)
+
+
+class Head(nn.Module):
+    """The output layer: convolution (1x1) and optional sigmoid, always in fp32, also under autocast.
+
+    Half precision here would round the image itself to 8 bits of mantissa.
+    """
+
+    def __init__(self, channels: int, out_channels: int, sigmoid: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, out_channels, 1)
+        self.sigmoid = sigmoid
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            image: Tensor = self.conv(features.float())
+            return image.sigmoid() if self.sigmoid else image
+
+
+def initialise(network: nn.Module, how: str, generator: torch.Generator) -> None:
+    """Fill every parameter from ``generator`` (a CPU one, so that all devices start alike).
+
+    "normal": convolutions N(0, 0.02^2), batch-norm weights N(1, 0.02^2), biases 0 (the DIP-family default);
+    "default": PyTorch's own: Kaiming-uniform convolutions, unit batch norm.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            _draw(module.weight, how, 0.0, generator)
+            if module.bias is not None:
+                bound = 0.0 if how == "normal" else 1 / math.sqrt(module.weight[0].numel())
+                _set(module.bias, torch.empty(module.bias.shape).uniform_(-bound, bound, generator=generator))
+        elif isinstance(module, nn.BatchNorm2d):
+            if how == "normal":
+                _draw(module.weight, how, 1.0, generator)
+            else:
+                nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def _draw(weight: nn.Parameter, how: str, mean: float, generator: torch.Generator) -> None:
+    value = torch.empty(weight.shape)
+    if how == "normal":
+        value.normal_(mean, 0.02, generator=generator)
+    else:
+        nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=generator)
+    _set(weight, value)
+
+
+def _set(parameter: nn.Parameter, value: Tensor) -> None:
+    with torch.no_grad():
+        parameter.copy_(value)
+
+
+class Padded(nn.Module):
+    """Runs a network on images of any size: reflect-pads to its multiple and crops back.
+
+    Args:
+        network: takes sides that are multiples of ``multiple``.
+        multiple: 2^(number of scales).
+    """
+
+    def __init__(self, network: nn.Module, multiple: int) -> None:
+        super().__init__()
+        self.network = network
+        self.multiple = multiple
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        down, right = -height % self.multiple, -width % self.multiple
+        if down or right:
+            image = F.pad(image, (0, right, 0, down), mode="reflect")
+        result: Tensor = self.network(image)
+        return result[..., :height, :width]

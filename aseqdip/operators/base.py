@@ -1,0 +1,73 @@
+"""What every forward operator offers: ``A(x)``, its exact adjoint, a one-step reconstruction, its norm."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aseqdip.errors import UserError
+
+Map = Callable[[Tensor], Tensor]
+
+
+class _LinearMap(torch.autograd.Function):
+    """``x -> A x`` whose derivative is ``A^H``, without autograd recording what happens inside A."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, apply: Map, adjoint: Map) -> Tensor:
+        ctx.maps = apply, adjoint
+        return apply(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        apply, adjoint = ctx.maps
+        return linear_map(grads[0], adjoint, apply), None, None
+
+
+def linear_map(x: Tensor, apply: Map, adjoint: Map) -> Tensor:
+    """``apply(x)``, differentiated through its adjoint; saves autograd's memory and time inside A."""
+    result: Tensor = _LinearMap.apply(x, apply, adjoint)
+    return result
+
+
+class Operator(nn.Module, ABC):
+    """A forward operator ``A: image -> measurements``.
+
+    Images are real tensors of shape ``(batch, channels, height, width)``; a complex image carries its
+    real and imaginary part as two channels. Measurements may be complex. Constant tensors (masks, maps,
+    kernels) are buffers, so ``operator.to(device)`` moves everything.
+    """
+
+    #: whether A is linear; only then does it have an adjoint
+    linear: bool = True
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Tensor:
+        """Measurements ``A x`` of an image."""
+
+    @abstractmethod
+    def adjoint(self, measurements: Tensor) -> Tensor:
+        """``A^H y``: the exact adjoint, ``Re<A x, y> = <x, A^H y>``. Raises UserError if A is not linear."""
+
+    def direct(self, measurements: Tensor) -> Tensor:
+        """The field's one-step reconstruction (zero-filled, FBP, the measurement itself); default ``A^H y``."""
+        return self.adjoint(measurements)
+
+    def norm(self, image_shape: tuple[int, ...], iterations: int = 12) -> float:
+        """Spectral norm ``||A||`` by power iteration on ``A^H A``, for images of the given shape.
+
+        The start vector comes from a generator of its own, so the figure is reproducible. Raises
+        UserError if A is not linear.
+        """
+        if not self.linear:
+            raise UserError(f"{type(self).__name__} is not linear: it has no operator norm.")
+        device = next(self.buffers(), torch.empty(0)).device
+        x = torch.randn(image_shape, generator=torch.Generator().manual_seed(0)).to(device)
+        x = x / x.norm()
+        for _ in range(iterations):
+            x = self.adjoint(self(x))
+            squared = x.norm()  # ||A^H A x|| for a unit x
+            x = x / squared.clamp_min(torch.finfo(x.dtype).tiny)
+        return float(squared.sqrt())

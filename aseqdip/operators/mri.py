@@ -1,0 +1,142 @@
+"""Multi-coil Cartesian MRI, ``A = M F S`` (paper, Sec. 2), and its sampling masks."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aseqdip.errors import UserError
+from aseqdip.operators.base import Operator, linear_map
+
+
+def to_complex(image: Tensor) -> Tensor:
+    """Two real channels (batch, 2, height, width) to one complex image (batch, 1, height, width)."""
+    return torch.complex(image[:, :1], image[:, 1:])
+
+
+def to_channels(image: Tensor) -> Tensor:
+    """Complex image (batch, 1, height, width) to two real channels (batch, 2, height, width)."""
+    return torch.cat((image.real, image.imag), dim=1)
+
+
+def fft2c(image: Tensor) -> Tensor:
+    """Centred orthonormal 2-D FFT over the last two axes (the fastMRI convention)."""
+    shifted = torch.fft.ifftshift(image, dim=(-2, -1))
+    return torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=(-2, -1))
+
+
+def ifft2c(kspace: Tensor) -> Tensor:
+    """Inverse of :func:`fft2c`."""
+    shifted = torch.fft.ifftshift(kspace, dim=(-2, -1))
+    return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=(-2, -1))
+
+
+def _centring(n: int) -> tuple[Tensor, Tensor]:
+    """Phases (image side, k-space side) that turn a plain FFT of length n into the centred one.
+
+    exp(-2 pi i (k-c)(m-c)/n) = exp(-2 pi i km/n) exp(2 pi i mc/n) exp(2 pi i kc/n) exp(-2 pi i c^2/n), c = n//2:
+    two multiplications that fold into maps and mask, instead of copies of every coil image by fftshift.
+    """
+    centre = n // 2
+    index = torch.arange(n, dtype=torch.float64)
+    image = 2 * math.pi * torch.remainder(index * centre, n) / n
+    kspace = 2 * math.pi * torch.remainder(index * centre - centre**2, n) / n
+    return _unit(image), _unit(kspace)
+
+
+def _unit(angle: Tensor) -> Tensor:
+    """exp(i angle) in complex64."""
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+
+
+class MultiCoilMRI(Operator):
+    """``(A x)_c = M F (S_c x)``: coil sensitivities, centred orthonormal FFT, sampled k-space columns.
+
+    Args:
+        maps: coil sensitivity maps S, complex, shape (coils, height, width), sum_c |S_c|^2 = 1 on their
+            support, so that ``||A|| <= 1``.
+        mask: sampled columns, boolean, shape (width,).
+
+    Image: (batch, 2, height, width). Measurements: complex, (batch, coils, height, sampled columns):
+    only what was sampled is stored. Raises UserError if mask and maps differ in width or nothing is sampled.
+    """
+
+    maps: Tensor
+    mask: Tensor
+
+    def __init__(self, maps: Tensor, mask: Tensor) -> None:
+        super().__init__()
+        if mask.shape != maps.shape[-1:]:
+            raise UserError(
+                f"The sampling mask has {mask.numel()} columns, the k-space has {maps.shape[-1]}: they must agree."
+            )
+        if not mask.any():
+            raise UserError("The sampling mask samples no column at all: at least one is needed.")
+        rows, columns = _centring(maps.shape[-2]), _centring(maps.shape[-1])
+        self.register_buffer("maps", maps)
+        self.register_buffer("mask", mask)
+        self.register_buffer("_columns", mask.nonzero().squeeze(1))
+        self.register_buffer("_maps", maps * rows[0][:, None] * columns[0])
+        self.register_buffer("_phase", rows[1][:, None] * columns[1][mask.cpu()].to(maps.device))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return linear_map(image, self._apply_a, self._apply_adjoint)
+
+    def adjoint(self, measurements: Tensor) -> Tensor:
+        return linear_map(measurements, self._apply_adjoint, self._apply_a)
+
+    def _apply_a(self, image: Tensor) -> Tensor:
+        kspace = torch.fft.fft(to_complex(image) * self._maps, dim=-1, norm="ortho")
+        kspace = kspace.index_select(-1, self._columns)  # the second FFT only where something is sampled
+        return torch.fft.fft(kspace, dim=-2, norm="ortho") * self._phase
+
+    def _apply_adjoint(self, measurements: Tensor) -> Tensor:
+        lines = torch.fft.ifft(measurements * self._phase.conj(), dim=-2, norm="ortho")
+        kspace = lines.new_zeros(*lines.shape[:-1], self.mask.numel())
+        kspace.index_copy_(-1, self._columns, lines)
+        coils = torch.fft.ifft(kspace, dim=-1, norm="ortho")
+        return to_channels((coils * self._maps.conj()).sum(1, keepdim=True))
+
+    def sample(self, kspace: Tensor) -> Tensor:
+        """The sampled columns of a full centred k-space, (batch, coils, height, width) -> measurements."""
+        return kspace.index_select(-1, self._columns)
+
+
+MASKS = ("random", "equispaced", "variable_density")
+
+
+def cartesian_mask(kind: str, width: int, accel: float, center_fraction: float, rng: np.random.RandomState) -> Tensor:
+    """Which of ``width`` k-space columns are sampled, boolean (width,), at acceleration ``accel``.
+
+    round(width * center_fraction) central columns are always sampled. The others:
+    "random": independently, so that width/accel are expected (the fastMRI challenge's random mask);
+    "equispaced": evenly from a random offset, adjusted for the centre (fastMRI's equispaced fraction mask);
+    "variable_density": exactly width/accel in total, drawn with a density falling as (1 - |k|/k_max)^2.
+
+    Raises UserError if the centre alone exceeds width/accel or the kind is unknown.
+    """
+    low = round(width * center_fraction)
+    if low > width / accel:
+        raise UserError(
+            f"accel={accel:g} samples {width / accel:.0f} of {width} columns, but the fully sampled centre alone has {low}: "
+            "lower operator.center_fraction or accel."
+        )
+    mask = np.zeros(width, dtype=bool)
+    start = (width - low + 1) // 2
+    if kind == "random":
+        probability = (width / accel - low) / (width - low)
+        mask = rng.uniform(size=width) < probability
+    elif kind == "equispaced":
+        spacing = accel * (low - width) / (low * accel - width)
+        offset = rng.randint(0, high=round(spacing))
+        mask[np.around(np.arange(offset, width - 1, spacing)).astype(int)] = True
+    elif kind == "variable_density":
+        density = (1 - np.abs(np.linspace(-1, 1, width))) ** 2 + 1e-3
+        density[start : start + low] = 0
+        count = round(width / accel) - low
+        mask[rng.choice(width, size=count, replace=False, p=density / density.sum())] = True
+    else:
+        raise UserError(f"mask={kind} is unknown for MRI: use one of {', '.join(MASKS)}.")
+    mask[start : start + low] = True
+    return torch.from_numpy(mask)

@@ -1,0 +1,157 @@
+"""What one reconstruction leaves on disk, where, and how a folder of them is read again."""
+
+import csv
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from aseqdip.config import Config, knobs
+from aseqdip.errors import UserError
+from aseqdip.methods import METHODS
+from aseqdip.tasks import setting
+
+#: rows of a curve, each with one number for each of COLUMNS; NaN where there is no value
+Rows = Sequence[Sequence[float]]
+
+#: a curve's columns, in order; PSNR in dB; psnr_ema is that of the running average of the iterates (decay 0.99)
+COLUMNS = ("iteration", "loss", "data", "autoencoding", "psnr", "ssim", "psnr_ema")
+
+TASK_KNOBS: dict[str, tuple[str, ...]] = {
+    "mri": ("accel", "noise", "mask", "operator.center_fraction", "operator.coils", "operator.calibration"),
+    "ct": ("views", "photons", "dataset.hu_low", "dataset.hu_high"),
+    "denoising": ("sigma",),
+    "inpainting": ("sigma", "hiar", "mask", "operator.missing"),
+    "deblurring": ("sigma", "kernel", "operator.kernel_size"),
+}
+COMMON_KNOBS = ("task.name", "dataset.name", "dataset.reader", "dataset.slice", "data_root", "size", "truth", "seed")
+
+#: what the paper states for aSeqDIP (Sec. 4.1, Algorithm 1); any other value is a deviation that the record names
+PAPER = {"steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network"}
+
+
+def identity(cfg: Config) -> dict[str, Any]:
+    """The knobs that can change this run's result, by dotted name: those of its task, its method, its data."""
+    wanted = (*COMMON_KNOBS, *TASK_KNOBS[cfg.task.name], "method.name", *METHODS[cfg.method.name].knobs)
+    if METHODS[cfg.method.name].knobs:
+        wanted += ("precision",)
+    chosen = {}
+    for name, _ in knobs():
+        if name in wanted or name.split(".")[0] in wanted:
+            value: Any = cfg
+            for part in name.split("."):
+                value = getattr(value, part)
+            chosen[name] = value
+    if cfg.dataset.reader in ("brain", "body", "photos"):
+        del chosen["data_root"]  # generated or bundled: no folder is read
+    return chosen
+
+
+def run_folder(cfg: Config) -> Path:
+    """``outputs/task/setting/method-hash``: a function of the config alone, never of the clock."""
+    digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()
+    return Path(cfg.outputs) / cfg.task.name / setting(cfg) / f"{cfg.method.name}-{digest[:8]}"
+
+
+def deviations(cfg: Config) -> dict[str, Any]:
+    """The knobs whose value is not the paper's, among those this method uses."""
+    return {k: getattr(cfg, k) for k, v in PAPER.items() if k in METHODS[cfg.method.name].knobs and getattr(cfg, k) != v}
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError unless files can be made in the folder (which is created)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"Results cannot be written to {folder} ({error.strerror}): set outputs=... to another folder.") from error
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """The file appears whole or not at all, also when the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON with null for NaN and infinities."""
+    text = json.dumps(_plain(content), indent=1, allow_nan=False)
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def write_curve(path: Path, rows: Rows) -> None:
+    """``curve.csv``: one row an iteration, columns ``COLUMNS``; empty where there is no value."""
+    lines = [",".join(COLUMNS)]
+    lines += [f"{int(row[0])}," + ",".join("" if np.isnan(v) else f"{v:.9g}" for v in row[1:]) for row in rows]
+    write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+
+
+def read_curve(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a ``curve.csv``; NaN where there is no value."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: np.array([float(row[name]) if row[name] else np.nan for row in rows]) for name in COLUMNS}
+
+
+def write_arrays(path: Path, **arrays: torch.Tensor | None) -> None:
+    """Compressed ``.npz`` of the tensors that are there."""
+    kept = {name: a.detach().cpu().numpy() for name, a in arrays.items() if a is not None}
+    write_atomically(path, lambda file: np.savez_compressed(file, **kept))  # type: ignore[arg-type]
+
+
+def finished(folder: Path) -> bool:
+    """Whether this image's reconstruction is complete: its record is written last."""
+    return (folder / "record.json").is_file()
+
+
+def environment() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    names = ("aseqdip", "torch", "numpy", "scipy", "scikit-image", "hydra-core")
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            from aseqdip import __version__
+
+            found[name] = __version__ if name == "aseqdip" else "unknown"
+    return {"python": platform.python_version(), "platform": platform.platform(), **found}
+
+
+def config_dict(cfg: Config) -> dict[str, Any]:
+    """The whole configuration as plain values."""
+    return dataclasses.asdict(cfg)
+
+
+def read_records(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every complete record below a folder, with its own folder under "folder"."""
+    for path in sorted(folder.rglob("record.json")):
+        yield {**json.loads(path.read_text()), "folder": str(path.parent)}

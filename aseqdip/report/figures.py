@@ -1,0 +1,82 @@
+"""Pictures of one reconstruction: what came out, and how it got there."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from aseqdip.records import COLUMNS, Rows, write_atomically
+
+
+def _figure(columns: int, height: float) -> tuple[Any, Any]:
+    # Figure objects of our own: no pyplot, no global state, no display
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * columns, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _save(figure: Any, path: Path) -> None:
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+
+
+def _array(image: Tensor) -> np.ndarray:
+    """(1, channels, height, width) to what matplotlib shows: (height, width) or (height, width, 3)."""
+    array = image[0].detach().cpu().float().numpy()
+    return array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
+
+
+def preview(path: Path, start: Tensor, result: Tensor, truth: Tensor | None, scores: dict[str, Any], title: str) -> None:
+    """Truth, start, reconstruction and five-fold error side by side, PSNR and SSIM above each.
+
+    Args:
+        start, result, truth: displayed images, (1, 1 or 3, height, width); truth may be missing.
+        scores: the record's "scores".
+    """
+
+    def caption(name: str, which: str) -> str:
+        part = scores.get(which) or {}
+        return name if part.get("psnr") is None else f"{name}\n{part['psnr']:.2f} dB, SSIM {part['ssim']:.3f}"
+
+    panels = [(caption("start (direct)", "start"), start), (caption("reconstruction (last)", "last"), result)]
+    if truth is not None:
+        error = (result - truth).abs().mean(1, keepdim=True)
+        panels = [("truth", truth), *panels, ("error x 5", 5 * error)]
+    high = float((truth if truth is not None else result).max())
+    figure, axes = _figure(len(panels), 3.2 * start.shape[-2] / start.shape[-1] + 0.9)
+    for axis, (name, image) in zip(axes, panels, strict=True):
+        colours = "inferno" if name.startswith("error") else "gray"
+        axis.imshow(np.clip(_array(image) / high, 0, 1), cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+        axis.set_title(name, fontsize=10)
+        axis.set_axis_off()
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+def curve(path: Path, rows: Rows, scores: dict[str, Any], title: str) -> None:
+    """Loss terms, and PSNR/SSIM where there is a truth, against the iteration."""
+    values = dict(zip(COLUMNS, np.asarray(rows, dtype=float).T, strict=True))
+    known = bool(np.isfinite(values["psnr"]).any())
+    figure, axes = _figure(2 if known else 1, 3.4)
+    for name in ("loss", "data", "autoencoding"):
+        if (values[name] > 0).any():
+            axes[-1].semilogy(values["iteration"], values[name], label=name, linewidth=1)
+    axes[-1].set(xlabel="iteration", title="objective")
+    if axes[-1].has_data():
+        axes[-1].legend(fontsize=8)
+    if known:
+        axis, other = axes[0], axes[0].twinx()
+        axis.plot(values["iteration"], values["psnr"], label="PSNR", linewidth=1, color="C0")
+        axis.plot(values["iteration"], values["psnr_ema"], label="PSNR of EMA 0.99", linewidth=1, color="C2")
+        axis.axhline(scores["start"]["psnr"], color="0.5", linestyle=":", label="start")
+        best = scores["best"]
+        axis.plot(best["step"], best["psnr"], "x", color="C3", label=f"best (oracle) {best['psnr']:.2f} dB")
+        other.plot(values["iteration"], values["ssim"], color="C1", linewidth=0.8, alpha=0.7)
+        other.set_ylabel("SSIM", color="C1")
+        axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"last {scores['last']['psnr']:.2f} dB")
+        axis.legend(fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)

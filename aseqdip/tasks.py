@@ -1,0 +1,323 @@
+"""From an image or a measured scan to a problem and its scoring: the only place where tasks and operators meet."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from aseqdip.config import Config
+from aseqdip.data.images import read_picture
+from aseqdip.data.sample import Sample, center_crop
+from aseqdip.errors import UserError
+from aseqdip.metrics import psnr, ssim
+from aseqdip.operators.base import Operator
+from aseqdip.operators.blur import CameraBlur, MotionBlur, trajectory_kernel
+from aseqdip.operators.ct import ParallelBeam
+from aseqdip.operators.identity import Identity
+from aseqdip.operators.mask import Mask, center_hole, random_hole
+from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_channels, to_complex
+from aseqdip.problem import Problem, generator
+
+
+@dataclass
+class Scoring:
+    """How an iterate is compared with the truth; the runner's alone.
+
+    Attributes:
+        truth: what is scored against, (1, channels, height, width), as displayed (magnitude for MRI).
+        data_range: R in PSNR and SSIM.
+        hole: in-painting: 1 inside the hole, (1, 1, height, width).
+    """
+
+    truth: Tensor
+    data_range: float
+    hole: Tensor | None = None
+
+    def psnr(self, shown: Tensor) -> Tensor:
+        """PSNR in dB of a displayed image."""
+        return psnr(shown, self.truth, self.data_range)
+
+    def ssim(self, shown: Tensor) -> Tensor:
+        """SSIM of a displayed image."""
+        return ssim(shown, self.truth, self.data_range)
+
+    def extras(self, shown: Tensor) -> dict[str, float]:
+        """In-painting: PSNR inside the hole, and of the image with the known pixels put back."""
+        if self.hole is None:
+            return {}
+        inside = self.hole.expand_as(shown) > 0
+        composited = torch.where(inside, shown, self.truth)
+        return {
+            "hole_psnr": float(psnr(shown[inside], self.truth[inside], self.data_range)),
+            "composited_psnr": float(self.psnr(composited)),
+        }
+
+    def to(self, device: torch.device) -> "Scoring":
+        hole = None if self.hole is None else self.hole.to(device)
+        return Scoring(self.truth.to(device), self.data_range, hole)
+
+
+@dataclass
+class Case:
+    """One reconstruction to run: what the method sees, and what only the runner sees.
+
+    Attributes:
+        problem: the method's part.
+        scoring: the truth's part; None where there is no truth.
+        show: image -> what a person looks at and what is scored: clipped to the valid range, magnitude for MRI.
+        signed: whether images take negative values (complex MRI).
+        info: facts for the record: source, scale, operator norm, mask, maps.
+    """
+
+    problem: Problem
+    scoring: Scoring | None
+    show: Callable[[Tensor], Tensor]
+    signed: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> "Case":
+        """The same case with every tensor on ``device``."""
+        p = self.problem
+        problem = Problem(p.y.to(device), p.operator.to(device), p.z0.to(device), p.image, p.seed, p.noise_std)
+        scoring = None if self.scoring is None else self.scoring.to(device)
+        return Case(problem, scoring, self.show, self.signed, self.info)
+
+
+def make_case(cfg: Config, name: str, sample: Sample) -> Case:
+    """The case of one sample under a config. UserError if data, task and operator cannot go together."""
+    if cfg.task.name == "mri":
+        case = _mri(cfg, name, sample)
+    else:
+        assert sample.image is not None
+        if sample.image.is_complex() and bool((sample.image.imag != 0).any()):
+            raise UserError(
+                f"task={cfg.task.name} needs real images, but {sample.source} is complex: use task=mri, or another dataset."
+            )
+        image = (sample.image.real if sample.image.is_complex() else sample.image)[None].float()
+        case = _ct(cfg, name, image) if cfg.task.name == "ct" else _picture(cfg, name, image)
+    # a multiple of 2^depth is reached by reflecting the borders, which needs at least as many pixels
+    multiple, side = 2**cfg.network.depth, min(case.problem.z0.shape[-2:])
+    if side < multiple:
+        raise UserError(
+            f"{name} is {side} pixels on its short side, but network={cfg.network.name} with depth={cfg.network.depth} "
+            f"needs at least {multiple}: use a larger image or a smaller network.depth."
+        )
+    if case.scoring is not None and side < 11:
+        raise UserError(f"{name} is {side} pixels on its short side: SSIM needs at least 11.")
+    case.info["source"] = sample.source
+    return case
+
+
+OPERATORS = {"mri": "mri", "ct": "ct", "denoising": "identity", "inpainting": "mask", "deblurring": "blur"}
+
+
+def check_combination(cfg: Config) -> None:
+    """Raise UserError for choices that are each fine and cannot go together, before any data is read."""
+    task, needed = cfg.task.name, OPERATORS[cfg.task.name]
+    if cfg.operator.name != needed:
+        raise UserError(f"task={task} cannot use operator={cfg.operator.name}: its measurements need operator={needed}.")
+    if task != "mri" and cfg.dataset.reader == "kspace":
+        raise UserError(f"task={task} needs images, but dataset={cfg.dataset.name} holds k-space: use task=mri.")
+    if task == "mri" and cfg.mask not in MASKS:
+        raise UserError(f"mask={cfg.mask}: for task=mri expected one of {', '.join(MASKS)}.")
+    if cfg.truth == "none" and task in ("mri", "ct"):
+        raise UserError(
+            f"truth=none is for pictures, and task={task} reads no bare measurement: an undersampled MRI scan is "
+            "recognised by the 'mask' stored in its HDF5 file (dataset=kspace)."
+        )
+    if cfg.input_update == "reflection" and task in ("mri", "ct") and cfg.method.name == "aseqdip":
+        raise UserError(f"input_update=reflection (2y - f) needs measurements that are an image; task={task} has none.")
+    if cfg.input_update == "data_consistent" and cfg.kernel == "nonlinear" and task == "deblurring":
+        raise UserError("input_update=data_consistent needs a linear operator: use kernel=motion or input_update=network.")
+
+
+def setting(cfg: Config) -> str:
+    """The task's setting in one word: accel4, views30, sigma15, hiar0.1, nonlinear."""
+    return {
+        "mri": f"accel{cfg.accel:g}",
+        "ct": f"views{cfg.views}",
+        "denoising": f"sigma{cfg.sigma:g}",
+        "inpainting": f"hiar{cfg.hiar:g}" if cfg.mask == "center" else f"mask-{Path(cfg.mask).stem}",
+        "deblurring": cfg.kernel,
+    }[cfg.task.name]
+
+
+# --- MRI ---------------------------------------------------------------------------------------------------------
+
+
+def _magnitude(image: Tensor) -> Tensor:
+    return to_complex(image).abs()
+
+
+def _mri(cfg: Config, name: str, sample: Sample) -> Case:
+    """y = s (M F S x + noise), with 1/s the 99.9th percentile of the zero-filled magnitude (no leak from the truth)."""
+    kspace, maps, how = _coil_data(cfg, name, sample)
+    truth = None if sample.mask is not None else (maps.conj() * ifft2c(kspace)).sum(0)
+    if cfg.noise and truth is not None:
+        rng = generator(cfg.seed, name, "noise")
+        noise = torch.view_as_complex(torch.randn(*kspace.shape, 2, generator=rng))
+        kspace = kspace + cfg.noise * truth.abs().max() * noise
+    mask = _sampling(cfg, name, kspace.shape[-1]) if sample.mask is None else sample.mask
+    operator = MultiCoilMRI(maps, mask)
+    y = operator.sample(kspace[None])
+    level = torch.quantile(_magnitude(operator.adjoint(y)).flatten(), 0.999)
+    if not level > 0:
+        raise UserError(f"{sample.source}: the sampled k-space is zero everywhere; nothing can be reconstructed.")
+    y = y / level
+    support = ((maps.abs() ** 2).sum(0) > 0).float()[None, None]
+    scoring = None
+    if truth is not None:
+        magnitude = (truth.abs()[None, None] / level) * support
+        scoring = Scoring(magnitude, float(magnitude.max()))
+    known_noise = float(cfg.noise * truth.abs().max() / level) if cfg.noise and truth is not None else None
+    problem = Problem(y, operator, operator.direct(y), name, cfg.seed, known_noise)
+    info = {
+        "maps": how,
+        "coils": maps.shape[0],
+        "scale": float(1 / level),
+        "sampled_columns": int(mask.sum()),
+        "columns": mask.numel(),
+        "prospective": sample.mask is not None,
+    }
+    return Case(problem, scoring, lambda x: _magnitude(x) * support.to(x.device), signed=True, info=_normed(info, problem))
+
+
+def _coil_data(cfg: Config, name: str, sample: Sample) -> tuple[Tensor, Tensor, str]:
+    """Full (or prospectively sampled) k-space, maps of unit sum of squares, and where the maps come from."""
+    size = None if cfg.size == "native" else int(cfg.size)
+    if sample.kspace is None:
+        assert sample.image is not None
+        image = sample.image.mean(0) if not sample.image.is_complex() else sample.image[0]
+        image = image if size is None else center_crop(image, size, size)
+        from aseqdip.data.coils import simulated_coils
+
+        shape = (int(image.shape[-2]), int(image.shape[-1]))
+        maps = simulated_coils(cfg.operator.coils, shape, generator(cfg.seed, name, "coils"))
+        return fft2c(maps * image), maps, "simulated"
+    kspace, maps_stored = sample.kspace, sample.maps
+    if size is not None:
+        # a prospectively undersampled scan has gaps along its columns: only the fully sampled readout can be cropped
+        columns = size if sample.mask is None else kspace.shape[-1]
+        kspace = fft2c(center_crop(ifft2c(kspace), size, columns))
+        maps_stored = None if maps_stored is None else center_crop(maps_stored, size, columns)
+    if maps_stored is None:
+        return kspace, _espirit_maps(cfg, kspace, sample.mask), "espirit"
+    norm = (maps_stored.abs() ** 2).sum(0).sqrt()
+    return kspace, torch.where(norm > 0, maps_stored / norm.clamp_min(1e-12), 0), "stored"
+
+
+def _espirit_maps(cfg: Config, kspace: Tensor, mask: Tensor | None) -> Tensor:
+    """ESPIRiT maps from the fully sampled centre, kept in ``outputs/cache`` under a name made of all they depend on."""
+    rows = columns = cfg.operator.calibration
+    if mask is not None:
+        columns = min(columns, _center_width(mask))
+    rows, columns = min(rows, kspace.shape[-2]), min(columns, kspace.shape[-1])
+    centre = center_crop(kspace, rows, columns).contiguous()
+    key = hashlib.sha256(f"{tuple(kspace.shape)} {rows}x{columns} v1".encode() + centre.numpy().tobytes()).hexdigest()
+    cached = Path(cfg.outputs) / "cache" / f"espirit-{key[:16]}.npy"
+    if cached.exists():
+        return torch.from_numpy(np.load(cached, allow_pickle=False))
+    from aseqdip.operators.espirit import espirit
+    from aseqdip.records import write_atomically
+
+    maps = espirit(kspace, calibration=(rows, columns))
+    write_atomically(cached, lambda file: np.save(file, maps.numpy()))
+    return maps
+
+
+def _center_width(mask: Tensor) -> int:
+    """Number of adjacent sampled columns around the middle one."""
+    middle = mask.numel() // 2
+    gaps = (~mask).nonzero().squeeze(1)
+    left = int(gaps[gaps <= middle].max()) if (gaps <= middle).any() else -1
+    right = int(gaps[gaps >= middle].min()) if (gaps >= middle).any() else mask.numel()
+    return max(2 * min(middle - left - 1, right - middle - 1), 0)
+
+
+def _sampling(cfg: Config, name: str, width: int) -> Tensor:
+    fraction = cfg.operator.center_fraction or 0.32 / cfg.accel
+    # fastMRI's masks draw from NumPy's legacy generator; one of our own, seeded for each scan
+    rng = np.random.RandomState(generator(cfg.seed, name, "mask").initial_seed() % 2**32)
+    return cartesian_mask(cfg.mask, width, cfg.accel, fraction, rng)
+
+
+# --- CT ----------------------------------------------------------------------------------------------------------
+
+#: attenuation of water at the mean energy of a 120 kV beam, per mm, and the field of view; only for photon noise
+WATER_PER_MM, FIELD_OF_VIEW_MM = 0.02, 350.0
+
+
+def _ct(cfg: Config, name: str, image: Tensor) -> Case:
+    """y = A x with A = R / ||R||, post-log; with ``photons``, Poisson counts before the log."""
+    image = image.mean(1, keepdim=True)
+    image = _resize(cfg, center_crop(image, *[min(image.shape[-2:])] * 2))
+    operator = ParallelBeam(size=image.shape[-1], views=cfg.views)
+    y = operator(image)
+    if cfg.photons is not None:
+        per_pixel = WATER_PER_MM * (cfg.dataset.hu_high - cfg.dataset.hu_low) / 1000 * FIELD_OF_VIEW_MM / image.shape[-1]
+        counts = torch.poisson(
+            cfg.photons * torch.exp(-per_pixel * operator.radon_norm * y), generator(cfg.seed, name, "photons")
+        )
+        y = -torch.log(counts.clamp_min(1) / cfg.photons) / (per_pixel * operator.radon_norm)
+    problem = Problem(y, operator, operator.direct(y).clamp(0, 1), name, cfg.seed)
+    info = {"operator_norm": operator.radon_norm, "scaled_by_norm": True}
+    return Case(problem, Scoring(image, 1.0), lambda x: x.clamp(0, 1), info=info)
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+def _resize(cfg: Config, image: Tensor) -> Tensor:
+    """Bicubic to ``size`` x ``size``, unless native."""
+    if cfg.size == "native" or image.shape[-2:] == (int(cfg.size),) * 2:
+        return image
+    resized = F.interpolate(image, size=(int(cfg.size),) * 2, mode="bicubic", antialias=True)
+    return resized.clamp(0, 1)
+
+
+def _picture(cfg: Config, name: str, image: Tensor) -> Case:
+    """y = A x + n, n of standard deviation sigma/255, not clipped; z0 = y (paper, Sec. 3.2)."""
+    image = _resize(cfg, image)
+    operator = _picture_operator(cfg, name, *image.shape[-2:])
+    y = image
+    if cfg.truth == "known":
+        y = operator(image)
+        noise = torch.randn(y.shape, generator=generator(cfg.seed, name, "noise"))
+        y = operator(y + cfg.sigma / 255 * noise) if isinstance(operator, Mask) else y + cfg.sigma / 255 * noise
+    elif isinstance(operator, Mask):
+        y = operator(image)
+    problem = Problem(y, operator, operator.direct(y), name, cfg.seed, cfg.sigma / 255 or None)
+    hole = 1 - operator.mask if isinstance(operator, Mask) else None
+    scoring = Scoring(image, 1.0, hole) if cfg.truth == "known" else None
+    return Case(problem, scoring, lambda x: x.clamp(0, 1), info=_normed({}, problem))
+
+
+def _picture_operator(cfg: Config, name: str, height: int, width: int) -> Operator:
+    if cfg.task.name == "denoising":
+        return Identity()
+    if cfg.task.name == "deblurring":
+        kernel = trajectory_kernel(cfg.operator.kernel_size, generator(cfg.seed, name, "kernel"))
+        return MotionBlur(kernel) if cfg.kernel == "motion" else CameraBlur(kernel)
+    if cfg.mask == "center":
+        return Mask(center_hole(height, width, cfg.hiar))
+    if cfg.mask == "random":
+        return Mask(random_hole(height, width, cfg.operator.missing, generator(cfg.seed, name, "mask")))
+    path = Path(cfg.mask)
+    if not path.is_file():
+        raise UserError(f"mask={cfg.mask}: expected center, random, or a picture file (white = known pixel).")
+    mask = (read_picture(path).mean(0) > 0.5).float()
+    if mask.shape != (height, width):
+        raise UserError(f"The mask {path} is {mask.shape[0]} x {mask.shape[1]}, the image {height} x {width}: they must agree.")
+    return Mask(mask[None, None])
+
+
+def _normed(info: dict[str, Any], problem: Problem) -> dict[str, Any]:
+    """The facts with ||A|| added, null for a non-linear operator."""
+    norm = problem.operator.norm(tuple(problem.z0.shape)) if problem.operator.linear else None
+    return {**info, "operator_norm": norm}

@@ -1,0 +1,142 @@
+"""Sinks for curves. Files are the source of truth (``records.py``); these mirror them and can never fail a run."""
+
+import logging
+import netrc
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from aseqdip.config import Config, TrackerConfig
+from aseqdip.records import COLUMNS, Rows, config_dict
+
+log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Receives a reconstruction's rows (``COLUMNS``) as they come, then its record. This one ignores them."""
+
+    def rows(self, rows: Rows) -> None:
+        """New iterations, in order."""
+
+    def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
+        """The end: the record, or None if the reconstruction did not complete."""
+
+
+class ProgressBar(Tracker):
+    """Step, it/s, time left, loss, and PSNR where the truth is known."""
+
+    def __init__(self, title: str, total: int) -> None:
+        interval = 0.5 if sys.stderr.isatty() else 30  # a log file is not to fill with redrawn bars
+        self.bar = tqdm(total=total, desc=title, unit="it", mininterval=interval, dynamic_ncols=True, leave=False)
+
+    def rows(self, rows: Rows) -> None:
+        last = dict(zip(COLUMNS, rows[-1], strict=True))
+        shown = {"loss": f"{last['loss']:.3g}"}
+        if last["psnr"] == last["psnr"]:
+            shown["PSNR"] = f"{last['psnr']:.2f} dB"
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(len(rows))
+
+    def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
+        self.bar.close()
+
+
+class WandB(Tracker):
+    """One Weights & Biases run for each reconstruction, grouped by task, setting and method.
+
+    Online if a key is at hand, else offline (``wandb sync`` uploads later). Any failure switches it off with one
+    warning; a network that hangs is waited for at most ``patience`` seconds.
+    """
+
+    patience = 60.0
+
+    def __init__(self, cfg: Config, name: str, group: str, run_id: str, folder: Path) -> None:
+        self.run: Any = None
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        for attempt in dict.fromkeys((mode, "offline")):
+            if self._guard("start", lambda m=attempt: self._start(cfg, name, group, run_id, folder, m)):  # type: ignore[misc]
+                break
+
+    def _start(self, cfg: Config, name: str, group: str, run_id: str, folder: Path, mode: str) -> None:
+        import wandb
+
+        settings = wandb.Settings(init_timeout=30, silent=True, console="off", x_disable_stats=True)
+        self.run = wandb.init(
+            project=cfg.tracker.project,
+            entity=cfg.tracker.entity,
+            dir=str(folder),
+            mode=mode,  # type: ignore[arg-type]
+            id=run_id,
+            resume=None if mode == "offline" else "allow",
+            name=name,
+            group=group,
+            job_type=cfg.preset.name,
+            tags=[cfg.task.name, cfg.method.name, cfg.preset.name],
+            config=config_dict(cfg),
+            settings=settings,
+        )
+
+    def rows(self, rows: Rows) -> None:
+        def send() -> None:
+            for row in rows:
+                values = {k: v for k, v in zip(COLUMNS, row, strict=True) if v == v}
+                self.run.log(values, step=int(values.pop("iteration")))
+
+        if self.run is not None:
+            self._guard("log", send)
+
+    def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
+        def close() -> None:
+            import wandb
+
+            if record is not None:
+                scores = {f"{which}/{k}": v for which, part in record["scores"].items() for k, v in (part or {}).items()}
+                self.run.summary.update({k: v for k, v in scores.items() if v is not None})
+                if preview is not None:
+                    self.run.log({"preview": wandb.Image(str(preview))})
+            self.run.finish(exit_code=0 if record is not None else 1)
+
+        if self.run is not None:
+            self._guard("finish", close)
+
+    def _guard(self, what: str, action: Callable[[], None]) -> bool:
+        """Run an action that must neither raise nor hang; switch the tracker off if it does."""
+        failure: list[str] = []
+
+        def run() -> None:
+            try:
+                action()
+            except BaseException as error:  # W&B raises many kinds, all of them ours to survive
+                failure.append(f"{type(error).__name__}: {error}")
+
+        if what == "log":  # only hands rows to W&B's own process: cheap enough without a thread
+            run()
+        else:
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            thread.join(self.patience)
+            if thread.is_alive():
+                failure.append(f"no answer within {self.patience:.0f} s")
+        if failure:
+            self.run = None
+            log.warning("W&B could not %s (%s); the files are complete without it. tracker=none switches it off.", what, failure[0])
+        return not failure
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def make_trackers(cfg: TrackerConfig, whole: Config, name: str, group: str, run_id: str, folder: Path) -> list[Tracker]:
+    """The configured trackers, besides the progress bar."""
+    return [WandB(whole, name, group, run_id, folder)] if cfg.name == "wandb" else []

@@ -1,0 +1,5 @@
+"""python run.py task=mri method=aseqdip accel=8"""
+
+from aseqdip.cli import main
+
+main()

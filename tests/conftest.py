@@ -1,0 +1,53 @@
+"""Shared by all tests: composed configs, real data if there is any, and the three checks of a linear operator."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from aseqdip.cli import config_folder, register
+from aseqdip.config import Config, typed_config
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(os.environ.get("ASEQDIP_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder of real test data; skips where there is none."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real test data in {DATA} (set ASEQDIP_TEST_DATA)")
+    return DATA
+
+
+@pytest.fixture(autouse=True)
+def global_random_state_is_left_alone() -> Iterator[None]:
+    """Every random number must come from a generator of its own."""
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    yield
+    assert torch.equal(before[0], torch.get_rng_state()), "torch's global random state was used"
+    assert (before[1] == np.random.get_state()[1]).all(), "NumPy's global random state was used"  # noqa: NPY002
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Callable[..., Config]:
+    """``configure("task=ct", "views=18")``: the typed config of a smoke run into a temporary folder."""
+
+    def make(*overrides: str) -> Config:
+        given = {o.split("=")[0] for o in overrides}
+        defaults = ["preset=smoke", "device=cpu", "precision=fp32", f"outputs={tmp_path / 'outputs'}"]
+        words = [d for d in defaults if d.split("=")[0] not in given] + list(overrides)
+        register()
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+            return typed_config(OmegaConf.to_container(compose("config", words), resolve=True))
+
+    assert ConfigStore.instance() is not None
+    return make
