@@ -232,12 +232,9 @@ def _espirit_maps(cfg: Config, kspace: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _center_width(mask: Tensor) -> int:
-    """Number of adjacent sampled columns around the middle one."""
-    middle = mask.numel() // 2
-    gaps = (~mask).nonzero().squeeze(1)
-    left = int(gaps[gaps <= middle].max()) if (gaps <= middle).any() else -1
-    right = int(gaps[gaps >= middle].min()) if (gaps >= middle).any() else mask.numel()
-    return max(2 * min(middle - left - 1, right - middle - 1), 0)
+    """Width of the largest block around the middle column that is fully sampled."""
+    n = mask.numel()
+    return next((w for w in range(n, 0, -1) if bool(mask[(n - w + 1) // 2 :][:w].all())), 0)
 
 
 def _sampling(cfg: Config, name: str, width: int) -> Tensor:

@@ -2,10 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +12,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from aseqdip.errors import UserError
-from aseqdip.operators.base import Operator
+from aseqdip.operators.base import Map, Operator, linear_map
 
-FINE = (
-    32  #: sub-bins per detector bin; rounding to 1/64 of a bin costs no more than the footprint model itself
-)
-REACH = 4  #: a footprint is at most 2 sqrt(2) bins wide, so a pixel touches at most this many detector bins
-GROUPS = 8  #: the views are dealt to this many matrices: the unit of work of a thread
+#: sub-bins per detector bin; rounding to 1/64 of a bin costs no more than the footprint model itself
+FINE = 32
+#: a footprint is at most 2 sqrt(2) bins wide, so a pixel touches at most this many detector bins
+REACH = 4
 
 
 class ParallelBeam(Operator):
@@ -60,7 +56,7 @@ class ParallelBeam(Operator):
                 raise UserError(
                     f"ParallelBeam expects {name} >= 1, found {name}={value}: set a positive number."
                 )
-        self.size, self.views, self.detectors = size, views, math.ceil(math.sqrt(2) * size)
+        self.size, self.views, self.detectors = size, views, _detectors(size)
         angles = np.pi * np.arange(views) / views
         for name, constant in (
             ("footprint", _stencil(np.cos(angles), np.sin(angles))),
@@ -85,12 +81,14 @@ class ParallelBeam(Operator):
         Raises UserError on any other shape.
         """
         self._check("image", image, (1, self.size, self.size))
-        return self.scale * self._apply_linear(image, self._project, self._backproject, self.footprint)
+        project, backproject = self._pair(self.footprint)
+        return self.scale * linear_map(image.float(), project, backproject)
 
     def adjoint(self, measurements: Tensor) -> Tensor:
         """Back-projection ``A^T y``, (batch, 1, detectors, views) to (batch, 1, size, size), fp32."""
         self._check("sinogram", measurements, (1, self.detectors, self.views))
-        return self._apply_linear(self.scale * measurements, self._backproject, self._project, self.footprint)
+        project, backproject = self._pair(self.footprint)
+        return linear_map(self.scale * measurements.float(), backproject, project)
 
     def direct(self, measurements: Tensor) -> Tensor:
         """Filtered back-projection: Ram-Lak ramp, linear interpolation; image units, not clipped.
@@ -103,8 +101,8 @@ class ParallelBeam(Operator):
         spectrum = torch.fft.rfft(measurements.float(), n=length, dim=2) * self.ramp[:, None]
         filtered = torch.fft.irfft(spectrum, n=length, dim=2)[:, :, : self.detectors]
         weighted = filtered * (math.pi / (2 * self.views * self.scale))
-        # linear interpolation is back-projection with a tent of one bin for footprint
-        return self._apply_linear(weighted, self._backproject, self._project, self.tent)
+        project, backproject = self._pair(self.tent)  # back-projecting tents is linear interpolation
+        return linear_map(weighted, backproject, project)
 
     def _check(self, what: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
         if tensor.dim() != 4 or tuple(tensor.shape[1:]) != expected:
@@ -114,119 +112,78 @@ class ParallelBeam(Operator):
                 f"reshape the {what}, or build the operator with its size and number of views."
             )
 
-    @staticmethod
-    def _apply_linear(
-        x: Tensor, product: "_StencilProduct", transpose: "_StencilProduct", stencil: Tensor
-    ) -> Tensor:
-        result: Tensor = _Linear.apply(x.float(), partial(product, stencil), partial(transpose, stencil))
-        return result
+    def _pair(self, stencil: Tensor) -> tuple[Map, Map]:
+        return partial(self._project, stencil=stencil), partial(self._backproject, stencil=stencil)
 
     # F multiplies element by element: a convolution or matmul would drop to TF32 or bf16 wherever the caller
     # allows these, and forward and adjoint would no longer match.
 
-    def _project(self, stencil: Tensor, image: Tensor) -> Tensor:
-        bins = _binning(self.size, self.views, image.device).scatter(image.flatten(1))
-        windows = bins.unflatten(1, (self.views, -1)).unfold(-1, REACH * FINE, FINE)
-        return (windows * stencil.flatten(1)[:, None]).sum(-1).transpose(1, 2).unsqueeze(1)
+    def _project(self, image: Tensor, stencil: Tensor) -> Tensor:
+        scatter, _ = _binning(self.size, self.views, image.device)
+        bins = scatter(image.flatten(1)).view(len(image), self.views, -1)
+        windows = bins.unfold(-1, REACH * FINE, FINE)
+        return (windows * stencil.flatten(1)[:, None]).sum(-1).transpose(1, 2)[:, None]
 
-    def _backproject(self, stencil: Tensor, sinogram: Tensor) -> Tensor:
-        views = sinogram.squeeze(1).transpose(1, 2)
-        windows = pad(views, (REACH - 1, REACH - 1)).unfold(-1, REACH, 1)
-        bins = (windows[..., None] * stencil.flip(1)[:, None]).sum(-2)
-        pixels = _binning(self.size, self.views, sinogram.device).gather(bins.flatten(1))
-        return pixels.view(-1, 1, self.size, self.size)
-
-
-_Product = Callable[[Tensor], Tensor]
-_StencilProduct = Callable[[Tensor, Tensor], Tensor]
-
-
-class _Linear(torch.autograd.Function):
-    """``product(x)`` whose derivative is ``transpose``, and so on to any order."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, product: _Product, transpose: _Product) -> Tensor:
-        ctx.product, ctx.transpose = product, transpose
-        return product(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Linear.apply(gradients[0], ctx.transpose, ctx.product), None, None
-
-
-class _ScipyBinning:
-    """``B`` and ``B^T`` on the CPU: SciPy's compressed rows, a third of the time of torch's, in threads.
-
-    ``scatter``: (batch, size^2) to (batch, views * blocks * FINE); ``gather`` is its transpose.
-    """
-
-    def __init__(self, size: int, views: int) -> None:
-        # B^T has one row per pixel and one non-zero per view: compressed rows without any sorting
-        detectors = math.ceil(math.sqrt(2) * size)
-        width = (detectors + REACH - 1) * FINE  # sub-bins of a view, with all that reaches an outer detector
-        centred = np.arange(size) - size // 2
-        groups = [group for group in np.array_split(np.arange(views), GROUPS) if len(group)]
-        ones = np.ones(size * size * len(groups[0]), np.float32)
-        self.splits = [len(group) * width for group in groups]
-        self.gathers = []
-        for group in groups:
-            angles = np.pi * group / views
-            t = (np.cos(angles) * centred[:, None]) - (np.sin(angles) * centred[:, None])[:, None]
-            t += detectors // 2 + 2  # block 0 is the one two detectors before the first
-            t *= FINE
-            columns = np.rint(t, out=t).astype(np.int32) + np.arange(len(group), dtype=np.int32) * width
-            starts = np.arange(0, columns.size + 1, len(group), dtype=np.int32)
-            entries = (ones[: columns.size], columns.ravel(), starts)
-            self.gathers.append(sparse.csr_array(entries, shape=(size * size, len(group) * width)))
-        self.scatters = [matrix.T for matrix in self.gathers]
-
-    def scatter(self, pixels: Tensor) -> Tensor:
-        rows = pixels.detach().numpy()
-        parts = _in_threads(lambda matrix: np.stack([matrix @ row for row in rows]), self.scatters)
-        return torch.from_numpy(np.concatenate(parts, axis=1))
-
-    def gather(self, bins: Tensor) -> Tensor:
-        parts = [part.numpy() for part in bins.detach().split(self.splits, dim=1)]
-        images = _in_threads(lambda m, part: np.stack([m @ row for row in part]), self.gathers, parts)
-        return torch.from_numpy(sum(images[1:], start=images[0]))
-
-
-class _TorchBinning:
-    """The same ``B`` and ``B^T`` as compressed rows of torch, both stored, for other devices."""
-
-    def __init__(self, size: int, views: int, device: torch.device) -> None:
-        matrix = sparse.hstack(_ScipyBinning(size, views).gathers, format="csr")
-        self.gather_matrix = _to_torch(matrix, device)
-        self.scatter_matrix = _to_torch(matrix.T.tocsr(), device)
-
-    def scatter(self, pixels: Tensor) -> Tensor:
-        return self._product(self.scatter_matrix, pixels)
-
-    def gather(self, bins: Tensor) -> Tensor:
-        return self._product(self.gather_matrix, bins)
-
-    @staticmethod
-    def _product(matrix: Tensor, rows: Tensor) -> Tensor:
-        with torch.autocast(rows.device.type, enabled=False):
-            return torch.stack([matrix @ row for row in rows])
+    def _backproject(self, sinogram: Tensor, stencil: Tensor) -> Tensor:
+        _, gather = _binning(self.size, self.views, sinogram.device)
+        windows = pad(sinogram[:, 0].transpose(1, 2), (REACH - 1, REACH - 1)).unfold(-1, REACH, 1)
+        spread = (windows[..., i, None] * stencil[:, None, -1 - i] for i in range(REACH))
+        bins = sum(spread, start=windows.new_zeros(()))
+        return gather(bins.flatten(1)).view(-1, 1, self.size, self.size)
 
 
 @lru_cache(maxsize=4)
-def _binning(size: int, views: int, device: torch.device) -> _ScipyBinning | _TorchBinning:
-    return _ScipyBinning(size, views) if device.type == "cpu" else _TorchBinning(size, views, device)
+def _binning(size: int, views: int, device: torch.device) -> tuple[Map, Map]:
+    """``B`` and ``B^T`` as functions: (batch, size^2) to (batch, views * blocks * FINE) and back."""
+    matrices = _matrices(size, views)
+    if device.type == "cpu":
+        scatter, gather = (partial(_scipy_product, matrix) for matrix in matrices)
+    else:
+        scatter, gather = (partial(_torch_product, _to_torch(matrix, device)) for matrix in matrices)
+    return scatter, gather
 
 
-def _in_threads(work: Callable[..., NDArray[np.float32]], *lists: list[Any]) -> list[NDArray[np.float32]]:
-    """``map`` in torch's number of threads (SciPy's products release the GIL); no pool outlives a fork."""
-    with ThreadPoolExecutor(min(torch.get_num_threads(), GROUPS)) as pool:
-        return list(pool.map(work, *lists))
+def _matrices(size: int, views: int) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """``B`` and ``B^T`` as compressed rows."""
+    detectors = _detectors(size)
+    blocks = (
+        detectors + REACH - 1
+    )  # from 2 before the first detector to 1 behind the last: all that reaches one
+    angles = np.pi * np.arange(views) / views
+    centred = np.arange(size) - size // 2
+    x, y = (np.multiply.outer(centred, part).astype(np.float32) for part in (np.cos(angles), np.sin(angles)))
+    bins = x - y[:, None]  # t, of shape (row, column, view)
+    bins += detectors // 2 + 2
+    bins *= FINE
+    columns = np.rint(bins, out=bins).astype(np.int32) + np.arange(views, dtype=np.int32) * (blocks * FINE)
+    # every pixel has one non-zero per view, in ascending order: these are compressed rows, nothing to sort
+    starts = np.arange(0, columns.size + 1, views, dtype=np.int32)
+    entries = (np.ones(columns.size, np.float32), columns.ravel(), starts)
+    gather = sparse.csr_array(entries, shape=(size**2, views * blocks * FINE))
+    return gather.T.tocsr(), gather
 
 
-def _to_torch(matrix: Any, device: torch.device) -> Tensor:
-    parts = [torch.from_numpy(part).to(device) for part in (matrix.indptr, matrix.indices, matrix.data)]
+def _scipy_product(matrix: sparse.csr_array, rows: Tensor) -> Tensor:
+    # a fifth of the time of torch's own sparse product on a CPU
+    return torch.from_numpy(np.stack([matrix @ row for row in rows.detach().numpy()]))
+
+
+def _torch_product(matrix: Tensor, rows: Tensor) -> Tensor:
+    with torch.autocast(rows.device.type, enabled=False):
+        return torch.stack([matrix @ row for row in rows])
+
+
+def _to_torch(matrix: sparse.csr_array, device: torch.device) -> Tensor:
+    starts, columns, values = (
+        torch.from_numpy(part).to(device) for part in (matrix.indptr, matrix.indices, matrix.data)
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(*parts, size=matrix.shape)
+        return torch.sparse_csr_tensor(starts, columns, values, size=matrix.shape, check_invariants=False)
+
+
+def _detectors(size: int) -> int:
+    return math.ceil(math.sqrt(2) * size)
 
 
 def _stencil(cos: NDArray[np.float64], sin: NDArray[np.float64]) -> Tensor:
@@ -235,14 +192,13 @@ def _stencil(cos: NDArray[np.float64], sin: NDArray[np.float64]) -> Tensor:
     Tent of half-width |cos| convolved with tent of half-width |sin|, each of area 1: the second differences
     over both widths of |t|^3 / 12.
     """
-    a, b = (
-        np.maximum(np.abs(width), 3e-5)[:, None] for width in (cos, sin)
-    )  # a width of 0 would divide 0 by 0
+    # widths stay above 0, where the formula would be 0 / 0
+    a, b = (np.maximum(np.abs(width), 3e-5)[:, None] for width in (cos, sin))
     distance = 2 - np.arange(REACH * FINE) / FINE  # from sub-bin to detector bin
     steps = ((-1, 1), (0, -2), (1, 1))
     terms = (p * q * np.abs(distance + i * a + j * b) ** 3 for i, p in steps for j, q in steps)
     footprint = sum(terms) / (12 * (a * b) ** 2)
-    return torch.from_numpy(footprint.astype(np.float32)).unflatten(1, (REACH, FINE))
+    return torch.from_numpy(footprint.astype(np.float32).reshape(-1, REACH, FINE))
 
 
 def _ramp(detectors: int) -> Tensor:

@@ -17,7 +17,7 @@ def _hu(image: Tensor) -> Tensor:
     return image * 3024 - 1024
 
 
-@pytest.mark.parametrize(("size", "index"), [(48, 0), (97, 0), (48, 1), (48, 2), (48, 3)])
+@pytest.mark.parametrize(("size", "index"), [(48, 0), (97, 1), (48, 2)])
 def test_brain_is_a_normalised_complex_image_on_a_black_background(size: int, index: int) -> None:
     image = brain(size, index)
     assert image.shape == (size, size) and image.dtype == torch.complex64
@@ -40,11 +40,11 @@ def test_brain_contrast_alternates_between_t1_and_t2() -> None:
     assert float(t2[box].quantile(0.98)) > 1.5 * float(t2[box].median())
 
 
-@pytest.mark.parametrize(("size", "index"), [(48, 0), (97, 0), (48, 1), (48, 2), (48, 3)])
+@pytest.mark.parametrize(("size", "index"), [(48, 0), (97, 1), (48, 2)])
 def test_body_holds_air_lung_soft_tissue_and_bone(size: int, index: int) -> None:
     image = body(size, index)
     assert image.shape == (size, size) and image.dtype == torch.float32
-    assert 0 <= float(image.min()) and float(image.max()) <= 1
+    assert float(image.min()) >= 0 and float(image.max()) <= 1
     hu = _hu(image)
     assert float(hu[:4, :4].mean()) == pytest.approx(-1000, abs=0.1)
     for low, high, least in ((-900, -750, 0.04), (0, 130, 0.05), (-140, -60, 0.02), (180, 750, 0.004)):
@@ -72,10 +72,10 @@ def test_the_anatomy_is_the_same_at_every_size(phantom: Callable[[int, int], Ten
 
 @both
 def test_the_global_random_state_is_left_alone(phantom: Callable[[int, int], Tensor]) -> None:
-    before, numpy_before = torch.get_rng_state(), np.random.get_state(legacy=False)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state(legacy=False)  # noqa: NPY002
     phantom(48, 0)
     assert torch.equal(before, torch.get_rng_state())
-    np.testing.assert_equal(np.random.get_state(legacy=False), numpy_before)
+    np.testing.assert_equal(np.random.get_state(legacy=False), numpy_before)  # noqa: NPY002
 
 
 @both

@@ -126,7 +126,7 @@ def test_masks_agree_with_fastmri(kind: str, width: int, accel: int, fraction: f
     low = round(width * fraction)
     centre = np.zeros(width, dtype=bool)
     centre[(width - low + 1) // 2 :][:low] = True
-    expected = centre | theirs.calculate_acceleration_mask(width, accel, 0, low).astype(bool)
+    expected = centre | theirs.calculate_acceleration_mask(width, accel, None, low).astype(bool)
     ours = cartesian_mask(kind, width, accel, fraction, np.random.RandomState(5))  # noqa: NPY002
     assert (ours.numpy() == expected).all()
 

@@ -1,0 +1,87 @@
+"""Networks: the published sizes, any image size, reproducible weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from aseqdip.config import NetworkConfig
+from aseqdip.engine import Engine
+from aseqdip.errors import UserError
+from aseqdip.networks import make_network
+from aseqdip.networks.skip import Skip
+from aseqdip.networks.unet import UNet
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_parameter_counts_are_the_published_ones() -> None:
+    with torch.device("meta"):
+        assert count(UNet(2, 64, 3, False)) == 4_283_842
+        assert count(UNet(1, 64, 3, False)) == 4_283_201
+        assert count(UNet(3, 64, 2, False)) == 1_036_995
+        assert count(Skip(3, 3, 128, 4, 5, "bilinear", True)) == 2_184_307
+        assert count(Skip(32, 3, 128, 4, 5, "bilinear", True)) == 2_217_831
+
+
+@pytest.mark.parametrize("name", ["unet", "skip"])
+@pytest.mark.parametrize("shape", [(64, 64), (50, 71), (33, 40)])
+def test_any_image_size(name: str, shape: tuple[int, int]) -> None:
+    cfg = NetworkConfig(name=name, width=8, depth=3 if name == "unet" else 5)
+    network = make_network(cfg, 2, 2, signed=True, generator=rng())
+    assert network(torch.randn(1, 2, *shape, generator=rng(1))).shape == (1, 2, *shape)
+
+
+def test_weights_depend_on_the_generator_alone() -> None:
+    cfg = NetworkConfig(name="unet", width=8, depth=2)
+    first, again, other = (make_network(cfg, 1, 1, False, rng(seed)).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not all(torch.equal(first[k], other[k]) for k in first)
+
+
+def test_normal_initialisation() -> None:
+    network = make_network(NetworkConfig(name="unet", width=32, depth=3), 2, 2, True, rng())
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            assert float(module.weight.detach().std()) == pytest.approx(0.02, rel=0.25)
+            assert module.bias is not None
+            assert not module.bias.detach().any()
+        if isinstance(module, nn.BatchNorm2d):
+            assert float(module.weight.detach().mean()) == pytest.approx(1, abs=0.02)
+            assert module.running_mean is None, "the statistics of the one image, always"
+
+
+def test_default_initialisation_is_pytorchs() -> None:
+    network = make_network(NetworkConfig(name="unet", width=32, depth=2, init="default"), 3, 3, False, rng())
+    conv = network.network.down[0][3]
+    bound = 1 / conv.weight[0].numel() ** 0.5
+    assert 0.9 * bound < float(conv.weight.detach().abs().max()) <= bound
+    assert 0 < float(conv.bias.detach().abs().max()) <= bound
+
+
+def test_sigmoid_only_where_images_are_in_0_1() -> None:
+    cfg = NetworkConfig(name="skip", width=8, depth=3)
+    x = 10 * torch.randn(1, 2, 32, 32, generator=rng())
+    unsigned = make_network(cfg, 2, 2, signed=False, generator=rng())(x)
+    assert 0 < float(unsigned.detach().min())
+    assert float(unsigned.detach().max()) < 1
+    assert make_network(cfg, 2, 2, signed=True, generator=rng()).network.head.sigmoid is False
+    cfg.sigmoid = True
+    with pytest.raises(UserError, match=r"network\.sigmoid=false"):
+        make_network(cfg, 2, 2, signed=True, generator=rng())
+
+
+def test_output_layer_stays_in_fp32_under_bf16() -> None:
+    network = make_network(NetworkConfig(name="unet", width=8, depth=2), 1, 1, False, rng())
+    x = torch.rand(1, 1, 32, 32, generator=rng(1))
+    exact = Engine("cpu", "fp32").prepare(network)(x)
+    rounded = Engine("cpu", "bf16").prepare(network)(x)
+    assert rounded.dtype == torch.float32
+    assert 0 < float((rounded - exact).norm() / exact.norm()) < 0.05
+    bf16_values = rounded.to(torch.bfloat16).float()
+    assert not torch.equal(rounded, bf16_values), "the image itself is not rounded to bf16"

@@ -1,0 +1,137 @@
+"""Configuration: everything composes, every knob is documented, every mistake is named."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hydra.errors import ConfigCompositionException
+
+from aseqdip.cli import check_words, choices, config_folder, help_text
+from aseqdip.config import Config, knobs
+from aseqdip.errors import UserError
+from aseqdip.methods import METHODS
+from aseqdip.networks import NETWORKS
+from aseqdip.records import COMMON_KNOBS, TASK_KNOBS, deviations, identity, run_folder
+
+Configure = Callable[..., Config]
+
+PAIRS = [(g, c) for g in ("task", "dataset", "operator", "network", "method", "preset", "tracker", "experiment") for c in choices(g)]
+
+
+@pytest.mark.parametrize(("group", "choice"), PAIRS)
+def test_every_config_composes(configure: Configure, group: str, choice: str) -> None:
+    cfg = configure(f"{group}={choice}")
+    if group not in ("network", "experiment"):
+        assert getattr(cfg, group).name == choice
+
+
+@pytest.mark.parametrize(("task", "preset"), list(itertools.product(choices("task"), choices("preset"))))
+def test_task_picks_its_defaults_and_each_can_be_overridden(configure: Configure, task: str, preset: str) -> None:
+    cfg = configure(f"task={task}", f"preset={preset}")
+    expected = {"mri": ("brain", "unet"), "ct": ("body", "unet")}.get(task, ("photos", "skip"))
+    assert (cfg.dataset.name, cfg.network.name) == expected
+    changed = configure(f"task={task}", f"preset={preset}", "dataset=folder", "network=shallow", "network.width=5")
+    assert (changed.dataset.name, changed.network.depth, changed.network.width) == ("folder", 2, 5)
+
+
+def test_the_papers_values_are_the_defaults(configure: Configure) -> None:
+    cfg = configure("preset=paper")
+    assert (cfg.steps, cfg.N, cfg.lam, cfg.lr) == (4000, 2, 1.0, 1e-4)
+    assert (cfg.residual, cfg.input_update, cfg.network.width) == ("squared", "network", 64)
+    assert (cfg.accel, cfg.operator.coils, cfg.size) == (4, 15, "320")
+    assert deviations(cfg) == {}
+    assert set(deviations(configure("preset=quick", "lam=2"))) == {"steps", "lr", "lam"}
+
+
+def test_names_in_the_schema_are_those_of_the_code() -> None:
+    fields = dict(knobs())
+    assert fields["method.name"].metadata["choices"] == tuple(choices("method")) or set(METHODS) == set(choices("method"))
+    assert set(fields["method.name"].metadata["choices"]) == set(METHODS)
+    assert set(fields["network.name"].metadata["choices"]) == set(NETWORKS)
+    assert set(fields["task.name"].metadata["choices"]) == set(choices("task")) == set(TASK_KNOBS)
+
+
+def test_knobs_named_in_identities_exist() -> None:
+    names = [name for name, _ in knobs()]
+    roots = {name.split(".")[0] for name in names}
+    used = {*COMMON_KNOBS, *itertools.chain(*TASK_KNOBS.values()), *itertools.chain(*(m.knobs for m in METHODS.values()))}
+    assert used <= set(names) | roots
+
+
+def test_folder_depends_on_what_matters_alone(configure: Configure) -> None:
+    base = run_folder(configure())
+    assert run_folder(configure("images=3", "tracker=wandb", "views=18", "checkpoint_minutes=5")) == base
+    assert run_folder(configure("lam=2")) != base
+    assert run_folder(configure("noise=0.1")) != base
+    assert run_folder(configure("method=vanilla_dip", "lam=2")) == run_folder(configure("method=vanilla_dip"))
+    assert run_folder(configure("method=direct", "steps=2", "lr=5", "network=skip")) == run_folder(configure("method=direct"))
+    assert "lam" in identity(configure())
+
+
+def test_help_names_every_knob_and_choice() -> None:
+    text = help_text()
+    missing = [name for name, _ in knobs() if not name.endswith(".name") and f"  {name} " not in text]
+    assert not missing
+    assert all(f.metadata["help"] for _, f in knobs())
+    assert all(choice in text for _, choice in PAIRS)
+
+
+def test_every_yaml_says_what_it_is_for() -> None:
+    bare = [p for p in config_folder().rglob("*.yaml") if "#" not in p.read_text()]
+    assert not bare, "these have no comment: " + ", ".join(p.name for p in bare)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lam=abc", "lam=abc: expected a number .*autoencoding"),
+        ("lam=0.5,x", "lam=x: expected a number"),
+        ("lam=-1", "at least 0"),
+        ("stepz=10", "no setting 'stepz'. Did you mean steps"),
+        ("network.widht=3", r"Did you mean network\.width"),
+        ("accel=0", "accel=0.0: expected more than 1"),
+        ("steps=0", "at least 1"),
+        ("steps=1.5", "expected a whole number"),
+        ("lr=0", "more than 0"),
+        ("hiar=0.95", "at most 0.9"),
+        ("sigma=-3", "at least 0"),
+        ("views=0", "at least 1"),
+        ("lam=inf", "a finite number"),
+        ("residual=huber", "one of squared, norm"),
+        ("task=pet", "task=pet: expected one of ct, deblurring"),
+        ("dataset=cbsd", "expected one of aapm"),
+        ("mri", "'mri' is not a setting: write name=value"),
+        ("data_root=[a", "cannot be read"),
+    ],
+)
+def test_wrong_words_are_refused_with_a_reason(word: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_words(["method=aseqdip", word])
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["lam=0.5,1,2", "steps=10", "images=[0,a]", "images=0:5", "images=all", "task=mri,ct", "operator.center_fraction=null",
+     "lr=1e-3", "N=range(1,4)", "hydra.sweep.dir=x", "data_root=${oc.env:HOME}", "experiment=null", "-m", "--multirun", "--cfg=job"],
+)  # fmt: skip
+def test_good_words_pass(word: str) -> None:
+    check_words([word])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("steps=5", "N=2"), "steps=5 is not a multiple of N=2.*use steps=4"),
+        (("size=big",), "expected a number of pixels"),
+        (("dataset.hu_low=3000",), "must be below"),
+        (("operator.kernel_size=4",), "odd number"),
+    ],
+)
+def test_values_that_do_not_go_together(configure: Configure, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        configure(*overrides)
+
+
+def test_unknown_key_in_yaml_is_refused(configure: Configure) -> None:
+    with pytest.raises(ConfigCompositionException):
+        configure("stepz=3")

@@ -1,0 +1,234 @@
+"""Tasks: measurements, start image, scoring window and data range, for each of the five."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aseqdip.config import Config
+from aseqdip.data import open_dataset
+from aseqdip.data.coils import simulated_coils
+from aseqdip.data.sample import Sample
+from aseqdip.errors import UserError
+from aseqdip.operators.mri import fft2c, to_complex
+from aseqdip.problem import generator
+from aseqdip.tasks import Case, check_combination, make_case, setting
+
+Configure = Callable[..., Config]
+
+
+def case_of(cfg: Config) -> Case:
+    check_combination(cfg)
+    name, load = next(iter(open_dataset(cfg).items()))
+    return make_case(cfg, name, load())
+
+
+def test_mri_is_scaled_by_its_own_zero_filled_image(configure: Configure) -> None:
+    case = case_of(configure("size=96"))
+    magnitude = to_complex(case.problem.z0).abs()
+    assert float(torch.quantile(magnitude.flatten(), 0.999)) == pytest.approx(1, rel=1e-4)
+    assert case.problem.z0.shape == (1, 2, 96, 96)
+    assert case.scoring is not None
+    assert case.scoring.data_range == pytest.approx(float(case.scoring.truth.max()))
+    assert case.info["coils"] == 15
+
+
+def test_mri_truth_fits_its_measurements(configure: Configure) -> None:
+    cfg = configure("size=64", "accel=2")
+    name, load = next(iter(open_dataset(cfg).items()))
+    sample = load()
+    case = make_case(cfg, name, sample)
+    assert sample.image is not None
+    truth = torch.cat((sample.image.real, sample.image.imag))[None] * case.info["scale"]
+    residual = case.problem.operator(truth) - case.problem.y
+    assert float(residual.norm() / case.problem.y.norm()) < 1e-5
+
+
+def test_mri_noise_is_relative_to_the_peak(configure: Configure) -> None:
+    clean, noisy = case_of(configure("size=96")), case_of(configure("size=96", "noise=0.05"))
+    difference = noisy.problem.y / noisy.info["scale"] - clean.problem.y / clean.info["scale"]
+    assert noisy.scoring is not None
+    peak = noisy.scoring.data_range / noisy.info["scale"]
+    assert float(torch.view_as_real(difference).std()) == pytest.approx(0.05 * peak, rel=0.03)
+    assert noisy.problem.noise_std == pytest.approx(0.05 * peak * noisy.info["scale"])
+
+
+def write_scan(path: Path, size: int = 48, **extra: np.ndarray) -> np.ndarray:
+    """A simulated fastMRI-format file, 6 coils; returns its k-space."""
+    from aseqdip.data.phantoms import brain
+
+    maps = simulated_coils(6, (size, size), generator("scan"))
+    kspace = fft2c(maps * brain(size))[None].numpy()
+    with h5py.File(path, "w") as file:
+        file["kspace"] = kspace
+        for name, value in extra.items():
+            file[name] = value
+    return kspace
+
+
+def test_kspace_is_cropped_in_image_space(configure: Configure, tmp_path: Path) -> None:
+    write_scan(tmp_path / "a.h5", 80)
+    case = case_of(configure("dataset=kspace", f"data_root={tmp_path}", "size=64"))
+    assert case.problem.z0.shape == (1, 2, 64, 64)
+    assert case.info["maps"] == "espirit"
+    assert case.scoring is not None
+    from aseqdip.data.phantoms import brain
+
+    expected = brain(80).abs()[8:-8, 8:-8]
+    error = case.scoring.truth[0, 0] / case.info["scale"] - expected
+    assert float(error.norm() / expected.norm()) < 0.05
+
+
+def test_espirit_maps_are_cached(configure: Configure, tmp_path: Path) -> None:
+    write_scan(tmp_path / "a.h5")
+    cfg = configure("dataset=kspace", f"data_root={tmp_path}")
+    first = case_of(cfg)
+    (cached,) = (Path(cfg.outputs) / "cache").iterdir()
+    before = cached.stat().st_mtime_ns
+    again = case_of(cfg)
+    assert cached.stat().st_mtime_ns == before
+    assert torch.equal(first.problem.z0, again.problem.z0)
+    changed = configure("dataset=kspace", f"data_root={tmp_path}", "operator.calibration=16")
+    case_of(changed)
+    assert len(list(cached.parent.iterdir())) == 2
+
+
+def test_prospective_scan_has_no_truth(configure: Configure, tmp_path: Path) -> None:
+    mask = np.arange(48) % 3 == 0
+    mask[16:32] = True
+    write_scan(tmp_path / "a.h5", mask=mask)
+    case = case_of(configure("dataset=kspace", f"data_root={tmp_path}"))
+    assert case.scoring is None
+    assert case.info["sampled_columns"] == mask.sum()
+    assert case.info["prospective"] is True
+
+
+def test_stored_maps_are_normalised(configure: Configure, tmp_path: Path) -> None:
+    maps = 3 * simulated_coils(6, (48, 48), generator("scan")).numpy()
+    maps[:, :5] = 0
+    write_scan(tmp_path / "a.h5", sens_maps=maps[None])
+    case = case_of(configure("dataset=kspace", f"data_root={tmp_path}"))
+    assert case.info["maps"] == "stored"
+    assert case.info["operator_norm"] <= 1 + 1e-4
+    assert not case.show(torch.ones(1, 2, 48, 48))[..., :5, :].any(), "scored on the support of the maps"
+
+
+def test_ct_operator_has_unit_norm_and_a_clipped_start(configure: Configure) -> None:
+    case = case_of(configure("task=ct", "size=64"))
+    assert case.problem.operator.norm((1, 1, 64, 64)) == pytest.approx(1, abs=0.01)
+    assert case.info["operator_norm"] > 10
+    assert case.problem.y.shape == (1, 1, math.ceil(math.sqrt(2) * 64), 30)
+    assert float(case.problem.z0.min()) >= 0
+    assert float(case.problem.z0.max()) <= 1
+    assert case.scoring is not None
+    assert case.scoring.data_range == 1.0
+
+
+def test_ct_photon_noise_falls_with_the_dose(configure: Configure) -> None:
+    clean = case_of(configure("task=ct")).problem.y
+    errors = [
+        float((case_of(configure("task=ct", f"photons={n}")).problem.y - clean).norm() / clean.norm()) for n in (1e3, 1e5)
+    ]
+    assert errors[1] == pytest.approx(errors[0] / 10, rel=0.5)
+    assert errors[1] > 0
+
+
+def test_denoising_noise_is_not_clipped(configure: Configure) -> None:
+    case = case_of(configure("task=denoising", "sigma=30", "size=256"))
+    assert case.scoring is not None
+    noise = case.problem.y - case.scoring.truth
+    assert float(noise.std()) == pytest.approx(30 / 255, rel=0.01)
+    assert float(case.problem.y.min()) < 0
+    assert torch.equal(case.problem.z0, case.problem.y)
+    unclipped_psnr = 10 * math.log10(1 / (30 / 255) ** 2)
+    assert unclipped_psnr < float(case.scoring.psnr(case.show(case.problem.z0))), "scored after clipping to [0, 1]"
+
+
+def test_inpainting_scores_the_hole_too(configure: Configure) -> None:
+    case = case_of(configure("task=inpainting", "hiar=0.25"))
+    assert case.scoring is not None
+    assert float((case.problem.z0 == 0).all(1).float().mean()) >= 0.25 - 0.01
+    extras = case.scoring.extras(case.problem.z0)
+    assert extras["hole_psnr"] < extras["composited_psnr"]
+    assert case.scoring.extras(case.scoring.truth)["hole_psnr"] == float("inf")
+
+
+def test_inpainting_with_a_mask_file(configure: Configure, tmp_path: Path) -> None:
+    mask = np.full((64, 64), 255, dtype=np.uint8)
+    mask[10:20, 30:50] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    case = case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}"))
+    assert float(case.problem.operator.mask.sum()) == 64 * 64 - 200  # type: ignore[operator,union-attr]
+    with pytest.raises(UserError, match="64 x 64, the image 32 x 32"):
+        case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}", "size=32"))
+    with pytest.raises(UserError, match="expected center, random, or a picture file"):
+        case_of(configure("task=inpainting", "mask=nowhere.png"))
+
+
+def test_deblurring_blurs(configure: Configure) -> None:
+    for kernel in ("nonlinear", "motion"):
+        case = case_of(configure("task=deblurring", f"kernel={kernel}"))
+        assert case.scoring is not None
+        assert float((case.problem.y - case.scoring.truth).norm()) > 0.01
+        assert torch.equal(case.problem.y, case.problem.operator(case.scoring.truth))
+
+
+def test_a_picture_can_be_the_measurement(configure: Configure, tmp_path: Path) -> None:
+    Image.new("RGB", (70, 66), (90, 20, 200)).save(tmp_path / "a.png")
+    cfg = configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none", "size=native")
+    case = case_of(cfg)
+    assert case.scoring is None
+    assert case.problem.y.shape == (1, 3, 66, 70)
+    assert torch.allclose(case.problem.y[0, :, 0, 0], torch.tensor([90, 20, 200]) / 255)
+
+
+def test_same_seed_same_measurements(configure: Configure) -> None:
+    for task in ("mri", "ct", "denoising", "inpainting", "deblurring"):
+        words = [f"task={task}", "sigma=15", "noise=0.01", "photons=1e4", "mask=random"]
+        first, again = case_of(configure(*words)), case_of(configure(*words))
+        assert torch.equal(first.problem.y, again.problem.y)
+        other = case_of(configure(*words, "seed=1"))
+        assert not torch.equal(first.problem.y, other.problem.y)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("operator=ct",), "task=mri cannot use operator=ct: its measurements need operator=mri"),
+        (("task=ct", "dataset=kspace"), "task=ct needs images, but dataset=kspace holds k-space"),
+        (("mask=center",), "for task=mri expected one of random, equispaced"),
+        (("task=ct", "truth=none"), "truth=none is for pictures"),
+        (("input_update=reflection",), "needs measurements that are an image"),
+        (("task=deblurring", "input_update=data_consistent"), "needs a linear operator"),
+        (("task=denoising", "size=16"), "16 pixels on its short side.*needs at least 32"),
+        (("task=denoising", "dataset=brain"), "needs real images"),
+    ],
+)
+def test_combinations_that_cannot_work(configure: Configure, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        case_of(configure(*words))
+
+
+def test_settings_in_a_word(configure: Configure) -> None:
+    words = {
+        "accel8": ("accel=8",),
+        "views18": ("task=ct", "views=18"),
+        "sigma30": ("task=denoising", "sigma=30"),
+        "hiar0.25": ("task=inpainting", "hiar=0.25"),
+        "mask-random": ("task=inpainting", "mask=random"),
+        "motion": ("task=deblurring", "kernel=motion"),
+    }
+    assert {name: setting(configure(*w)) for name, w in words.items()} == {name: name for name in words}
+
+
+def test_all_zero_scan(configure: Configure) -> None:
+    zeros = torch.zeros(3, 64, 64, dtype=torch.complex64)
+    with pytest.raises(UserError, match="zero everywhere"):
+        make_case(configure(), "a", Sample("nothing", kspace=zeros, maps=zeros + 1))
+    with pytest.raises(UserError, match="is the k-space centred"):
+        make_case(configure(), "a", Sample("nothing", kspace=zeros))
