@@ -45,7 +45,7 @@ def preview(path: Path, start: Tensor, result: Tensor, truth: Tensor | None, sco
     if truth is not None:
         error = (result - truth).abs().mean(1, keepdim=True)
         panels = [("truth", truth), *panels, ("error x 5", 5 * error)]
-    high = float((truth if truth is not None else result).max())
+    high = max(float((truth if truth is not None else result).max()), 1e-12)
     figure, axes = _figure(len(panels), 3.2 * start.shape[-2] / start.shape[-1] + 0.9)
     for axis, (name, image) in zip(axes, panels, strict=True):
         colours = "inferno" if name.startswith("error") else "gray"

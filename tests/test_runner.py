@@ -1,0 +1,217 @@
+"""The runner: what it records, what it survives, what it refuses to do twice."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aseqdip import runner
+from aseqdip.config import Config
+from aseqdip.data import open_dataset
+from aseqdip.engine import Engine
+from aseqdip.errors import UserError
+from aseqdip.methods import METHODS
+from aseqdip.methods.aseqdip import ASeqDIP
+from aseqdip.methods.base import Iterate, State
+from aseqdip.problem import Problem
+from aseqdip.records import COLUMNS, read_curve, read_records, run_folder
+from aseqdip.runner import Interrupt, Reconstruction, Summary, run
+from aseqdip.tasks import make_case
+
+Configure = Callable[..., Config]
+
+
+def only(summary: Summary) -> tuple[dict[str, Any], Path]:
+    (record,) = summary.records
+    return record, summary.folder / record["image"]
+
+
+def test_record_is_complete(configure: Configure) -> None:
+    record, folder = only(run(configure("steps=6", "lam=2")))
+    assert record == json.loads((folder / "record.json").read_text())
+    assert {"psnr", "ssim"} <= set(record["scores"]["last"]) == set(record["scores"]["start"])
+    assert 1 <= record["scores"]["best"]["step"] <= 6
+    assert record["deviations_from_paper"] == {"steps": 6, "lr": 1e-3, "lam": 2.0}
+    assert record["config"]["lam"] == 2
+    assert set(record["seconds"]) == {"method", "scoring", "saving"}
+    assert record["seconds"]["method"] > 0
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["operator_norm"] == pytest.approx(1, abs=0.05)
+    for name in ("curve.csv", "reconstruction.npz", "preview.png", "curve.png"):
+        assert (folder / name).is_file()
+    assert not (folder / "checkpoint.pt").exists()
+    assert [r["image"] for r in read_records(folder.parent)] == [record["image"]]
+
+
+def test_curve_has_every_iteration_and_agrees_with_the_scores(configure: Configure) -> None:
+    record, folder = only(run(configure("steps=6")))
+    curve = read_curve(folder / "curve.csv")
+    assert tuple(curve) == COLUMNS
+    assert curve["iteration"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert np.allclose(curve["loss"], curve["data"] + curve["autoencoding"], rtol=1e-5)
+    scores = record["scores"]
+    assert curve["psnr"][-1] == pytest.approx(scores["last"]["psnr"], abs=1e-3)
+    assert curve["ssim"][-1] == pytest.approx(scores["last"]["ssim"], abs=1e-4)
+    assert curve["psnr_ema"][-1] == pytest.approx(scores["ema"]["psnr"], abs=1e-3)
+    assert curve["psnr"].max() == pytest.approx(scores["best"]["psnr"], abs=1e-3)
+    assert int(curve["psnr"].argmax()) + 1 == scores["best"]["step"]
+
+
+def test_saved_reconstruction_is_the_last_iterate(configure: Configure) -> None:
+    cfg = configure("task=denoising")
+    _, folder = only(run(cfg))
+    name, load = next(iter(open_dataset(cfg).items()))
+    case = make_case(cfg, name, load())
+    method = METHODS["aseqdip"](cfg, Engine("cpu", "fp32"), case.signed)
+    *_, last = method.iterates(case.problem, method.start(case.problem))
+    with np.load(folder / "reconstruction.npz", allow_pickle=False) as saved:
+        assert np.array_equal(saved["reconstruction"], last.image.numpy())
+        assert set(saved.files) == {"reconstruction", "shown", "start", "truth"}
+
+
+def test_without_truth_there_are_no_scores(configure: Configure, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (90, 20, 200)).save(tmp_path / "a.png")
+    record, folder = only(
+        run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none"))
+    )
+    assert record["scores"]["last"] == {"psnr": None, "ssim": None}
+    assert np.isnan(read_curve(folder / "curve.csv")["psnr"]).all()
+    assert (folder / "preview.png").is_file()
+    assert "no truth" in runner.describe(record)
+
+
+def test_finished_images_are_skipped(configure: Configure) -> None:
+    cfg = configure("images=0:2")
+    first = run(cfg)
+    again = run(configure("images=0:3"))
+    assert len(first.records) == 2
+    assert (again.skipped, [r["image"] for r in again.records]) == (["brain00", "brain01"], ["brain02"])
+
+
+class StopsAt:
+    """Stands in for a signal that arrives during a given step."""
+
+    def __init__(self, step: int) -> None:
+        self.calls = 0
+        self.step = step
+
+    @property
+    def signal(self) -> int | None:
+        self.calls += 1
+        return signal.SIGTERM if self.calls >= self.step else None
+
+
+@pytest.mark.parametrize("task", ["mri", "ct", "inpainting"])
+@pytest.mark.parametrize("stop", [1, 4, 5])
+def test_killed_and_continued_gives_the_same_bits(configure: Configure, tmp_path: Path, task: str, stop: int) -> None:
+    words = (f"task={task}", "steps=8")
+    whole, whole_folder = only(run(configure(*words, f"outputs={tmp_path / 'whole'}")))
+    cfg = configure(*words, f"outputs={tmp_path / 'parts'}")
+    name, load = next(iter(open_dataset(cfg).items()))
+    case = make_case(cfg, name, load())
+    method = METHODS["aseqdip"](cfg, Engine("cpu", "fp32"), case.signed)
+    folder = run_folder(cfg) / name
+    folder.mkdir(parents=True)
+    assert Reconstruction(cfg, case, method, folder).run([], StopsAt(stop)) is False  # type: ignore[arg-type]
+    assert (folder / "checkpoint.pt").exists()
+    parts, _ = only(run(cfg))
+    assert parts["scores"] == whole["scores"]
+    assert (folder / "curve.csv").read_text() == (whole_folder / "curve.csv").read_text()
+    with np.load(folder / "reconstruction.npz") as a, np.load(whole_folder / "reconstruction.npz") as b:
+        assert np.array_equal(a["reconstruction"], b["reconstruction"])
+
+
+def test_periodic_checkpoints(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    saves = []
+    monkeypatch.setattr(Reconstruction, "save", lambda self: saves.append(self.state.step))
+    run(configure("checkpoint_minutes=1e-9"))
+    assert saves == [1, 2, 3, 4]
+
+
+def test_damaged_checkpoint_is_started_over(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    cfg = configure()
+    folder = run_folder(cfg) / "brain00"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"half a file")
+    record, _ = only(run(cfg))
+    assert record["steps"] == 4
+    assert "damaged" in caplog.text
+
+
+class Diverges(ASeqDIP):
+    """NaN from the third step on, for one image only."""
+
+    def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
+        for iterate in super().iterates(problem, state):
+            if problem.image == "brain00" and iterate.step >= 3:
+                iterate.terms["loss"] = iterate.terms["loss"] * float("nan")
+                iterate.image = iterate.image * float("nan")
+            yield iterate
+
+
+def test_non_finite_loss_stops_that_image_only(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "aseqdip", Diverges)
+    summary = run(configure("images=0:2", "steps=6"))
+    assert [r["image"] for r in summary.records] == ["brain01"]
+    assert "not finite at step 3" in summary.failed["brain00"]
+    folder = summary.folder / "brain00"
+    failure = json.loads((folder / "failure.json").read_text())
+    assert failure["after_step"] == 2
+    assert "NonFiniteError" in failure["traceback"]
+    assert read_curve(folder / "curve.csv")["iteration"].tolist() == [1, 2]
+    with np.load(folder / "reconstruction.npz") as saved:
+        assert np.isfinite(saved["reconstruction"]).all(), "the last finite iterate"
+    assert not (folder / "record.json").exists()
+    monkeypatch.setitem(METHODS, "aseqdip", ASeqDIP)
+    assert only(run(configure("steps=6")))[0]["steps"] == 6, "a failed image is tried again"
+    assert not (folder / "failure.json").exists()
+
+
+def test_one_bad_file_does_not_stop_the_others(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"broken")
+    Image.new("RGB", (64, 64)).save(tmp_path / "b.png")
+    summary = run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "images=all"))
+    assert [r["image"] for r in summary.records] == ["b"]
+    assert "could not be read as a picture" in summary.failed["a"]
+
+
+def test_unwritable_outputs_are_found_before_computing(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Results cannot be written to .*set outputs="):
+        run(configure(f"outputs={tmp_path / 'file' / 'below'}"))
+
+
+def test_cuda_without_cuda(configure: Configure) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(UserError, match="device=cuda: PyTorch sees 0 CUDA devices.*Use device=cpu"):
+        run(configure("device=cuda"))
+
+
+def test_paper_preset_on_a_cpu_says_how_long_it_takes(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    run(configure("preset=paper", "size=64", "network.width=8", "steps=4", "tracker=none"))
+    assert "min on this CPU at the paper's budget (4 steps); preset=quick" in caplog.text
+
+
+def test_the_estimate_does_not_change_the_result(configure: Configure, tmp_path: Path) -> None:
+    words = ("size=64", "network.width=8", "steps=4", "lr=1e-3", "tracker=none")
+    with_estimate, _ = only(run(configure("preset=paper", *words, f"outputs={tmp_path / 'a'}")))
+    without, _ = only(run(configure("preset=smoke", *words, f"outputs={tmp_path / 'b'}")))
+    assert with_estimate["scores"] == without["scores"]
+
+
+def test_first_signal_is_noted_and_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.01)
+        assert interrupt.signal == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,0 +1,51 @@
+"""Every task with every method runs end to end, tiny."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from aseqdip.cli import choices
+from aseqdip.config import Config
+from aseqdip.methods import METHODS
+from aseqdip.records import TASK_KNOBS
+from aseqdip.runner import run
+
+Configure = Callable[..., Config]
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("task", sorted(TASK_KNOBS))
+def test_every_task_with_every_method(configure: Configure, task: str, method: str) -> None:
+    summary = run(configure(f"task={task}", f"method={method}"))
+    assert not summary.failed
+    (record,) = summary.records
+    assert all(np.isfinite(record["scores"][which]["psnr"]) for which in ("start", "last", "best", "ema"))
+    assert record["steps"] == (1 if method == "direct" else 4)
+
+
+@pytest.mark.parametrize("words", [("kernel=motion",), ("kernel=nonlinear",)])
+def test_both_blurs(configure: Configure, words: tuple[str, ...]) -> None:
+    assert len(run(configure("task=deblurring", *words)).records) == 1
+
+
+@pytest.mark.parametrize("network", choices("network"))
+@pytest.mark.parametrize("task", ["mri", "denoising"])
+def test_every_network(configure: Configure, network: str, task: str) -> None:
+    assert len(run(configure(f"task={task}", f"network={network}")).records) == 1
+
+
+@pytest.mark.parametrize("mask", ["random", "equispaced", "variable_density"])
+def test_every_sampling(configure: Configure, mask: str) -> None:
+    assert len(run(configure(f"mask={mask}", "accel=8")).records) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_both_precisions(configure: Configure, precision: str) -> None:
+    (record,) = run(configure(f"precision={precision}", "task=ct")).records
+    assert record["precision"] == precision
+
+
+def test_single_coil(configure: Configure) -> None:
+    (record,) = run(configure("operator.coils=1")).records
+    assert record["coils"] == 1
