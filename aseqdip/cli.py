@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from aseqdip.config import GROUPS, Config, check_override, knobs, typed_config, unknown_key
+from aseqdip.config import GROUPS, Config, check_override, knobs, typed_config
 from aseqdip.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,10 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    sys.argv[1:] = words
+    sweeps = [
+        word for word in words if word in ("-m", "--multirun")
+    ]  # Hydra reads flags only before overrides
+    sys.argv[1:] = sweeps + [word for word in words if word not in sweeps]
     os.environ.setdefault("HYDRA_FULL_ERROR", "0")
     register()
     hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(_job)()
@@ -74,7 +77,13 @@ def _job(composed: DictConfig) -> dict[str, Any]:
     if done == 0 and not summary.failed:
         log.info("Nothing to do: all %d image(s) were finished before.", len(summary.skipped))
     else:
-        log.info("%d done, %d skipped, %d failed. Results: %s", done, len(summary.skipped), len(summary.failed), summary.folder)
+        log.info(
+            "%d done, %d skipped, %d failed. Results: %s",
+            done,
+            len(summary.skipped),
+            len(summary.failed),
+            summary.folder,
+        )
     if summary.failed:
         message = "; ".join(f"{name}: {text}" for name, text in summary.failed.items())
         if multirun:
@@ -86,23 +95,40 @@ def _job(composed: DictConfig) -> dict[str, Any]:
 
 def check_words(words: list[str]) -> None:
     """Check every override before anything is computed, each value of a sweep too. Raises UserError."""
-    overrides = [w for w in words if "=" in w and not w.startswith("-") and not w.split("=")[0].startswith("hydra")]
+    overrides = [
+        w for w in words if "=" in w and not w.startswith("-") and not w.split("=")[0].startswith("hydra")
+    ]
     stray = [w for w in words if "=" not in w and not w.startswith(("-", "~"))]
     values_of_options = {words[i + 1] for i, w in enumerate(words[:-1]) if w in _OPTIONS_WITH_VALUE}
     for word in stray:
         if word not in values_of_options:
-            raise UserError(f"'{word}' is not a setting: write name=value, as in task=mri. All settings: python run.py --help")
+            raise UserError(
+                f"'{word}' is not a setting: write name=value, as in task=mri. All settings: python run.py --help"
+            )
     for word in overrides:
         if not word.startswith(("+", "~")):
             try:
                 parsed = OverridesParser.create().parse_override(word)
             except HydraException as error:
                 detail = str(error).splitlines()[0]
-                raise UserError(f"{word}: this value cannot be read ({detail}). Quote special characters: 'name=\"a b\"'.") from error
+                raise UserError(
+                    f"{word}: this value cannot be read ({detail}). Quote special characters: 'name=\"a b\"'."
+                ) from error
             _check_parsed(parsed)
 
 
-_OPTIONS_WITH_VALUE = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd", "--package", "-p", "--info", "-i")
+_OPTIONS_WITH_VALUE = (
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--config-dir",
+    "-cd",
+    "--package",
+    "-p",
+    "--info",
+    "-i",
+)
 
 
 def _check_parsed(parsed: Override) -> None:
@@ -158,7 +184,11 @@ def help_text() -> str:
             continue
         meta = f.metadata
         value = OmegaConf.to_container(defaults, resolve=False).get(name)  # type: ignore[union-attr]
-        shown = "" if value is None else f" [{value}]".replace("${oc.env:ASEQDIP_DATA,data}", "$ASEQDIP_DATA, else data")
+        shown = (
+            ""
+            if value is None
+            else f" [{value}]".replace("${oc.env:ASEQDIP_DATA,data}", "$ASEQDIP_DATA, else data")
+        )
         options = f" ({' | '.join(meta['choices'])})" if meta["choices"] else ""
         lines.append(f"  {name:<26} {meta['help']}{options}{shown}")
     return "\n".join([*lines, "", "Hydra's own options: python run.py --hydra-help", ""])

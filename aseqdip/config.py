@@ -48,10 +48,15 @@ class DatasetConfig:
 class OperatorConfig:
     name: str = knob("which forward operator", choices=("mri", "ct", "identity", "mask", "blur"))
     center_fraction: float | None = knob(
-        "MRI: fully sampled central part of k-space; default 0.32/accel (0.08 at 4x, 0.04 at 8x)", None, above=0, high=1
+        "MRI: fully sampled central part of k-space; default 0.32/accel (0.08 at 4x, 0.04 at 8x)",
+        None,
+        above=0,
+        high=1,
     )
     coils: int = knob("MRI: coils simulated for images without k-space", 15, low=1)
-    calibration: int = knob("MRI: side of the central k-space block ESPIRiT maps are estimated from", 24, low=6)
+    calibration: int = knob(
+        "MRI: side of the central k-space block ESPIRiT maps are estimated from", 24, low=6
+    )
     missing: float = knob("in-painting, mask=random: fraction of the pixels missing", 0.97, above=0, high=1)
     kernel_size: int = knob("deblurring: side of the blur kernel in pixels, odd", 31, low=3)
 
@@ -63,8 +68,14 @@ class NetworkConfig:
     depth: int = knob("number of down-samplings", low=1, high=8)
     skip: int = knob("skip network: channels of its skip connections", 4, low=1)
     upsample: str = knob("skip network: how it up-samples", "bilinear", choices=("bilinear", "nearest"))
-    sigmoid: bool | None = knob("output through a sigmoid; default: only the skip network, only for images in [0, 1]", None)
-    init: str = knob("initial weights: normal is N(0, 0.02^2), default is PyTorch's", "normal", choices=("normal", "default"))
+    sigmoid: bool | None = knob(
+        "output through a sigmoid; default: only the skip network, only for images in [0, 1]", None
+    )
+    init: str = knob(
+        "initial weights: normal is N(0, 0.02^2), default is PyTorch's",
+        "normal",
+        choices=("normal", "default"),
+    )
 
 
 @dataclass
@@ -74,7 +85,9 @@ class MethodConfig:
 
 @dataclass
 class PresetConfig:
-    name: str = knob("paper: the paper's protocol; quick: minutes on a CPU; smoke: seconds, a functional check")
+    name: str = knob(
+        "paper: the paper's protocol; quick: minutes on a CPU; smoke: seconds, a functional check"
+    )
 
 
 @dataclass
@@ -110,16 +123,22 @@ class Config:
     views: int = knob("CT: projection angles over 180 degrees", low=1)
     sigma: float = knob("pictures: standard deviation of the added noise, on the 0..255 scale", low=0)
     hiar: float = knob("in-painting: area of the central hole over the image's area", above=0, high=0.9)
-    noise: float = knob("MRI: noise added to each real component of k-space, relative to the image's peak", low=0)
+    noise: float = knob(
+        "MRI: noise added to each real component of k-space, relative to the image's peak", low=0
+    )
     photons: float | None = knob("CT: photons per ray for Poisson noise; default: noise-free", above=0)
     mask: str = knob(
         "MRI: random, equispaced or variable_density columns; in-painting: center, random, or a picture file (white = known)"
     )
     kernel: str = knob(
-        "deblurring: nonlinear, blur seen through a camera response; motion, linear", choices=("motion", "nonlinear")
+        "deblurring: nonlinear, blur seen through a camera response; motion, linear",
+        choices=("motion", "nonlinear"),
     )
     size: str = knob("image side: MRI crops to it, others resize to it (paper: 320 and 512); or native")
-    truth: str = knob("known: measurements are simulated and scored; none: the file itself is the measurement", choices=("known", "none"))
+    truth: str = knob(
+        "known: measurements are simulated and scored; none: the file itself is the measurement",
+        choices=("known", "none"),
+    )
 
     images: Any = knob("which: an index or name, a range 0:5, a list [0,3], or all")
     seed: int = knob("seed of all random numbers: masks, noise, weights", low=0)
@@ -141,7 +160,9 @@ def knobs(cls: Any = Config, prefix: str = "") -> Iterator[tuple[str, dataclasse
             yield prefix + f.name, f
 
 
-GROUPS = tuple(f.name for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)) + ("experiment",)
+GROUPS = tuple(f.name for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)) + (
+    "experiment",
+)
 
 
 def unknown_key(key: str) -> UserError:
@@ -218,7 +239,9 @@ def typed_config(composed: Any) -> Config:
     if cfg.size != "native" and not (cfg.size.isdigit() and int(cfg.size) > 0):
         raise UserError(f"size={cfg.size}: expected a number of pixels (512) or native.")
     if cfg.dataset.hu_low >= cfg.dataset.hu_high:
-        raise UserError(f"dataset.hu_low={cfg.dataset.hu_low:g} must be below dataset.hu_high={cfg.dataset.hu_high:g}.")
+        raise UserError(
+            f"dataset.hu_low={cfg.dataset.hu_low:g} must be below dataset.hu_high={cfg.dataset.hu_high:g}."
+        )
     if cfg.operator.kernel_size % 2 == 0:
         raise UserError(f"operator.kernel_size={cfg.operator.kernel_size}: expected an odd number of pixels.")
     return cfg

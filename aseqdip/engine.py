@@ -69,7 +69,8 @@ class Engine:
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """The network on the device, ready to be called on fp32 images."""
-        network = network.to(self.device, memory_format=torch.channels_last)
+        network = network.to(self.device)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return _Executed(network, self.precision).train()
 
     def adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:

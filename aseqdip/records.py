@@ -33,7 +33,16 @@ TASK_KNOBS: dict[str, tuple[str, ...]] = {
     "inpainting": ("sigma", "hiar", "mask", "operator.missing"),
     "deblurring": ("sigma", "kernel", "operator.kernel_size"),
 }
-COMMON_KNOBS = ("task.name", "dataset.name", "dataset.reader", "dataset.slice", "data_root", "size", "truth", "seed")
+COMMON_KNOBS = (
+    "task.name",
+    "dataset.name",
+    "dataset.reader",
+    "dataset.slice",
+    "data_root",
+    "size",
+    "truth",
+    "seed",
+)
 
 #: what the paper states for aSeqDIP (Sec. 4.1, Algorithm 1); any other value is a deviation that the record names
 PAPER = {"steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network"}
@@ -64,7 +73,11 @@ def run_folder(cfg: Config) -> Path:
 
 def deviations(cfg: Config) -> dict[str, Any]:
     """The knobs whose value is not the paper's, among those this method uses."""
-    return {k: getattr(cfg, k) for k, v in PAPER.items() if k in METHODS[cfg.method.name].knobs and getattr(cfg, k) != v}
+    return {
+        k: getattr(cfg, k)
+        for k, v in PAPER.items()
+        if k in METHODS[cfg.method.name].knobs and getattr(cfg, k) != v
+    }
 
 
 def check_writable(folder: Path) -> None:
@@ -74,7 +87,9 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"Results cannot be written to {folder} ({error.strerror}): set outputs=... to another folder.") from error
+        raise UserError(
+            f"Results cannot be written to {folder} ({error.strerror}): set outputs=... to another folder."
+        ) from error
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -84,8 +99,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -110,7 +125,9 @@ def _plain(value: Any) -> Any:
 def write_curve(path: Path, rows: Rows) -> None:
     """``curve.csv``: one row an iteration, columns ``COLUMNS``; empty where there is no value."""
     lines = [",".join(COLUMNS)]
-    lines += [f"{int(row[0])}," + ",".join("" if np.isnan(v) else f"{v:.9g}" for v in row[1:]) for row in rows]
+    lines += [
+        f"{int(row[0])}," + ",".join("" if np.isnan(v) else f"{v:.9g}" for v in row[1:]) for row in rows
+    ]
     write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
 
 

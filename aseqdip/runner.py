@@ -82,7 +82,7 @@ class Interrupt:
 
     def _note(self, which: int, frame: FrameType | None) -> None:
         self.signal = which
-        signal.signal(which, self.previous[which])
+        signal.signal(which, self.previous[signal.Signals(which)])
 
     def __exit__(self, *exception: object) -> None:
         for which, handler in self.previous.items():
@@ -152,7 +152,11 @@ class Scores:
         for name, image in images.items():
             assert image is not None
             shown = self.case.show(image)
-            result[name] = {"psnr": float(scoring.psnr(shown)), "ssim": float(scoring.ssim(shown)), **scoring.extras(shown)}
+            result[name] = {
+                "psnr": float(scoring.psnr(shown)),
+                "ssim": float(scoring.ssim(shown)),
+                **scoring.extras(shown),
+            }
         result["best"]["step"] = int(max(self.rows, key=lambda row: row[4])[0])
         return result
 
@@ -162,7 +166,9 @@ class Scores:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.rows = saved["rows"].tolist()
-        self.last, self.ema, self.best, self.best_psnr = (saved[k] for k in ("last", "ema", "best", "best_psnr"))
+        self.last, self.ema, self.best, self.best_psnr = (
+            saved[k] for k in ("last", "ema", "best", "best_psnr")
+        )
 
 
 class Reconstruction:
@@ -191,7 +197,9 @@ class Reconstruction:
             self.scores.load_state_dict(saved["scores"])
             self.clock.seconds.update(saved["seconds"])
         except Exception as error:  # a damaged file raises many kinds; starting over is always right
-            log.warning("%s: %s is damaged (%s); starting from the beginning.", self.name, self.checkpoint, error)
+            log.warning(
+                "%s: %s is damaged (%s); starting from the beginning.", self.name, self.checkpoint, error
+            )
             self.checkpoint.unlink()
             self.state = self.method.start(self.case.problem)
             self.scores = Scores(self.case)
@@ -331,7 +339,9 @@ def run(cfg: Config) -> Summary:
         *(len(names), folder),
     )
     if summary.skipped:
-        log.info("Skipped %d finished image(s): delete their folders to compute them again.", len(summary.skipped))
+        log.info(
+            "Skipped %d finished image(s): delete their folders to compute them again.", len(summary.skipped)
+        )
     with Interrupt() as interrupt:
         for name in names:
             if name not in summary.skipped and interrupt.signal is None:
@@ -355,7 +365,9 @@ def _attempt(
         reconstruction = Reconstruction(cfg, case, method, folder)
         _announce(cfg, reconstruction)
         group = f"{cfg.task.name}/{setting(cfg)}/{cfg.method.name}"
-        trackers = make_trackers(cfg.tracker, cfg, f"{cfg.method.name} {name}", group, _run_id(folder), folder)
+        trackers = make_trackers(
+            cfg.tracker, cfg, f"{cfg.method.name} {name}", group, _run_id(folder), folder
+        )
         total = 1 if reconstruction.state is None else cfg.steps
         trackers.append(ProgressBar(name, total))
         if reconstruction.run(trackers, interrupt):
@@ -364,7 +376,9 @@ def _attempt(
     except UserError as error:
         _fail(summary, name, folder, str(error), "", reconstruction)
     except Exception as error:  # an image's failure must not lose the others
-        _fail(summary, name, folder, f"{type(error).__name__}: {error}", traceback.format_exc(), reconstruction)
+        _fail(
+            summary, name, folder, f"{type(error).__name__}: {error}", traceback.format_exc(), reconstruction
+        )
     finally:
         preview = folder / "preview.png"
         for tracker in reversed(trackers):  # the progress bar first: the lines below are not to be drawn over
@@ -383,7 +397,9 @@ def _fail(
     if reconstruction is not None and reconstruction.scores.last is not None:
         steps = len(reconstruction.scores.rows)
         reconstruction.write_partial()
-        records.write_json(folder / "failure.json", {"error": message, "after_step": steps, "traceback": trace})
+        records.write_json(
+            folder / "failure.json", {"error": message, "after_step": steps, "traceback": trace}
+        )
         reconstruction.checkpoint.unlink(missing_ok=True)
         log.error("%s: the last finite iterate, the curve and the traceback are in %s.", name, folder)
 

@@ -21,7 +21,7 @@ from aseqdip.operators.blur import CameraBlur, MotionBlur, trajectory_kernel
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask, center_hole, random_hole
-from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_channels, to_complex
+from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_complex
 from aseqdip.problem import Problem, generator
 
 
@@ -84,7 +84,9 @@ class Case:
     def to(self, device: torch.device) -> "Case":
         """The same case with every tensor on ``device``."""
         p = self.problem
-        problem = Problem(p.y.to(device), p.operator.to(device), p.z0.to(device), p.image, p.seed, p.noise_std)
+        problem = Problem(
+            p.y.to(device), p.operator.to(device), p.z0.to(device), p.image, p.seed, p.noise_std
+        )
         scoring = None if self.scoring is None else self.scoring.to(device)
         return Case(problem, scoring, self.show, self.signed, self.info)
 
@@ -121,9 +123,13 @@ def check_combination(cfg: Config) -> None:
     """Raise UserError for choices that are each fine and cannot go together, before any data is read."""
     task, needed = cfg.task.name, OPERATORS[cfg.task.name]
     if cfg.operator.name != needed:
-        raise UserError(f"task={task} cannot use operator={cfg.operator.name}: its measurements need operator={needed}.")
+        raise UserError(
+            f"task={task} cannot use operator={cfg.operator.name}: its measurements need operator={needed}."
+        )
     if task != "mri" and cfg.dataset.reader == "kspace":
-        raise UserError(f"task={task} needs images, but dataset={cfg.dataset.name} holds k-space: use task=mri.")
+        raise UserError(
+            f"task={task} needs images, but dataset={cfg.dataset.name} holds k-space: use task=mri."
+        )
     if task == "mri" and cfg.mask not in MASKS:
         raise UserError(f"mask={cfg.mask}: for task=mri expected one of {', '.join(MASKS)}.")
     if cfg.truth == "none" and task in ("mri", "ct"):
@@ -132,9 +138,13 @@ def check_combination(cfg: Config) -> None:
             "recognised by the 'mask' stored in its HDF5 file (dataset=kspace)."
         )
     if cfg.input_update == "reflection" and task in ("mri", "ct") and cfg.method.name == "aseqdip":
-        raise UserError(f"input_update=reflection (2y - f) needs measurements that are an image; task={task} has none.")
+        raise UserError(
+            f"input_update=reflection (2y - f) needs measurements that are an image; task={task} has none."
+        )
     if cfg.input_update == "data_consistent" and cfg.kernel == "nonlinear" and task == "deblurring":
-        raise UserError("input_update=data_consistent needs a linear operator: use kernel=motion or input_update=network.")
+        raise UserError(
+            "input_update=data_consistent needs a linear operator: use kernel=motion or input_update=network."
+        )
 
 
 def setting(cfg: Config) -> str:
@@ -168,7 +178,9 @@ def _mri(cfg: Config, name: str, sample: Sample) -> Case:
     y = operator.sample(kspace[None])
     level = torch.quantile(_magnitude(operator.adjoint(y)).flatten(), 0.999)
     if not level > 0:
-        raise UserError(f"{sample.source}: the sampled k-space is zero everywhere; nothing can be reconstructed.")
+        raise UserError(
+            f"{sample.source}: the sampled k-space is zero everywhere; nothing can be reconstructed."
+        )
     y = y / level
     support = ((maps.abs() ** 2).sum(0) > 0).float()[None, None]
     scoring = None
@@ -185,7 +197,13 @@ def _mri(cfg: Config, name: str, sample: Sample) -> Case:
         "columns": mask.numel(),
         "prospective": sample.mask is not None,
     }
-    return Case(problem, scoring, lambda x: _magnitude(x) * support.to(x.device), signed=True, info=_normed(info, problem))
+    return Case(
+        problem,
+        scoring,
+        lambda x: _magnitude(x) * support.to(x.device),
+        signed=True,
+        info=_normed(info, problem),
+    )
 
 
 def _coil_data(cfg: Config, name: str, sample: Sample) -> tuple[Tensor, Tensor, str]:
@@ -219,7 +237,9 @@ def _espirit_maps(cfg: Config, kspace: Tensor, mask: Tensor | None) -> Tensor:
         columns = min(columns, _center_width(mask))
     rows, columns = min(rows, kspace.shape[-2]), min(columns, kspace.shape[-1])
     centre = center_crop(kspace, rows, columns).contiguous()
-    key = hashlib.sha256(f"{tuple(kspace.shape)} {rows}x{columns} v1".encode() + centre.numpy().tobytes()).hexdigest()
+    key = hashlib.sha256(
+        f"{tuple(kspace.shape)} {rows}x{columns} v1".encode() + centre.numpy().tobytes()
+    ).hexdigest()
     cached = Path(cfg.outputs) / "cache" / f"espirit-{key[:16]}.npy"
     if cached.exists():
         return torch.from_numpy(np.load(cached, allow_pickle=False))
@@ -257,9 +277,16 @@ def _ct(cfg: Config, name: str, image: Tensor) -> Case:
     operator = ParallelBeam(size=image.shape[-1], views=cfg.views)
     y = operator(image)
     if cfg.photons is not None:
-        per_pixel = WATER_PER_MM * (cfg.dataset.hu_high - cfg.dataset.hu_low) / 1000 * FIELD_OF_VIEW_MM / image.shape[-1]
+        per_pixel = (
+            WATER_PER_MM
+            * (cfg.dataset.hu_high - cfg.dataset.hu_low)
+            / 1000
+            * FIELD_OF_VIEW_MM
+            / image.shape[-1]
+        )
         counts = torch.poisson(
-            cfg.photons * torch.exp(-per_pixel * operator.radon_norm * y), generator(cfg.seed, name, "photons")
+            cfg.photons * torch.exp(-per_pixel * operator.radon_norm * y),
+            generator(cfg.seed, name, "photons"),
         )
         y = -torch.log(counts.clamp_min(1) / cfg.photons) / (per_pixel * operator.radon_norm)
     problem = Problem(y, operator, operator.direct(y).clamp(0, 1), name, cfg.seed)
@@ -286,7 +313,11 @@ def _picture(cfg: Config, name: str, image: Tensor) -> Case:
     if cfg.truth == "known":
         y = operator(image)
         noise = torch.randn(y.shape, generator=generator(cfg.seed, name, "noise"))
-        y = operator(y + cfg.sigma / 255 * noise) if isinstance(operator, Mask) else y + cfg.sigma / 255 * noise
+        y = (
+            operator(y + cfg.sigma / 255 * noise)
+            if isinstance(operator, Mask)
+            else y + cfg.sigma / 255 * noise
+        )
     elif isinstance(operator, Mask):
         y = operator(image)
     problem = Problem(y, operator, operator.direct(y), name, cfg.seed, cfg.sigma / 255 or None)
@@ -310,7 +341,9 @@ def _picture_operator(cfg: Config, name: str, height: int, width: int) -> Operat
         raise UserError(f"mask={cfg.mask}: expected center, random, or a picture file (white = known pixel).")
     mask = (read_picture(path).mean(0) > 0.5).float()
     if mask.shape != (height, width):
-        raise UserError(f"The mask {path} is {mask.shape[0]} x {mask.shape[1]}, the image {height} x {width}: they must agree.")
+        raise UserError(
+            f"The mask {path} is {mask.shape[0]} x {mask.shape[1]}, the image {height} x {width}: they must agree."
+        )
     return Mask(mask[None, None])
 
 

@@ -32,7 +32,9 @@ class ProgressBar(Tracker):
 
     def __init__(self, title: str, total: int) -> None:
         interval = 0.5 if sys.stderr.isatty() else 30  # a log file is not to fill with redrawn bars
-        self.bar = tqdm(total=total, desc=title, unit="it", mininterval=interval, dynamic_ncols=True, leave=False)
+        self.bar = tqdm(
+            total=total, desc=title, unit="it", mininterval=interval, dynamic_ncols=True, leave=False
+        )
 
     def rows(self, rows: Rows) -> None:
         last = dict(zip(COLUMNS, rows[-1], strict=True))
@@ -95,7 +97,11 @@ class WandB(Tracker):
             import wandb
 
             if record is not None:
-                scores = {f"{which}/{k}": v for which, part in record["scores"].items() for k, v in (part or {}).items()}
+                scores = {
+                    f"{which}/{k}": v
+                    for which, part in record["scores"].items()
+                    for k, v in (part or {}).items()
+                }
                 self.run.summary.update({k: v for k, v in scores.items() if v is not None})
                 if preview is not None:
                     self.run.log({"preview": wandb.Image(str(preview))})
@@ -124,7 +130,11 @@ class WandB(Tracker):
                 failure.append(f"no answer within {self.patience:.0f} s")
         if failure:
             self.run = None
-            log.warning("W&B could not %s (%s); the files are complete without it. tracker=none switches it off.", what, failure[0])
+            log.warning(
+                "W&B could not %s (%s); the files are complete without it. tracker=none switches it off.",
+                what,
+                failure[0],
+            )
         return not failure
 
 
@@ -137,6 +147,8 @@ def _has_key() -> bool:
         return False
 
 
-def make_trackers(cfg: TrackerConfig, whole: Config, name: str, group: str, run_id: str, folder: Path) -> list[Tracker]:
+def make_trackers(
+    cfg: TrackerConfig, whole: Config, name: str, group: str, run_id: str, folder: Path
+) -> list[Tracker]:
     """The configured trackers, besides the progress bar."""
     return [WandB(whole, name, group, run_id, folder)] if cfg.name == "wandb" else []

@@ -15,7 +15,11 @@ from aseqdip.records import COMMON_KNOBS, TASK_KNOBS, deviations, identity, run_
 
 Configure = Callable[..., Config]
 
-PAIRS = [(g, c) for g in ("task", "dataset", "operator", "network", "method", "preset", "tracker", "experiment") for c in choices(g)]
+PAIRS = [
+    (g, c)
+    for g in ("task", "dataset", "operator", "network", "method", "preset", "tracker", "experiment")
+    for c in choices(g)
+]
 
 
 @pytest.mark.parametrize(("group", "choice"), PAIRS)
@@ -26,11 +30,15 @@ def test_every_config_composes(configure: Configure, group: str, choice: str) ->
 
 
 @pytest.mark.parametrize(("task", "preset"), list(itertools.product(choices("task"), choices("preset"))))
-def test_task_picks_its_defaults_and_each_can_be_overridden(configure: Configure, task: str, preset: str) -> None:
+def test_task_picks_its_defaults_and_each_can_be_overridden(
+    configure: Configure, task: str, preset: str
+) -> None:
     cfg = configure(f"task={task}", f"preset={preset}")
     expected = {"mri": ("brain", "unet"), "ct": ("body", "unet")}.get(task, ("photos", "skip"))
     assert (cfg.dataset.name, cfg.network.name) == expected
-    changed = configure(f"task={task}", f"preset={preset}", "dataset=folder", "network=shallow", "network.width=5")
+    changed = configure(
+        f"task={task}", f"preset={preset}", "dataset=folder", "network=shallow", "network.width=5"
+    )
     assert (changed.dataset.name, changed.network.depth, changed.network.width) == ("folder", 2, 5)
 
 
@@ -45,7 +53,9 @@ def test_the_papers_values_are_the_defaults(configure: Configure) -> None:
 
 def test_names_in_the_schema_are_those_of_the_code() -> None:
     fields = dict(knobs())
-    assert fields["method.name"].metadata["choices"] == tuple(choices("method")) or set(METHODS) == set(choices("method"))
+    assert fields["method.name"].metadata["choices"] == tuple(choices("method")) or set(METHODS) == set(
+        choices("method")
+    )
     assert set(fields["method.name"].metadata["choices"]) == set(METHODS)
     assert set(fields["network.name"].metadata["choices"]) == set(NETWORKS)
     assert set(fields["task.name"].metadata["choices"]) == set(choices("task")) == set(TASK_KNOBS)
@@ -54,7 +64,11 @@ def test_names_in_the_schema_are_those_of_the_code() -> None:
 def test_knobs_named_in_identities_exist() -> None:
     names = [name for name, _ in knobs()]
     roots = {name.split(".")[0] for name in names}
-    used = {*COMMON_KNOBS, *itertools.chain(*TASK_KNOBS.values()), *itertools.chain(*(m.knobs for m in METHODS.values()))}
+    used = {
+        *COMMON_KNOBS,
+        *itertools.chain(*TASK_KNOBS.values()),
+        *itertools.chain(*(m.knobs for m in METHODS.values())),
+    }
     assert used <= set(names) | roots
 
 
@@ -64,7 +78,9 @@ def test_folder_depends_on_what_matters_alone(configure: Configure) -> None:
     assert run_folder(configure("lam=2")) != base
     assert run_folder(configure("noise=0.1")) != base
     assert run_folder(configure("method=vanilla_dip", "lam=2")) == run_folder(configure("method=vanilla_dip"))
-    assert run_folder(configure("method=direct", "steps=2", "lr=5", "network=skip")) == run_folder(configure("method=direct"))
+    assert run_folder(configure("method=direct", "steps=2", "lr=5", "network=skip")) == run_folder(
+        configure("method=direct")
+    )
     assert "lam" in identity(configure())
 
 
@@ -127,7 +143,9 @@ def test_good_words_pass(word: str) -> None:
         (("operator.kernel_size=4",), "odd number"),
     ],
 )
-def test_values_that_do_not_go_together(configure: Configure, overrides: tuple[str, ...], message: str) -> None:
+def test_values_that_do_not_go_together(
+    configure: Configure, overrides: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         configure(*overrides)
 

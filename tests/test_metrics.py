@@ -16,9 +16,16 @@ def test_scores_agree_with_scikit_image(channels: int, data_range: float) -> Non
     image = np.clip(truth + 0.1 * rng.standard_normal(truth.shape, dtype=np.float32), 0, 1)
     ours = [f(torch.from_numpy(image)[None], torch.from_numpy(truth)[None], data_range) for f in (psnr, ssim)]
     reference = structural_similarity(
-        truth, image, channel_axis=0, data_range=data_range, gaussian_weights=True, use_sample_covariance=False
+        truth,
+        image,
+        channel_axis=0,
+        data_range=data_range,
+        gaussian_weights=True,
+        use_sample_covariance=False,
     )
-    assert float(ours[0]) == pytest.approx(peak_signal_noise_ratio(truth, image, data_range=data_range), abs=1e-4)
+    assert float(ours[0]) == pytest.approx(
+        peak_signal_noise_ratio(truth, image, data_range=data_range), abs=1e-4
+    )
     assert float(ours[1]) == pytest.approx(reference, abs=1e-5)
 
 

@@ -110,7 +110,9 @@ class StopsAt:
 
 @pytest.mark.parametrize("task", ["mri", "ct", "inpainting"])
 @pytest.mark.parametrize("stop", [1, 4, 5])
-def test_killed_and_continued_gives_the_same_bits(configure: Configure, tmp_path: Path, task: str, stop: int) -> None:
+def test_killed_and_continued_gives_the_same_bits(
+    configure: Configure, tmp_path: Path, task: str, stop: int
+) -> None:
     words = (f"task={task}", "steps=8")
     whole, whole_folder = only(run(configure(*words, f"outputs={tmp_path / 'whole'}")))
     cfg = configure(*words, f"outputs={tmp_path / 'parts'}")
@@ -195,7 +197,9 @@ def test_cuda_without_cuda(configure: Configure) -> None:
         run(configure("device=cuda"))
 
 
-def test_paper_preset_on_a_cpu_says_how_long_it_takes(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+def test_paper_preset_on_a_cpu_says_how_long_it_takes(
+    configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     run(configure("preset=paper", "size=64", "network.width=8", "steps=4", "tracker=none"))
     assert "min on this CPU at the paper's budget (4 steps); preset=quick" in caplog.text

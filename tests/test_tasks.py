@@ -132,7 +132,8 @@ def test_ct_operator_has_unit_norm_and_a_clipped_start(configure: Configure) -> 
 def test_ct_photon_noise_falls_with_the_dose(configure: Configure) -> None:
     clean = case_of(configure("task=ct")).problem.y
     errors = [
-        float((case_of(configure("task=ct", f"photons={n}")).problem.y - clean).norm() / clean.norm()) for n in (1e3, 1e5)
+        float((case_of(configure("task=ct", f"photons={n}")).problem.y - clean).norm() / clean.norm())
+        for n in (1e3, 1e5)
     ]
     assert errors[1] == pytest.approx(errors[0] / 10, rel=0.5)
     assert errors[1] > 0
@@ -146,7 +147,9 @@ def test_denoising_noise_is_not_clipped(configure: Configure) -> None:
     assert float(case.problem.y.min()) < 0
     assert torch.equal(case.problem.z0, case.problem.y)
     unclipped_psnr = 10 * math.log10(1 / (30 / 255) ** 2)
-    assert unclipped_psnr < float(case.scoring.psnr(case.show(case.problem.z0))), "scored after clipping to [0, 1]"
+    assert unclipped_psnr < float(case.scoring.psnr(case.show(case.problem.z0))), (
+        "scored after clipping to [0, 1]"
+    )
 
 
 def test_inpainting_scores_the_hole_too(configure: Configure) -> None:

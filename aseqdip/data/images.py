@@ -21,7 +21,9 @@ def photos(cfg: Config) -> Items:
     def load(name: str) -> Sample:
         import skimage.data
 
-        return Sample(f"skimage.data.{name}", image=_channels_first(getattr(skimage.data, name)() / np.float32(255)))
+        return Sample(
+            f"skimage.data.{name}", image=_channels_first(getattr(skimage.data, name)() / np.float32(255))
+        )
 
     return {name: partial(load, name) for name in PHOTOS}
 
@@ -44,9 +46,13 @@ def read_picture(path: Path) -> Tensor:
             elif picture.mode == "F":
                 array = np.asarray(picture)
             else:
-                array = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")) / np.float32(255)
+                array = np.asarray(
+                    picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
+                ) / np.float32(255)
     except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"{path} could not be read as a picture ({error}): expected {', '.join(PICTURES)}.") from error
+        raise UserError(
+            f"{path} could not be read as a picture ({error}): expected {', '.join(PICTURES)}."
+        ) from error
     image = _channels_first(array)
     if not (torch.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
         raise UserError(f"{path} holds values outside 0..1: rescale floating-point pictures to that range.")
@@ -69,7 +75,9 @@ def _read_complex(path: Path) -> Sample:
 def ct_slices(cfg: Config) -> Items:
     """CT slices in Hounsfield units: DICOM files, or ``.npz`` with an array 'hu'; mapped by a fixed window to [0, 1]."""
     files = unique_names(list_files(cfg, (".dcm", ".npz", ".ima")))
-    return {name: partial(_read_ct, file, cfg.dataset.hu_low, cfg.dataset.hu_high) for name, file in files.items()}
+    return {
+        name: partial(_read_ct, file, cfg.dataset.hu_low, cfg.dataset.hu_high) for name, file in files.items()
+    }
 
 
 def _read_ct(path: Path, low: float, high: float) -> Sample:
@@ -102,7 +110,9 @@ def _load_array(path: Path, key: str) -> np.ndarray:
                 raise UserError(f"{path} holds {', '.join(loaded.files)}; expected an array '{key}'.")
             loaded = loaded[key]
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} could not be read ({error}): expected a NumPy file with an array '{key}'.") from error
+        raise UserError(
+            f"{path} could not be read ({error}): expected a NumPy file with an array '{key}'."
+        ) from error
     if not np.issubdtype(loaded.dtype, np.number):
         raise UserError(f"{path}: '{key}' has type {loaded.dtype}; expected numbers.")
     return np.asarray(loaded)

@@ -77,7 +77,9 @@ class Method(ABC):
         z = self.initial_input(problem)
         channels = problem.z0.shape[1]
         weights = problem.generator("network")
-        network = self.engine.prepare(make_network(self.cfg.network, z.shape[1], channels, self.signed, weights))
+        network = self.engine.prepare(
+            make_network(self.cfg.network, z.shape[1], channels, self.signed, weights)
+        )
         return State(network, self.engine.adam(network, self.cfg.lr), z)
 
     def initial_input(self, problem: Problem) -> Tensor:

@@ -35,7 +35,9 @@ def make_network(
     with torch.device("meta"):  # weights are drawn below, from our own generator, not from the global one
         if cfg.name == "unet":
             if in_channels != out_channels:
-                raise UserError(f"network=unet maps an image to itself; found {in_channels} -> {out_channels} channels.")
+                raise UserError(
+                    f"network=unet maps an image to itself; found {in_channels} -> {out_channels} channels."
+                )
             network = UNet(out_channels, cfg.width, cfg.depth, sigmoid)
         elif cfg.name == "skip":
             network = Skip(in_channels, out_channels, cfg.width, cfg.skip, cfg.depth, cfg.upsample, sigmoid)

@@ -49,7 +49,7 @@ def initialise(network: nn.Module, how: str, generator: torch.Generator) -> None
             nn.init.zeros_(module.bias)
 
 
-def _draw(weight: nn.Parameter, how: str, mean: float, generator: torch.Generator) -> None:
+def _draw(weight: Tensor, how: str, mean: float, generator: torch.Generator) -> None:
     value = torch.empty(weight.shape)
     if how == "normal":
         value.normal_(mean, 0.02, generator=generator)
@@ -58,7 +58,7 @@ def _draw(weight: nn.Parameter, how: str, mean: float, generator: torch.Generato
     _set(weight, value)
 
 
-def _set(parameter: nn.Parameter, value: Tensor) -> None:
+def _set(parameter: Tensor, value: Tensor) -> None:
     with torch.no_grad():
         parameter.copy_(value)
 

@@ -28,14 +28,24 @@ class Skip(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, width: int, skip: int, depth: int, upsample: str, sigmoid: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        width: int,
+        skip: int,
+        depth: int,
+        upsample: str,
+        sigmoid: bool,
     ) -> None:
         super().__init__()
         inputs = [in_channels] + [width] * (depth - 1)
         self.skips = nn.ModuleList(_conv(c, skip, 1) for c in inputs)
-        self.down = nn.ModuleList(nn.Sequential(_conv(c, width, 3, 2), _conv(width, width, 3)) for c in inputs)
+        self.down = nn.ModuleList(
+            nn.Sequential(_conv(c, width, 3, 2), _conv(width, width, 3)) for c in inputs
+        )
         self.up = nn.ModuleList(
-            nn.Sequential(batch_norm(width + skip), _conv(width + skip, width, 3), _conv(width, width, 1)) for _ in inputs
+            nn.Sequential(batch_norm(width + skip), _conv(width + skip, width, 3), _conv(width, width, 1))
+            for _ in inputs
         )
         self.upsample = nn.Upsample(scale_factor=2, mode=upsample)
         self.head = Head(width, out_channels, sigmoid)

@@ -28,7 +28,7 @@ class _LinearMap(torch.autograd.Function):
 
 def linear_map(x: Tensor, apply: Map, adjoint: Map) -> Tensor:
     """``apply(x)``, differentiated through its adjoint; saves autograd's memory and time inside A."""
-    result: Tensor = _LinearMap.apply(x, apply, adjoint)
+    result: Tensor = _LinearMap.apply(x, apply, adjoint)  # type: ignore[no-untyped-call]
     return result
 
 

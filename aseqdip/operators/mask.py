@@ -41,7 +41,9 @@ def center_hole(height: int, width: int, hiar: float) -> Tensor:
     """
     side = round(math.sqrt(hiar * height * width))
     if side >= min(height, width):
-        raise UserError(f"hiar={hiar:g} needs a hole {side} pixels wide, but the image is {height} x {width}: lower hiar.")
+        raise UserError(
+            f"hiar={hiar:g} needs a hole {side} pixels wide, but the image is {height} x {width}: lower hiar."
+        )
     mask = torch.ones(1, 1, height, width)
     top, left = (height - side) // 2, (width - side) // 2
     mask[..., top : top + side, left : left + side] = 0

@@ -29,7 +29,9 @@ def _array(image: Tensor) -> np.ndarray:
     return array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
 
 
-def preview(path: Path, start: Tensor, result: Tensor, truth: Tensor | None, scores: dict[str, Any], title: str) -> None:
+def preview(
+    path: Path, start: Tensor, result: Tensor, truth: Tensor | None, scores: dict[str, Any], title: str
+) -> None:
     """Truth, start, reconstruction and five-fold error side by side, PSNR and SSIM above each.
 
     Args:
@@ -49,7 +51,9 @@ def preview(path: Path, start: Tensor, result: Tensor, truth: Tensor | None, sco
     figure, axes = _figure(len(panels), 3.2 * start.shape[-2] / start.shape[-1] + 0.9)
     for axis, (name, image) in zip(axes, panels, strict=True):
         colours = "inferno" if name.startswith("error") else "gray"
-        axis.imshow(np.clip(_array(image) / high, 0, 1), cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+        axis.imshow(
+            np.clip(_array(image) / high, 0, 1), cmap=colours, vmin=0, vmax=1, interpolation="nearest"
+        )
         axis.set_title(name, fontsize=10)
         axis.set_axis_off()
     figure.suptitle(title, fontsize=11)

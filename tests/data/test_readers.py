@@ -180,5 +180,7 @@ def test_select(spec: Any, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("spec", [4, "-5", "d", "7:9", ["a", "x"]])
 def test_select_what_there_is_not(spec: Any) -> None:
-    with pytest.raises(UserError, match=r"there is no such image. The data set has 4, indices 0 to 3: a, b, c, 3"):
+    with pytest.raises(
+        UserError, match=r"there is no such image. The data set has 4, indices 0 to 3: a, b, c, 3"
+    ):
         select(NAMES, spec)

@@ -68,7 +68,7 @@ def test_sigmoid_only_where_images_are_in_0_1() -> None:
     cfg = NetworkConfig(name="skip", width=8, depth=3)
     x = 10 * torch.randn(1, 2, 32, 32, generator=rng())
     unsigned = make_network(cfg, 2, 2, signed=False, generator=rng())(x)
-    assert 0 < float(unsigned.detach().min())
+    assert float(unsigned.detach().min()) > 0
     assert float(unsigned.detach().max()) < 1
     assert make_network(cfg, 2, 2, signed=True, generator=rng()).network.head.sigmoid is False
     cfg.sigmoid = True

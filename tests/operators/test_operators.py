@@ -72,10 +72,14 @@ def test_adjointness(operator_and_shape: tuple[Operator, tuple[int, ...]]) -> No
 def test_linearity(operator_and_shape: tuple[Operator, tuple[int, ...]]) -> None:
     operator, shape = operator_and_shape
     x, z = torch.randn(shape, generator=rng(3)), torch.randn(shape, generator=rng(4))
-    torch.testing.assert_close(operator(2 * x - 3 * z), 2 * operator(x) - 3 * operator(z), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        operator(2 * x - 3 * z), 2 * operator(x) - 3 * operator(z), rtol=1e-4, atol=1e-5
+    )
 
 
-def test_gradient_is_the_adjoint_of_the_residual(operator_and_shape: tuple[Operator, tuple[int, ...]]) -> None:
+def test_gradient_is_the_adjoint_of_the_residual(
+    operator_and_shape: tuple[Operator, tuple[int, ...]],
+) -> None:
     operator, shape = operator_and_shape
     x = torch.randn(shape, generator=rng(3), requires_grad=True)
     y = random_like(operator(x).detach(), 4)
@@ -117,7 +121,9 @@ def test_ffts_agree_with_fastmri() -> None:
 
 
 @pytest.mark.parametrize("kind", ["random", "equispaced"])
-@pytest.mark.parametrize(("width", "accel", "fraction"), [(320, 4, 0.08), (320, 8, 0.04), (368, 4, 0.08), (64, 4, 0.08)])
+@pytest.mark.parametrize(
+    ("width", "accel", "fraction"), [(320, 4, 0.08), (320, 8, 0.04), (368, 4, 0.08), (64, 4, 0.08)]
+)
 def test_masks_agree_with_fastmri(kind: str, width: int, accel: int, fraction: float) -> None:
     subsample = pytest.importorskip("fastmri.data.subsample")
     cls = {"random": subsample.RandomMaskFunc, "equispaced": subsample.EquispacedMaskFractionFunc}[kind]

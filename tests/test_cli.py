@@ -1,0 +1,137 @@
+"""The command line as a user meets it: real processes, real sweeps, a real kill, a real wheel."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, str(ROOT / "run.py"), "device=cpu", "precision=fp32", *words]
+
+
+def call(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("lam=abc",), "lam=abc: expected a number"),
+        (("stepz=10",), "Did you mean steps?"),
+        (("accel=0",), "expected more than 1"),
+        (("-m", "lam=1,-1"), "expected at least 0"),
+    ],
+)
+def test_wrong_words_exit_with_two_and_one_line(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    result = call(*words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_help_is_ours_and_fast(tmp_path: Path) -> None:
+    result = call("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.startswith("aseqdip: image reconstruction without training data")
+    assert "lam" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_user_error_has_no_traceback(tmp_path: Path) -> None:
+    result = call("preset=smoke", "dataset=kspace", "data_root=nowhere", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "The data folder nowhere does not exist" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_twice(tmp_path: Path) -> None:
+    words = ("-m", "experiment=lambda_ablation", "preset=smoke")
+    first, second = call(*words, cwd=tmp_path), call(*words, cwd=tmp_path)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    records = sorted((tmp_path / "outputs").rglob("record.json"))
+    assert sorted(json.loads(r.read_text())["config"]["lam"] for r in records) == [0.5, 1, 2]
+    assert second.stdout.count("Nothing to do: all 1 image(s) were finished before.") == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_survives_a_bad_job(tmp_path: Path) -> None:
+    result = call("-m", "preset=smoke", "images=0,99,1", cwd=tmp_path)
+    assert result.returncode == 1
+    assert len(list((tmp_path / "outputs").rglob("record.json"))) == 2
+    assert "images=99: there is no such image" in result.stdout + result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_killed_and_run_again(tmp_path: Path, sent: signal.Signals) -> None:
+    words = ("preset=smoke", "steps=300", "task=denoising")
+    assert call(*words, "outputs=whole", cwd=tmp_path).returncode == 0
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command(*words, "outputs=parts"), cwd=tmp_path, stderr=file)
+        deadline = time.monotonic() + 120
+        while (
+            "/300" not in log.read_text() and time.monotonic() < deadline
+        ):  # the progress bar: the steps have begun
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(sent)
+        process.wait(timeout=60)
+    assert process.returncode == 128 + sent
+    assert list((tmp_path / "parts").rglob("checkpoint.pt"))
+    again = call(*words, "outputs=parts", cwd=tmp_path)
+    assert again.returncode == 0
+    assert "resumed at step" in again.stdout
+    whole, parts = (next((tmp_path / name).rglob("reconstruction.npz")) for name in ("whole", "parts"))
+    with np.load(whole) as a, np.load(parts) as b:
+        assert np.array_equal(a["reconstruction"], b["reconstruction"]), "bit for bit"
+
+
+@pytest.mark.slow
+def test_installed_wheel_works_from_any_folder(tmp_path: Path) -> None:
+    """Built, unpacked as pip would, and run by its entry point from an empty folder."""
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path / "dist"),
+        str(ROOT),
+    ]
+    subprocess.run(build, check=True, capture_output=True, timeout=120)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True, timeout=120)
+    code = "import aseqdip, sys; assert 'site' in aseqdip.__file__, aseqdip.__file__; from aseqdip.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "task=ct", "method=aseqdip", "preset=smoke", "device=cpu"],
+        cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert list(empty.rglob("record.json"))

@@ -1,0 +1,127 @@
+"""Trackers: what W&B holds is what the files hold, and W&B can never fail or hang a run."""
+
+import json
+import struct
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aseqdip import trackers
+from aseqdip.config import Config
+from aseqdip.records import read_curve
+from aseqdip.runner import run
+from aseqdip.trackers import WandB
+
+Configure = Callable[..., Config]
+
+
+def offline_records(path: Path) -> Iterator[Any]:
+    """The protobuf records of a ``.wandb`` file: LevelDB's log format, 32 kB blocks, after a 7-byte header."""
+    from wandb.proto import wandb_internal_pb2
+
+    content, position, parts = path.read_bytes(), 7, b""
+    assert content[:4] == b":W&B"
+    while position < len(content):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        parts += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a full record, or the last part of one
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            parts = b""
+            yield record
+
+
+def history(folder: Path) -> dict[str, dict[int, float]]:
+    """Metric -> step -> value, and the run itself under "run"."""
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    values: dict[str, dict[int, float]] = defaultdict(dict)
+    for record in offline_records(path):
+        if record.WhichOneof("record_type") == "history":
+            for item in record.history.item:
+                key = item.key or ".".join(item.nested_key)
+                if key in ("psnr", "ssim", "loss", "data", "autoencoding", "psnr_ema"):
+                    values[key][int(record.history.step.num)] = json.loads(item.value_json)
+    return values
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("offline")
+def test_offline_file_holds_every_iteration(configure: Configure) -> None:
+    summary = run(configure("tracker=wandb", "steps=30"))
+    folder = summary.folder / summary.records[0]["image"]
+    curve, stored = read_curve(folder / "curve.csv"), history(folder)
+    for name in ("loss", "psnr", "ssim", "psnr_ema", "autoencoding"):
+        assert sorted(stored[name]) == list(range(1, 31)), name
+        assert np.allclose([stored[name][i] for i in range(1, 31)], curve[name], rtol=1e-6)
+    assert list(folder.glob("wandb/offline-run-*/files/media/images/preview*.png"))
+
+
+class Explodes:
+    """Stands in for a W&B run whose every call raises."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("W&B is having a bad day")
+
+
+def test_a_raising_wandb_costs_one_warning(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(self: WandB, *args: object) -> None:
+        self.run = Explodes()
+
+    monkeypatch.setattr(WandB, "_start", start)
+    summary = run(configure("tracker=wandb"))
+    assert len(summary.records) == 1
+    assert caplog.text.count("bad day") == 1
+    assert "tracker=none switches it off" in caplog.text
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_hanging_wandb_is_not_waited_for(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(WandB, "patience", 0.2)
+    monkeypatch.setattr(WandB, "_start", lambda self, *args: time.sleep(5))
+    begin = time.monotonic()
+    assert len(run(configure("tracker=wandb")).records) == 1
+    assert time.monotonic() - begin < 4
+    assert "no answer within" in caplog.text
+
+
+def test_wandb_that_cannot_be_imported(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    assert len(run(configure("tracker=wandb")).records) == 1
+    assert "ModuleNotFoundError" in caplog.text
+
+
+def test_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not trackers._has_key()
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert trackers._has_key()
+
+
+def test_without_a_tracker_wandb_is_not_touched(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WandB, "__init__", lambda *a: pytest.fail("W&B was started"))
+    assert len(run(configure("tracker=none")).records) == 1
