@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from aseqdip.config import GROUPS, Config, check_override, knobs, typed_config
 from aseqdip.errors import UserError
+from aseqdip.files import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     try:
         check_words(words)
+        if "-m" in words or "--multirun" in words:  # Hydra itself writes there before our first job starts
+            check_writable(Path(next((w[8:] for w in words if w.startswith("outputs=")), "outputs")))
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
@@ -51,11 +54,17 @@ def register() -> None:
     """Make the schema and the resolver known to Hydra, before anything is composed."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("by_preset", _by_preset, replace=True)
+    OmegaConf.register_new_resolver("by_task", _by_task, replace=True)
 
 
 def _by_preset(paper: Any, quick: Any, smoke: Any, *, _root_: DictConfig) -> Any:
     """``${by_preset:a,b,c}``: an experiment's value under preset=paper, quick and smoke."""
     return {"paper": paper, "quick": quick, "smoke": smoke}[_root_.preset.name]
+
+
+def _by_task(mri: Any, ct: Any, picture: Any, *, _root_: DictConfig) -> Any:
+    """``${by_task:a,b,c}``: a preset's value for mri, ct and the three picture tasks."""
+    return {"mri": mri, "ct": ct}.get(_root_.task.name, picture)
 
 
 def _job(composed: DictConfig) -> dict[str, Any]:

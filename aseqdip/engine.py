@@ -66,6 +66,9 @@ class Engine:
     def __init__(self, device: str = "auto", precision: str = "auto") -> None:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
+        torch.backends.cudnn.allow_tf32 = (
+            False  # fp32 means fp32: the output layer and SSIM are convolutions too
+        )
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """The network on the device, ready to be called on fp32 images."""

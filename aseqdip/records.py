@@ -5,18 +5,16 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 
 from aseqdip.config import Config, knobs
-from aseqdip.errors import UserError
+from aseqdip.files import write_atomically
 from aseqdip.methods import METHODS
 from aseqdip.tasks import setting
 
@@ -78,32 +76,6 @@ def deviations(cfg: Config) -> dict[str, Any]:
         for k, v in PAPER.items()
         if k in METHODS[cfg.method.name].knobs and getattr(cfg, k) != v
     }
-
-
-def check_writable(folder: Path) -> None:
-    """Raise UserError unless files can be made in the folder (which is created)."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"Results cannot be written to {folder} ({error.strerror}): set outputs=... to another folder."
-        ) from error
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """The file appears whole or not at all, also when the process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -21,6 +21,7 @@ from aseqdip.data import open_dataset
 from aseqdip.data.sample import Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
+from aseqdip.files import check_writable, write_atomically
 from aseqdip.methods import METHODS
 from aseqdip.methods.base import Iterate, Method, State
 from aseqdip.tasks import Case, check_combination, make_case, setting
@@ -217,7 +218,7 @@ class Reconstruction:
                 "scores": self.scores.state_dict(),
                 "seconds": dict(self.clock.seconds),
             }
-            records.write_atomically(self.checkpoint, lambda file: torch.save(content, file))
+            write_atomically(self.checkpoint, lambda file: torch.save(content, file))
 
     def run(self, trackers: list[Tracker], interrupt: Interrupt) -> bool:
         """All iterates to the end; False if interrupted (then a checkpoint is there)."""
@@ -328,7 +329,7 @@ def run(cfg: Config) -> Summary:
     """
     check_combination(cfg)
     folder = records.run_folder(cfg)
-    records.check_writable(Path(cfg.outputs))
+    check_writable(Path(cfg.outputs))
     engine = Engine(cfg.device, cfg.precision)
     items = open_dataset(cfg)
     names = select(list(items), cfg.images)

@@ -15,6 +15,7 @@ from aseqdip.config import Config
 from aseqdip.data.images import read_picture
 from aseqdip.data.sample import Sample, center_crop
 from aseqdip.errors import UserError
+from aseqdip.files import write_atomically
 from aseqdip.metrics import psnr, ssim
 from aseqdip.operators.base import Operator
 from aseqdip.operators.blur import CameraBlur, MotionBlur, trajectory_kernel
@@ -244,7 +245,6 @@ def _espirit_maps(cfg: Config, kspace: Tensor, mask: Tensor | None) -> Tensor:
     if cached.exists():
         return torch.from_numpy(np.load(cached, allow_pickle=False))
     from aseqdip.operators.espirit import espirit
-    from aseqdip.records import write_atomically
 
     maps = espirit(kspace, calibration=(rows, columns))
     write_atomically(cached, lambda file: np.save(file, maps.numpy()))

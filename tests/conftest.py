@@ -1,6 +1,9 @@
 """Shared by all tests: composed configs, real data if there is any, and the three checks of a linear operator."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
