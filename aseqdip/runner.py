@@ -24,7 +24,7 @@ from aseqdip.errors import UserError
 from aseqdip.files import check_writable, write_atomically
 from aseqdip.methods import METHODS
 from aseqdip.methods.base import Iterate, Method, State
-from aseqdip.tasks import Case, check_combination, make_case, setting
+from aseqdip.tasks import START, Case, check_combination, make_case, setting
 from aseqdip.trackers import ProgressBar, Tracker, make_trackers
 
 log = logging.getLogger(__name__)
@@ -265,7 +265,15 @@ class Reconstruction:
         start, result = case.show(case.problem.z0), case.show(self.scores.last)
         with self.clock.measure("saving"):
             self.write_partial()
-            figures.preview(self.folder / "preview.png", start, result, truth, scores, title)
+            figures.preview(
+                self.folder / "preview.png",
+                start,
+                result,
+                truth,
+                scores,
+                title,
+                START.get(cfg.task.name, "measurement"),
+            )
             figures.curve(self.folder / "curve.png", self.scores.rows, scores, title)
             arrays = {"reconstruction": self.scores.last, "shown": result, "start": start, "truth": truth}
             records.write_arrays(self.folder / "reconstruction.npz", **arrays)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aseqdip.config import Config
+from aseqdip.data.coils import simulated_coils, smooth_phase
 from aseqdip.data.images import read_picture
 from aseqdip.data.sample import Sample, center_crop
 from aseqdip.errors import UserError
@@ -148,6 +149,10 @@ def check_combination(cfg: Config) -> None:
         )
 
 
+#: what the start image is called under its picture
+START = {"mri": "zero-filled", "ct": "filtered back-projection"}
+
+
 def setting(cfg: Config) -> str:
     """The task's setting in one word: accel4, views30, sigma15, hiar0.1, nonlinear."""
     return {
@@ -212,11 +217,11 @@ def _coil_data(cfg: Config, name: str, sample: Sample) -> tuple[Tensor, Tensor, 
     size = None if cfg.size == "native" else int(cfg.size)
     if sample.kspace is None:
         assert sample.image is not None
-        image = sample.image.mean(0) if not sample.image.is_complex() else sample.image[0]
+        image = sample.image.mean(0)  # one channel already, unless it is a colour picture
         image = image if size is None else center_crop(image, size, size)
-        from aseqdip.data.coils import simulated_coils
-
         shape = (int(image.shape[-2]), int(image.shape[-1]))
+        if not image.is_complex() or not image.imag.any():
+            image = image * smooth_phase(shape, generator(cfg.seed, name, "phase"))  # no scan is purely real
         maps = simulated_coils(cfg.operator.coils, shape, generator(cfg.seed, name, "coils"))
         return fft2c(maps * image), maps, "simulated"
     kspace, maps_stored = sample.kspace, sample.maps

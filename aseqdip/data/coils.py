@@ -38,3 +38,26 @@ def simulated_coils(count: int, shape: tuple[int, int], generator: torch.Generat
     offset = torch.complex(x.expand(shape), y[:, None].expand(shape)) - position[:, None, None]
     maps: Tensor = phase[:, None, None] * offset / (offset.abs() ** 2 + 0.15)
     return maps.div(maps.norm(dim=0)).to(torch.complex64)
+
+
+def smooth_phase(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """A unit-magnitude image with a slowly varying phase, as the field and the receiver give a real scan.
+
+    The phase is a random polynomial of second order that spans pi.
+
+    Args:
+        shape: (height, width) in pixels.
+        generator: CPU generator of the coefficients.
+
+    Returns:
+        exp(i phase), shape (height, width), complex64.
+    """
+    y, x = (2 * (torch.arange(n, dtype=torch.float64) + 0.5) / n - 1 for n in shape)
+    y = y[:, None]
+    terms = (x + 0 * y, y + 0 * x, x * y, x**2 + 0 * y, y**2 + 0 * x)
+    weights = torch.randn(len(terms), generator=generator, dtype=torch.float64)
+    phase = sum(
+        (w * t for w, t in zip(weights, terms, strict=True)), start=torch.zeros(shape, dtype=torch.float64)
+    )
+    phase = phase * torch.pi / (phase.max() - phase.min()).clamp_min(1e-9)
+    return torch.polar(torch.ones_like(phase), phase).to(torch.complex64)

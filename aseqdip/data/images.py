@@ -74,7 +74,7 @@ def _read_complex(path: Path) -> Sample:
 
 def ct_slices(cfg: Config) -> Items:
     """CT slices in Hounsfield units: DICOM files, or ``.npz`` with an array 'hu'; mapped by a fixed window to [0, 1]."""
-    files = unique_names(list_files(cfg, (".dcm", ".npz", ".ima")))
+    files = unique_names(list_files(cfg, (".dcm", ".npz", ".ima"), bare=_is_dicom))
     return {
         name: partial(_read_ct, file, cfg.dataset.hu_low, cfg.dataset.hu_high) for name, file in files.items()
     }
@@ -86,6 +86,14 @@ def _read_ct(path: Path, low: float, high: float) -> Sample:
         raise UserError(f"{path} has shape {hu.shape}; expected one slice, (height, width).")
     scaled = finite(((hu.astype(np.float32) - low) / (high - low)), str(path))
     return Sample(str(path), image=scaled.clamp(0, 1)[None])
+
+
+def _is_dicom(path: Path) -> bool:
+    """Scanners and archives often write DICOM files without a suffix: their magic word tells them."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _read_dicom(path: Path) -> np.ndarray:

@@ -51,10 +51,13 @@ def data_folder(cfg: Config) -> Path:
     return root
 
 
-def list_files(cfg: Config, suffixes: Sequence[str]) -> list[Path]:
-    """The data set's files, sorted by name; UserError if there is none."""
+def list_files(
+    cfg: Config, suffixes: Sequence[str], bare: Callable[[Path], bool] = lambda file: False
+) -> list[Path]:
+    """The data set's files by suffix, and those without one that ``bare`` accepts, sorted; UserError if there is none."""
     folder = data_folder(cfg)
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
+    visible = [f for f in folder.iterdir() if not f.name.startswith(".")]
+    files = sorted(f for f in visible if (f.suffix.lower() in suffixes if f.suffix else bare(f)))
     if not files:
         found = sorted({f.suffix or f.name for f in folder.iterdir()})[:8]
         raise UserError(

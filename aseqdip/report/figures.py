@@ -55,20 +55,27 @@ def _array(image: Tensor) -> np.ndarray:
 
 
 def preview(
-    path: Path, start: Tensor, result: Tensor, truth: Tensor | None, scores: dict[str, Any], title: str
+    path: Path,
+    start: Tensor,
+    result: Tensor,
+    truth: Tensor | None,
+    scores: dict[str, Any],
+    title: str,
+    start_name: str = "start",
 ) -> None:
     """Truth, start, reconstruction and five-fold error side by side, PSNR and SSIM above each.
 
     Args:
         start, result, truth: displayed images, (1, 1 or 3, height, width); truth may be missing.
         scores: the record's "scores".
+        start_name: what the start image is called.
     """
 
     def caption(name: str, which: str) -> str:
         part = scores.get(which) or {}
         return name if part.get("psnr") is None else f"{name}\n{part['psnr']:.2f} dB, SSIM {part['ssim']:.3f}"
 
-    panels = [(caption("start (direct)", "start"), start), (caption("reconstruction (last)", "last"), result)]
+    panels = [(caption(start_name, "start"), start), (caption("reconstruction (last)", "last"), result)]
     if truth is not None:
         error = (result - truth).abs().mean(1, keepdim=True)
         panels = [("truth", truth), *panels, ("error x 5", 5 * error)]

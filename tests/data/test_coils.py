@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aseqdip.data.coils import simulated_coils
+from aseqdip.data.coils import simulated_coils, smooth_phase
 from aseqdip.errors import UserError
 
 
@@ -47,3 +47,13 @@ def test_the_generator_alone_decides() -> None:
 def test_impossible_requests_are_refused(count: int, shape: tuple[int, int]) -> None:
     with pytest.raises(UserError, match=f"found {count} coils"):
         simulated_coils(count, shape, _generator())
+
+
+def test_smooth_phase_is_smooth_and_spans_half_a_turn() -> None:
+    phase = smooth_phase((64, 48), _generator())
+    assert phase.shape == (64, 48)
+    torch.testing.assert_close(phase.abs(), torch.ones(64, 48))
+    assert max(float(phase.diff(dim=axis).abs().max()) for axis in (0, 1)) < 0.3
+    assert float(phase.angle().max() - phase.angle().min()) > 3
+    assert torch.equal(phase, smooth_phase((64, 48), _generator()))
+    assert not torch.equal(phase, smooth_phase((64, 48), _generator(1)))

@@ -158,6 +158,14 @@ def test_dicom_rescale(configure: Configure, data: Path) -> None:
     assert np.allclose(image[0].numpy(), np.clip((hu + 1024) / 3024, 0, 1), atol=1e-6)
 
 
+def test_dicom_without_a_suffix(configure: Configure, data: Path, tmp_path: Path) -> None:
+    source = next((data / "ct" / "test").glob("*.dcm"))
+    (tmp_path / "IM0001").write_bytes(source.read_bytes())
+    (tmp_path / "README").write_text("not an image")
+    (tmp_path / "folder").mkdir()
+    assert list(open_dataset(configure("task=ct", "dataset=ct", f"data_root={tmp_path}"))) == ["IM0001"]
+
+
 NAMES = ["a", "b", "c", "3"]
 
 
