@@ -177,7 +177,9 @@ def _mri(cfg: Config, name: str, sample: Sample) -> Case:
     truth = None if sample.mask is not None else (maps.conj() * ifft2c(kspace)).sum(0)
     if cfg.noise and truth is not None:
         rng = generator(cfg.seed, name, "noise")
-        noise = torch.view_as_complex(torch.randn(*kspace.shape, 2, generator=rng))
+        noise = torch.randn(
+            kspace.shape, generator=rng, dtype=torch.complex64
+        )  # variance 1: 1/2 each component
         kspace = kspace + cfg.noise * truth.abs().max() * noise
     mask = _sampling(cfg, name, kspace.shape[-1]) if sample.mask is None else sample.mask
     operator = MultiCoilMRI(maps, mask)
@@ -193,7 +195,9 @@ def _mri(cfg: Config, name: str, sample: Sample) -> Case:
     if truth is not None:
         magnitude = (truth.abs()[None, None] / level) * support
         scoring = Scoring(magnitude, float(magnitude.max()))
-    known_noise = float(cfg.noise * truth.abs().max() / level) if cfg.noise and truth is not None else None
+    known_noise = (
+        float(cfg.noise * truth.abs().max() / level / 2**0.5) if cfg.noise and truth is not None else None
+    )
     problem = Problem(y, operator, operator.direct(y), name, cfg.seed, known_noise)
     info = {
         "maps": how,

@@ -1,0 +1,49 @@
+"""Self-guided deep image prior (Liang et al., 2024): the input is learned along with the network."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from aseqdip.methods.base import Iterate, Method, State
+from aseqdip.problem import Problem
+
+
+class SelfGuidedDIP(Method):
+    """min_{phi, z} ||A E[f_phi(z + eta)] - y||^2 + alpha ||E[f_phi(z + eta)] - z||^2 (paper, eq. 2).
+
+    The expectation is the mean of ``passes`` network passes, each with fresh eta ~ U(0, eta * max z) per element;
+    z starts at U(0, 1) and has its own learning rate ``lr_z``. The result is the mean of the last passes.
+    """
+
+    knobs = (*Method.knobs, "method.alpha", "method.passes", "method.eta", "method.lr_z")
+
+    def initial_input(self, problem: Problem) -> Tensor:
+        return torch.rand(problem.z0.shape, generator=problem.generator("input"))
+
+    def optimiser(self, network: nn.Module, z: Tensor) -> torch.optim.Optimizer:
+        weights = {"params": list(network.parameters()), "lr": self.cfg.lr}
+        return self.engine.adam([weights, {"params": [z.requires_grad_()], "lr": self.cfg.method.lr_z}])
+
+    def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
+        assert state is not None
+        A, y, f, z, m = problem.operator, problem.y, state.network, state.z, self.cfg.method
+
+        def expectation() -> Tensor:
+            width = m.eta * z.detach().max()
+            noise = [torch.rand(z.shape, generator=state.rng, device=z.device) for _ in range(m.passes)]
+            return torch.stack([f(z + width * eta) for eta in noise]).mean(0)
+
+        def objective() -> tuple[Tensor, dict[str, Tensor]]:
+            x = expectation()
+            data, guide = self.distance(A(x) - y), m.alpha * self.distance(x - z)
+            return x, {"loss": data + guide, "data": data, "regulariser": guide}
+
+        descend = self.engine.descend(objective, state.optimiser)
+        for step in range(state.step + 1, self.cfg.steps + 1):
+            x, terms = descend()
+            if step == self.cfg.steps:
+                with torch.no_grad():
+                    x = expectation()
+            state.step = step
+            yield Iterate(step, x, terms)

@@ -1,0 +1,25 @@
+"""DIP with total variation (Liu et al., ICASSP 2019)."""
+
+from torch import Tensor
+
+from aseqdip.methods.vanilla_dip import VanillaDIP
+
+
+class TVDIP(VanillaDIP):
+    """min_phi ||A f_phi(z) - y||^2 + rho TV(f_phi(z)); sums over pixels, each channel alone."""
+
+    knobs = (*VanillaDIP.knobs, "method.rho", "method.tv")
+
+    def penalty(self, x: Tensor) -> Tensor | None:
+        return self.cfg.method.rho * total_variation(x, isotropic=self.cfg.method.tv == "isotropic")
+
+
+def total_variation(x: Tensor, isotropic: bool) -> Tensor:
+    """Sum over pixels of |gradient| (forward differences, zero beyond the border), Euclidean or city-block.
+
+    The root is taken of at least 1e-12 away from zero, so that flat regions have a gradient of zero, not NaN.
+    """
+    down, right = x.diff(dim=-2, append=x[..., -1:, :]), x.diff(dim=-1, append=x[..., -1:])
+    if not isotropic:
+        return down.abs().sum() + right.abs().sum()
+    return (down.square() + right.square() + 1e-12).sqrt().sum()
