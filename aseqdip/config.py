@@ -78,9 +78,21 @@ class NetworkConfig:
     )
 
 
+METHOD_NAMES = ("aseqdip", "vanilla_dip", "tv_dip", "es_dip", "sgld_dip", "self_guided_dip", "direct")
+
+
 @dataclass
 class MethodConfig:
-    name: str = knob("which method", choices=("aseqdip", "vanilla_dip", "direct"))
+    name: str = knob("which method", choices=METHOD_NAMES)
+    rho: float = knob("tv_dip: weight of total variation", 1.0, low=0)
+    tv: str = knob("tv_dip: kind of total variation", "isotropic", choices=("isotropic", "anisotropic"))
+    noise: float = knob("sgld_dip: noise on the weights after each step, in units of lr", 2.0, low=0)
+    burn_in: float = knob("sgld_dip: part of the steps before samples are kept", 0.35, low=0, high=0.99)
+    thinning: int = knob("sgld_dip: steps from one sample to the next", 50, low=1)
+    alpha: float = knob("self_guided_dip: weight of its regulariser", 1.0, low=0)
+    passes: int = knob("self_guided_dip: network passes that stand for the expectation", 4, low=1)
+    eta: float = knob("self_guided_dip: width of the input noise relative to the input's maximum", 0.5, low=0)
+    lr_z: float = knob("self_guided_dip: learning rate of the input", 0.1, low=0)
 
 
 @dataclass
@@ -118,6 +130,20 @@ class Config:
         "aSeqDIP: next input z is the network's output (paper), that made consistent with the data, or 2y - f(z)",
         choices=("network", "data_consistent", "reflection"),
     )
+
+    input: str = knob(
+        "fixed input of Vanilla DIP and its relatives: U(0, 0.1), N(0, 1), or the start image",
+        choices=("noise", "normal", "measurement"),
+    )
+    perturb: float = knob(
+        "standard deviation of fresh noise on that input at each step (original DIP: 0.033)", low=0
+    )
+    stop: str = knob(
+        "rule that picks the result without the truth: none (last iterate), windowed or exponential moving variance",
+        choices=("none", "wmv", "emv"),
+    )
+    window: int = knob("stop=wmv: iterates in its window", low=2)
+    patience: int = knob("stop: iterates without a new minimum before it stops", low=1)
 
     accel: float = knob("MRI: acceleration factor", above=1)
     views: int = knob("CT: projection angles over 180 degrees", low=1)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,9 +77,13 @@ class Engine:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return _Executed(network, self.precision).train()
 
-    def adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
-        """Adam with PyTorch's default moments (0.9, 0.999) and eps 1e-8; fused: one kernel for all weights."""
-        return torch.optim.Adam(network.parameters(), lr=lr, fused=True)
+    def adam(self, groups: list[dict[str, Any]]) -> torch.optim.Adam:
+        """Adam on groups of parameters, each with its "lr"; moments (0.9, 0.999), eps 1e-8, one fused kernel."""
+        return torch.optim.Adam(groups, fused=True)
+
+    def generator(self, seed: int) -> torch.Generator:
+        """A random stream on the device."""
+        return torch.Generator(self.device).manual_seed(seed)
 
     def descend(self, objective: Objective, optimiser: torch.optim.Optimizer) -> Objective:
         """A function that takes one optimiser step on ``objective`` and returns what it was before the step."""

@@ -22,7 +22,7 @@ from aseqdip.tasks import setting
 Rows = Sequence[Sequence[float]]
 
 #: a curve's columns, in order; PSNR in dB; psnr_ema is that of the running average of the iterates (decay 0.99)
-COLUMNS = ("iteration", "loss", "data", "autoencoding", "psnr", "ssim", "psnr_ema")
+COLUMNS = ("iteration", "loss", "data", "autoencoding", "regulariser", "psnr", "ssim", "psnr_ema")
 
 TASK_KNOBS: dict[str, tuple[str, ...]] = {
     "mri": ("accel", "noise", "mask", "operator.center_fraction", "operator.coils", "operator.calibration"),
@@ -41,6 +41,11 @@ COMMON_KNOBS = (
     "truth",
     "seed",
 )
+STOP_KNOBS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "wmv": ("stop", "window", "patience"),
+    "emv": ("stop", "patience"),
+}
 
 #: what the paper states for aSeqDIP (Sec. 4.1, Algorithm 1); any other value is a deviation that the record names
 PAPER = {"steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network"}
@@ -50,7 +55,7 @@ def identity(cfg: Config) -> dict[str, Any]:
     """The knobs that can change this run's result, by dotted name: those of its task, its method, its data."""
     wanted = (*COMMON_KNOBS, *TASK_KNOBS[cfg.task.name], "method.name", *METHODS[cfg.method.name].knobs)
     if METHODS[cfg.method.name].knobs:
-        wanted += ("precision",)
+        wanted += ("precision", *STOP_KNOBS[cfg.stop])
     chosen = {}
     for name, _ in knobs():
         if name in wanted or name.split(".")[0] in wanted:

@@ -24,12 +24,15 @@ from aseqdip.errors import UserError
 from aseqdip.files import check_writable, write_atomically
 from aseqdip.methods import METHODS
 from aseqdip.methods.base import Iterate, Method, State
+from aseqdip.stopping import StoppingRule, make_rule
 from aseqdip.tasks import START, Case, check_combination, make_case, setting
 from aseqdip.trackers import ProgressBar, Tracker, make_trackers
 
 log = logging.getLogger(__name__)
 
 EMA_DECAY = 0.99
+ASK_RULE_EVERY = 25
+PSNR = records.COLUMNS.index("psnr")
 
 
 class NonFiniteError(Exception):
@@ -95,11 +98,13 @@ class Scores:
     """Everything the runner accumulates over the iterates of one image, on the device and without waiting for it.
 
     Attributes:
+        rule: the stopping rule, if there is one.
         rows: finished rows of the curve.
         last: the last finite iterate; ema: running average, decay 0.99; best: by PSNR against the truth (an oracle).
     """
 
     case: Case
+    rule: StoppingRule | None = None
     rows: list[list[float]] = field(default_factory=list)
     last: Tensor | None = None
     ema: Tensor | None = None
@@ -116,6 +121,8 @@ class Scores:
         good = torch.isfinite(loss) & torch.isfinite(x.sum())
         self.last = x.clone() if self.last is None else torch.where(good, x, self.last)
         self.ema = x.clone() if self.ema is None else torch.lerp(self.ema, x, 1 - EMA_DECAY)
+        if self.rule is not None:
+            self.rule.add(x, iterate.step)
         scores = [nan] * 3
         if (scoring := self.case.scoring) is not None:
             shown = self.case.show(x)
@@ -126,7 +133,9 @@ class Scores:
                 better = scores[0] > self.best_psnr
                 self.best = torch.where(better, x, self.best)
                 self.best_psnr = torch.where(better, scores[0], self.best_psnr)
-        terms = [iterate.terms.get(name, nan).float() for name in ("loss", "data", "autoencoding")]
+        terms = [
+            iterate.terms.get(name, nan).float() for name in ("loss", "data", "autoencoding", "regulariser")
+        ]
         self.pending.append(torch.stack([x.new_full((), float(iterate.step)), *terms, *scores, good.float()]))
 
     def flush(self) -> list[list[float]]:
@@ -143,10 +152,21 @@ class Scores:
         self.rows += fresh
         return fresh
 
-    def summary(self) -> dict[str, Any]:
-        """The record's "scores": start, last, best, ema, each with psnr, ssim and task extras; None without truth."""
+    def stopped(self, step: int) -> bool:
+        """Whether the rule says stop; asked only every so often, at fixed steps, since the answer waits for the device."""
+        return self.rule is not None and step % ASK_RULE_EVERY == 0 and self.rule.stopped(step)
+
+    def result(self) -> Tensor:
+        """The reconstruction: the last iterate, or the one that the stopping rule kept."""
         assert self.last is not None
+        return self.last if self.rule is None else self.rule.image
+
+    def summary(self) -> dict[str, Any]:
+        """The record's "scores": start, last, best, ema, and stopped where a rule chose; each with psnr, ssim and
+        task extras; None without truth."""
         images = {"start": self.case.problem.z0, "last": self.last, "best": self.best, "ema": self.ema}
+        if self.rule is not None:
+            images["stopped"] = self.rule.image
         if (scoring := self.case.scoring) is None:
             return {name: {"psnr": None, "ssim": None} for name in images}
         result: dict[str, Any] = {}
@@ -158,18 +178,23 @@ class Scores:
                 "ssim": float(scoring.ssim(shown)),
                 **scoring.extras(shown),
             }
-        result["best"]["step"] = int(max(self.rows, key=lambda row: row[4])[0])
+        if self.rule is not None:
+            result["stopped"]["step"] = self.rule.step
+        result["best"]["step"] = int(max(self.rows, key=lambda row: row[PSNR])[0])
         return result
 
     def state_dict(self) -> dict[str, Any]:
         kept = {"rows": torch.tensor(self.rows, dtype=torch.float64), "last": self.last, "ema": self.ema}
-        return {**kept, "best": self.best, "best_psnr": self.best_psnr}
+        rule = None if self.rule is None else self.rule.state_dict()
+        return {**kept, "best": self.best, "best_psnr": self.best_psnr, "rule": rule}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.rows = saved["rows"].tolist()
         self.last, self.ema, self.best, self.best_psnr = (
             saved[k] for k in ("last", "ema", "best", "best_psnr")
         )
+        if self.rule is not None:
+            self.rule.load_state_dict(saved["rule"])
 
 
 class Reconstruction:
@@ -179,8 +204,8 @@ class Reconstruction:
         self.cfg, self.case, self.method, self.folder = cfg, case, method, folder
         self.checkpoint = folder / "checkpoint.pt"
         self.clock = Clock(method.engine.device)
-        self.scores = Scores(case)
         self.state: State | None = method.start(case.problem)
+        self.scores = Scores(case, None if self.state is None else make_rule(cfg))
         self._resume()
         self.iterates = method.iterates(case.problem, self.state)
         self.flushed = self.saved = time.monotonic()
@@ -203,7 +228,7 @@ class Reconstruction:
             )
             self.checkpoint.unlink()
             self.state = self.method.start(self.case.problem)
-            self.scores = Scores(self.case)
+            self.scores = Scores(self.case, make_rule(self.cfg))
             return
         log.info("%s: resumed at step %d.", self.name, self.state.step)
 
@@ -236,6 +261,9 @@ class Reconstruction:
             now = time.monotonic()
             if now - self.flushed > 0.5:  # a device sync at every step would cost more than the step
                 self._flush(trackers)
+            if self.scores.stopped(iterate.step):
+                self._flush(trackers)
+                return True
             if interrupt.signal is not None:
                 self._flush(trackers)
                 self.save()
@@ -257,12 +285,12 @@ class Reconstruction:
         """Pictures, arrays, curve, and last of all the record; returns the record."""
         from aseqdip.report import figures
 
-        assert self.scores.last is not None
         case, cfg = self.case, self.cfg
         scores = self.scores.summary()
         title = f"{cfg.task.name} {setting(cfg)} · {cfg.method.name} · {self.name} · preset={cfg.preset.name}"
         truth = None if case.scoring is None else case.scoring.truth
-        start, result = case.show(case.problem.z0), case.show(self.scores.last)
+        image = self.scores.result()
+        start, result = case.show(case.problem.z0), case.show(image)
         with self.clock.measure("saving"):
             self.write_partial()
             figures.preview(
@@ -275,8 +303,10 @@ class Reconstruction:
                 START.get(cfg.task.name, "measurement"),
             )
             figures.curve(self.folder / "curve.png", self.scores.rows, scores, title)
-            arrays = {"reconstruction": self.scores.last, "shown": result, "start": start, "truth": truth}
-            records.write_arrays(self.folder / "reconstruction.npz", **arrays)
+            arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
+            records.write_arrays(
+                self.folder / "reconstruction.npz", **arrays, **self.method.arrays(self.state)
+            )
         self.clock.settle()
         record = self._record(scores)
         records.write_json(self.folder / "record.json", record)
@@ -444,6 +474,8 @@ def describe(record: dict[str, Any]) -> str:
         f"{record['image']}: start {start['psnr']:.2f} dB -> {last['psnr']:.2f} dB, SSIM {last['ssim']:.3f} "
         f"(EMA {scores['ema']['psnr']:.2f}, best {best['psnr']:.2f} at step {best['step']}), {seconds:.0f} s"
     )
+    if "stopped" in scores:
+        line += f"; {record['config']['stop']} chose step {scores['stopped']['step']}: {scores['stopped']['psnr']:.2f} dB"
     if "hole_psnr" in last:
         line += f"; hole {start['hole_psnr']:.2f} -> {last['hole_psnr']:.2f} dB"
     return line

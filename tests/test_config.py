@@ -51,6 +51,13 @@ def test_the_papers_values_are_the_defaults(configure: Configure) -> None:
     assert set(deviations(configure("preset=quick", "lam=2"))) == {"steps", "lr", "lam"}
 
 
+def test_an_experiment_can_set_any_knob_and_the_command_line_wins(configure: Configure) -> None:
+    cfg = configure("experiment=lambda_ablation", "preset=paper")
+    assert (cfg.task.name, cfg.steps) == ("mri", 10000)
+    assert configure("experiment=lambda_ablation", "preset=quick").steps == 2500
+    assert configure("experiment=lambda_ablation", "preset=quick", "steps=6").steps == 6
+
+
 def test_names_in_the_schema_are_those_of_the_code() -> None:
     fields = dict(knobs())
     assert fields["method.name"].metadata["choices"] == tuple(choices("method")) or set(METHODS) == set(

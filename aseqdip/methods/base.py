@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ class Iterate:
     Attributes:
         step: parameter updates so far, from 1.
         image: the current reconstruction, (1, channels, height, width).
-        terms: 0-d tensors: "loss" and its parts "data", "autoencoding" where they exist.
+        terms: 0-d tensors: "loss" and its parts: "data", "autoencoding" (aSeqDIP), "regulariser" (others).
     """
 
     step: int
@@ -31,28 +31,42 @@ class Iterate:
 
 @dataclass
 class State:
-    """Everything a reconstruction needs to go on where it stopped."""
+    """Everything a reconstruction needs to go on where it stopped.
+
+    Attributes:
+        z: the network's input.
+        rng: random numbers drawn while iterating, on the device.
+        step: parameter updates so far.
+        extra: a method's own tensors (running sums).
+    """
 
     network: nn.Module
     optimiser: torch.optim.Optimizer
     z: Tensor
+    rng: torch.Generator
     step: int = 0
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only: safe to load with ``weights_only=True``."""
         return {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "z": self.z,
+            "z": self.z.detach(),
+            "rng": self.rng.get_state(),
             "step": self.step,
+            "extra": self.extra,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take over a saved state."""
         self.network.load_state_dict(saved["network"])
         self.optimiser.load_state_dict(saved["optimiser"])
-        self.z.copy_(saved["z"])
+        with torch.no_grad():
+            self.z.copy_(saved["z"])
+        self.rng.set_state(saved["rng"].cpu())
         self.step = saved["step"]
+        self.extra = saved["extra"]
 
 
 class Method(ABC):
@@ -74,21 +88,28 @@ class Method(ABC):
 
     def start(self, problem: Problem) -> State | None:
         """The state before the first step; None for a method without one."""
-        z = self.initial_input(problem)
-        channels = problem.z0.shape[1]
+        z = self.initial_input(problem).to(problem.z0.device)
         weights = problem.generator("network")
-        network = self.engine.prepare(
-            make_network(self.cfg.network, z.shape[1], channels, self.signed, weights)
-        )
-        return State(network, self.engine.adam(network, self.cfg.lr), z)
+        network = make_network(self.cfg.network, z.shape[1], problem.z0.shape[1], self.signed, weights)
+        prepared = self.engine.prepare(network)
+        rng = self.engine.generator(problem.generator("steps").initial_seed())
+        return State(prepared, self.optimiser(prepared, z), z, rng)
 
     def initial_input(self, problem: Problem) -> Tensor:
         """The network's first input, a tensor of the state's own."""
         return problem.z0.clone()
 
+    def optimiser(self, network: nn.Module, z: Tensor) -> torch.optim.Optimizer:
+        """Adam on the network's parameters, at ``lr``."""
+        return self.engine.adam([{"params": list(network.parameters()), "lr": self.cfg.lr}])
+
     @abstractmethod
     def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
         """The iterates from ``state`` on; ``state`` is current whenever one is yielded."""
+
+    def arrays(self, state: State | None) -> dict[str, Tensor]:
+        """What a method leaves besides its reconstruction, by name, image-shaped."""
+        return {}
 
     def distance(self, residual: Tensor) -> Tensor:
         """``||r||_2^2`` (paper), or ``||r||_2`` with ``residual=norm``; real and imaginary parts count separately."""

@@ -1,4 +1,4 @@
-"""Vanilla deep image prior (Ulyanov et al., CVPR 2018)."""
+"""Deep image prior with a fixed input (Ulyanov et al., CVPR 2018), and what differs from it by a penalty."""
 
 from collections.abc import Iterator
 
@@ -10,20 +10,36 @@ from aseqdip.problem import Problem
 
 
 class VanillaDIP(Method):
-    """min_phi ||A f_phi(z) - y||^2 with a fixed random input z ~ U(0, 0.1) (paper, eq. 1)."""
+    """min_phi ||A f_phi(z) - y||^2 with a fixed input z (paper, eq. 1).
+
+    z ~ U(0, 0.1) (``input=noise``, as the original), N(0, 1) (``normal``), or the start image z0 (``measurement``).
+    ``perturb`` adds fresh N(0, perturb^2) noise to z at each step (the original's regularisation, 1/30).
+    """
+
+    knobs = (*Method.knobs, "input", "perturb")
 
     def initial_input(self, problem: Problem) -> Tensor:
-        z = 0.1 * torch.rand(problem.z0.shape, generator=problem.generator("input"))
-        return z.to(problem.z0.device)
+        z, rng = problem.z0, problem.generator("input")
+        if self.cfg.input == "measurement":
+            return z.clone()
+        if self.cfg.input == "normal":
+            return torch.randn(z.shape, generator=rng)
+        return 0.1 * torch.rand(z.shape, generator=rng)
+
+    def penalty(self, x: Tensor) -> Tensor | None:
+        """What a relative of this method adds to the data term."""
+        return None
 
     def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
         assert state is not None
-        A, y, f, z = problem.operator, problem.y, state.network, state.z
+        A, y, f, z, s = problem.operator, problem.y, state.network, state.z, self.cfg.perturb
 
         def objective() -> tuple[Tensor, dict[str, Tensor]]:
-            x = f(z)
-            data = self.distance(A(x) - y)
-            return x, {"loss": data, "data": data}
+            x = f(z + s * torch.randn(z.shape, generator=state.rng, device=z.device) if s else z)
+            data, penalty = self.distance(A(x) - y), self.penalty(x)
+            if penalty is None:
+                return x, {"loss": data, "data": data}
+            return x, {"loss": data + penalty, "data": data, "regulariser": penalty}
 
         descend = self.engine.descend(objective, state.optimiser)
         for step in range(state.step + 1, self.cfg.steps + 1):
@@ -32,4 +48,8 @@ class VanillaDIP(Method):
                 with torch.no_grad():
                     x = f(z)  # the result belongs to the final weights
             state.step = step
-            yield Iterate(step, x, terms)
+            yield Iterate(step, self.estimate(x, state), terms)
+
+    def estimate(self, x: Tensor, state: State) -> Tensor:
+        """The reconstruction after a step whose output is x: x itself."""
+        return x

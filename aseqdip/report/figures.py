@@ -75,7 +75,8 @@ def preview(
         part = scores.get(which) or {}
         return name if part.get("psnr") is None else f"{name}\n{part['psnr']:.2f} dB, SSIM {part['ssim']:.3f}"
 
-    panels = [(caption(start_name, "start"), start), (caption("reconstruction (last)", "last"), result)]
+    chosen = "stopped" if "stopped" in scores else "last"
+    panels = [(caption(start_name, "start"), start), (caption(f"reconstruction ({chosen})", chosen), result)]
     if truth is not None:
         error = (result - truth).abs().mean(1, keepdim=True)
         panels = [("truth", truth), *panels, ("error x 5", 5 * error)]
@@ -97,7 +98,7 @@ def curve(path: Path, rows: Rows, scores: dict[str, Any], title: str) -> None:
     values = dict(zip(COLUMNS, np.asarray(rows, dtype=float).T, strict=True))
     known = bool(np.isfinite(values["psnr"]).any())
     figure, axes = _figure(2 if known else 1, 3.6, 4.6)
-    for name in ("loss", "data", "autoencoding"):
+    for name in ("loss", "data", "autoencoding", "regulariser"):
         if (values[name] > 0).any():
             axes[-1].semilogy(values["iteration"], values[name], label=name, linewidth=1)
     axes[-1].set(xlabel="iteration", title="objective")

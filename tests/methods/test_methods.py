@@ -1,5 +1,6 @@
 """Methods: Algorithm 1 step by step, reductions to one another, no sight of the truth."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from aseqdip.data import open_dataset
 from aseqdip.engine import Engine
 from aseqdip.methods import METHODS
 from aseqdip.methods.base import Iterate, Method
+from aseqdip.methods.tv_dip import total_variation
 from aseqdip.methods.vanilla_dip import VanillaDIP
 from aseqdip.problem import Problem
 from aseqdip.tasks import Case, make_case
@@ -119,6 +121,128 @@ def test_data_consistent_input_keeps_what_was_measured(configure: Configure) -> 
     assert state is not None
     list(method.iterates(case.problem, state))
     torch.testing.assert_close(case.problem.operator(state.z), case.problem.y)
+
+
+class WithPenalty(VanillaDIP):
+    """Vanilla DIP from Self-Guided's input, with its regulariser."""
+
+    def initial_input(self, problem: Problem) -> Tensor:
+        return torch.rand(problem.z0.shape, generator=problem.generator("input"))
+
+    def penalty(self, x: Tensor) -> Tensor | None:
+        z = self.initial_input(Problem(x, self.operator, x, self.image, self.cfg.seed))  # type: ignore[attr-defined]
+        return self.cfg.method.alpha * squared(x - z)
+
+
+def test_self_guided_without_noise_is_vanilla_with_its_regulariser(configure: Configure) -> None:
+    words = ("method=self_guided_dip", "method.eta=0", "method.lr_z=0", "method.passes=1", "steps=5")
+    cfg = configure(*words)
+    case = case_of(cfg)
+    WithPenalty.operator, WithPenalty.image = case.problem.operator, case.problem.image  # type: ignore[attr-defined]
+    for ours, vanilla in zip(iterates(cfg, case), iterates(cfg, case, WithPenalty), strict=True):
+        torch.testing.assert_close(ours.image, vanilla.image, rtol=1e-3, atol=1e-4)
+
+
+def test_self_guided_learns_its_input(configure: Configure) -> None:
+    cfg = configure("method=self_guided_dip", "steps=3")
+    case = case_of(cfg)
+    method = METHODS["self_guided_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    state = method.start(case.problem)
+    assert state is not None
+    before = state.z.detach().clone()
+    list(method.iterates(case.problem, state))
+    assert float((state.z.detach() - before).abs().mean()) > 0.05, "lr_z is 0.1"
+
+
+@pytest.mark.parametrize(("method", "off"), [("tv_dip", "method.rho=0"), ("sgld_dip", "method.noise=0")])
+def test_relatives_without_their_part_are_vanilla_dip(configure: Configure, method: str, off: str) -> None:
+    words = ("method.burn_in=0.99",) if method == "sgld_dip" else ()
+    cfg, vanilla = (
+        configure(f"method={method}", off, "steps=5", *words),
+        configure("method=vanilla_dip", "steps=5"),
+    )
+    case = case_of(cfg)
+    for ours, theirs in zip(iterates(cfg, case)[:4], iterates(vanilla, case)[:4], strict=True):
+        assert torch.equal(ours.image, theirs.image)
+
+
+def test_total_variation() -> None:
+    flat = torch.full((1, 2, 5, 6), 0.3, requires_grad=True)
+    total_variation(flat, isotropic=True).backward()
+    assert flat.grad is not None
+    assert bool(torch.isfinite(flat.grad).all())
+    step = torch.zeros(1, 1, 4, 6)
+    step[..., 3:] = 2
+    assert float(total_variation(step, isotropic=False)) == pytest.approx(2 * 4)
+    assert float(total_variation(step, isotropic=True)) == pytest.approx(2 * 4, abs=1e-3)
+    corner = torch.zeros(1, 1, 4, 4)
+    corner[..., :2, :2] = 1
+    assert float(total_variation(corner, isotropic=False)) == pytest.approx(4)
+    assert float(total_variation(corner, isotropic=True)) == pytest.approx(2 + 2**0.5, abs=1e-3)
+
+
+def test_sgld_adds_the_stated_noise_to_the_stated_weights(configure: Configure) -> None:
+    """The same run with and without noise differs, after one step, by N(0, (2 lr)^2) on convolutions alone."""
+    weights = []
+    for noise in (0, 2):
+        cfg = configure("method=sgld_dip", f"method.noise={noise}", "steps=2", "network.width=16")
+        case = case_of(cfg)
+        method = METHODS["sgld_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+        state = method.start(case.problem)
+        assert state is not None
+        next(method.iterates(case.problem, state))
+        weights.append({k: v.clone() for k, v in state.network.state_dict().items()})
+    for name, clean in weights[0].items():
+        difference = weights[1][name] - clean
+        if clean.ndim == 4 and clean.numel() > 1000:
+            assert float(difference.std()) == pytest.approx(2 * 1e-3, rel=0.1)
+        elif clean.ndim != 4:
+            assert not difference.any()
+
+
+def test_sgld_result_is_the_mean_of_its_samples(configure: Configure) -> None:
+    cfg = configure("method=sgld_dip", "method.burn_in=0.5", "method.thinning=2", "steps=8")
+    case = case_of(cfg)
+    method = METHODS["sgld_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    state = method.start(case.problem)
+    assert state is not None
+    outputs = []
+    plain = method.estimate
+    method.estimate = lambda x, s: (outputs.append(x), plain(x, s))[1]  # type: ignore[attr-defined,method-assign,func-returns-value]
+    *_, last = method.iterates(case.problem, state)
+    samples = torch.stack([outputs[4], outputs[6]])  # steps 5 and 7
+    torch.testing.assert_close(last.image, samples.mean(0))
+    torch.testing.assert_close(
+        method.arrays(state)["std"], samples.std(0, unbiased=False), atol=1e-4, rtol=1e-2
+    )
+
+
+@pytest.mark.parametrize(("choice", "low", "high"), [("noise", 0, 0.1), ("normal", -6, 6)])
+def test_vanilla_inputs(configure: Configure, choice: str, low: float, high: float) -> None:
+    cfg = configure("method=vanilla_dip", f"input={choice}", "task=ct")
+    case = case_of(cfg)
+    z = METHODS["vanilla_dip"](cfg, Engine("cpu", "fp32"), case.signed).initial_input(case.problem)
+    assert low <= float(z.min()) < float(z.max()) <= high
+    if choice == "normal":
+        assert float(z.std()) == pytest.approx(1, rel=0.05)
+
+
+def test_perturbation_changes_every_step_and_resumes(configure: Configure) -> None:
+    cfg = configure("method=vanilla_dip", "perturb=0.03", "steps=4")
+    case = case_of(cfg)
+    method = METHODS["vanilla_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    whole = iterates(cfg, case)
+    first, second = method.start(case.problem), method.start(case.problem)
+    assert first is not None
+    assert second is not None
+    running = method.iterates(case.problem, first)
+    next(running), next(running)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    rest = [i.image.clone() for i in method.iterates(case.problem, second)]
+    assert torch.equal(rest[-1], whole[-1].image)
+    assert not torch.equal(
+        whole[0].image, iterates(configure("method=vanilla_dip", "steps=4"), case)[0].image
+    )
 
 
 def test_direct_is_the_start_image(configure: Configure) -> None:

@@ -1,0 +1,97 @@
+"""Stopping rules: the minimum of a stream with a known answer, without the truth, resumable."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from aseqdip.config import Config
+from aseqdip.runner import run
+from aseqdip.stopping import ExponentialVariance, StoppingRule, WindowedVariance
+
+Configure = Callable[..., Config]
+
+
+def stream(length: int, calm: int) -> list[Tensor]:
+    """Images that move less and less until step ``calm`` and then more and more."""
+    rng = torch.Generator().manual_seed(0)
+    base = torch.rand(1, 1, 8, 8, generator=rng)
+    steps = range(1, length + 1)
+    return [
+        base + 0.01 * (0.02 + abs(t - calm) / calm) * torch.randn(base.shape, generator=rng) for t in steps
+    ]
+
+
+def feed(rule: StoppingRule, images: list[Tensor], first: int = 1) -> int | None:
+    """Feed images until the rule stops; the step at which it did."""
+    for step, image in enumerate(images, start=first):
+        rule.add(image, step)
+        if rule.stopped(step):
+            return step
+    return None
+
+
+def test_windowed_variance_is_its_definition() -> None:
+    images = stream(30, 10)
+    rule = WindowedVariance(window=8, patience=1000)
+    values = [rule.statistic(image, step) for step, image in enumerate(images, start=1)]
+    assert all(v is None for v in values[:7])
+    for step in range(8, 31):
+        window = torch.stack(images[step - 8 : step]).double()
+        exact = (window - window.mean(0)).square().flatten(1).mean(1).mean()
+        value = values[step - 1]
+        assert value is not None
+        assert float(value) == pytest.approx(float(exact), rel=1e-6)
+
+
+@pytest.mark.parametrize("rule", [WindowedVariance(10, 60), ExponentialVariance(60)])
+def test_the_calm_part_is_found_and_kept(rule: StoppingRule) -> None:
+    images = stream(400, 150)
+    ended = feed(rule, images)
+    assert ended == rule.step + 61, "patience, then stop"
+    assert 140 <= rule.step <= 175
+    assert torch.equal(rule.image, images[rule.step - 1]), "the iterate itself, kept when it was seen"
+
+
+def test_the_choice_stands_once_patience_is_exhausted() -> None:
+    rule = WindowedVariance(10, 20)
+    images = stream(100, 40)
+    feed(rule, images)
+    chosen = rule.step
+    still = torch.zeros_like(images[0])
+    for step in range(101, 140):  # perfectly calm, but too late
+        rule.add(still, step)
+    assert rule.step == chosen
+
+
+def test_before_the_window_is_full_nothing_is_decided() -> None:
+    rule = WindowedVariance(50, 5)
+    assert feed(rule, stream(40, 10)) is None
+    assert rule.step == 0
+
+
+def test_state_is_kept() -> None:
+    images = stream(200, 80)
+    whole, first, second = (WindowedVariance(10, 1000) for _ in range(3))
+    feed(whole, images)
+    feed(first, images[:90])
+    second.load_state_dict(first.state_dict())
+    feed(second, images[90:], first=91)
+    assert (second.step, torch.equal(second.image, whole.image)) == (whole.step, True)
+
+
+def test_a_run_stops_early_and_the_record_says_where(configure: Configure) -> None:
+    (record,) = run(
+        configure("task=denoising", "method=es_dip", "window=5", "patience=20", "steps=400", "lr=0.01")
+    ).records
+    stopped = record["scores"]["stopped"]
+    assert 5 <= stopped["step"] < record["steps"] < 400
+    assert record["steps"] % 25 == 0
+    assert stopped["psnr"] is not None
+    assert record["identity"]["stop"] == "wmv"
+
+
+def test_rules_go_with_any_method(configure: Configure) -> None:
+    (record,) = run(configure("stop=emv", "method=aseqdip")).records
+    assert record["scores"]["stopped"]["step"] == 0, "four steps are too few to decide: then it is the first"
