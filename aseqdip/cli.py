@@ -1,7 +1,6 @@
 """The command line: check the words, compose the configuration, run, say how it ended."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,12 +40,9 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    sweeps = [
-        word for word in words if word in ("-m", "--multirun")
-    ]  # Hydra reads flags only before overrides
+    # Hydra reads its flags only where they stand before the overrides
+    sweeps = [word for word in words if word in ("-m", "--multirun")]
     sys.argv[1:] = sweeps + [word for word in words if word not in sweeps]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "0")
-    register()
     hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(_job)()
 
 
@@ -201,3 +197,6 @@ def help_text() -> str:
         options = f" ({' | '.join(meta['choices'])})" if meta["choices"] else ""
         lines.append(f"  {name:<26} {meta['help']}{options}{shown}")
     return "\n".join([*lines, "", "Hydra's own options: python run.py --hydra-help", ""])
+
+
+register()  # at import, so that a launcher's worker processes know them too

@@ -26,7 +26,7 @@ from aseqdip.methods import METHODS
 from aseqdip.methods.base import Iterate, Method, State
 from aseqdip.stopping import StoppingRule, make_rule
 from aseqdip.tasks import START, Case, check_combination, make_case, setting
-from aseqdip.trackers import ProgressBar, Tracker, make_trackers
+from aseqdip.trackers import Tracker, make_trackers
 
 log = logging.getLogger(__name__)
 
@@ -404,11 +404,8 @@ def _attempt(
         reconstruction = Reconstruction(cfg, case, method, folder)
         _announce(cfg, reconstruction)
         group = f"{cfg.task.name}/{setting(cfg)}/{cfg.method.name}"
-        trackers = make_trackers(
-            cfg.tracker, cfg, f"{cfg.method.name} {name}", group, _run_id(folder), folder
-        )
         total = 1 if reconstruction.state is None else cfg.steps
-        trackers.append(ProgressBar(name, total))
+        trackers = make_trackers(cfg, name, group, _run_id(folder), folder, total)
         if reconstruction.run(trackers, interrupt):
             record = reconstruction.write()
             summary.records.append(record)

@@ -1,5 +1,6 @@
 """Sinks for curves. Files are the source of truth (``records.py``); these mirror them and can never fail a run."""
 
+import importlib.util
 import logging
 import netrc
 import os
@@ -9,9 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from aseqdip.config import Config, TrackerConfig
+from aseqdip.config import Config
 from aseqdip.records import COLUMNS, Rows, config_dict
 
 log = logging.getLogger(__name__)
@@ -31,6 +30,8 @@ class ProgressBar(Tracker):
     """Step, it/s, time left, loss, and PSNR where the truth is known."""
 
     def __init__(self, title: str, total: int) -> None:
+        from tqdm import tqdm
+
         interval = 0.5 if sys.stderr.isatty() else 30  # a log file is not to fill with redrawn bars
         self.bar = tqdm(
             total=total, desc=title, unit="it", mininterval=interval, dynamic_ncols=True, leave=False
@@ -148,7 +149,12 @@ def _has_key() -> bool:
 
 
 def make_trackers(
-    cfg: TrackerConfig, whole: Config, name: str, group: str, run_id: str, folder: Path
+    cfg: Config, image: str, group: str, run_id: str, folder: Path, total: int
 ) -> list[Tracker]:
-    """The configured trackers, besides the progress bar."""
-    return [WandB(whole, name, group, run_id, folder)] if cfg.name == "wandb" else []
+    """The progress bar over ``total`` steps (if tqdm is installed), and W&B if the config names it."""
+    trackers: list[Tracker] = []
+    if cfg.tracker.name == "wandb":
+        trackers.append(WandB(cfg, f"{cfg.method.name} {image}", group, run_id, folder))
+    if importlib.util.find_spec("tqdm") is not None:
+        trackers.append(ProgressBar(image, total))
+    return trackers

@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from aseqdip.cli import config_folder, register
+from aseqdip.cli import config_folder
 from aseqdip.config import Config, typed_config
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,6 @@ def configure(tmp_path: Path) -> Callable[..., Config]:
         given = {o.split("=")[0] for o in overrides}
         defaults = ["preset=smoke", "device=cpu", "precision=fp32", f"outputs={tmp_path / 'outputs'}"]
         words = [d for d in defaults if d.split("=")[0] not in given] + list(overrides)
-        register()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
             return typed_config(OmegaConf.to_container(compose("config", words), resolve=True))

@@ -56,6 +56,18 @@ def test_a_user_error_has_no_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_failed_image_is_reported_and_the_exit_is_not_zero(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"broken")
+    (tmp_path / "b.png").write_bytes((ROOT / "docs" / "preview.png").read_bytes())
+    words = ("task=denoising", "preset=smoke", "dataset=folder", "data_root=.", "images=all")
+    result = call(*words, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "a failed: a.png could not be read as a picture" in result.stdout
+    assert "1 done, 0 skipped, 1 failed" in result.stdout
+    assert len(list((tmp_path / "outputs").rglob("record.json"))) == 1
+
+
+@pytest.mark.slow
 def test_a_sweep_twice(tmp_path: Path) -> None:
     words = ("-m", "experiment=lambda_ablation", "preset=smoke")
     first, second = call(*words, cwd=tmp_path), call(*words, cwd=tmp_path)

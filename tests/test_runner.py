@@ -1,12 +1,15 @@
 """The runner: what it records, what it survives, what it refuses to do twice."""
 
+import importlib.util
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -85,6 +88,33 @@ def test_without_truth_there_are_no_scores(configure: Configure, tmp_path: Path)
     assert np.isnan(read_curve(folder / "curve.csv")["psnr"]).all()
     assert (folder / "preview.png").is_file()
     assert "no truth" in runner.describe(record)
+
+
+def test_prospective_scan_runs_without_scores(configure: Configure, tmp_path: Path) -> None:
+    kspace = torch.randn(
+        (1, 3, 64, 72), generator=torch.Generator().manual_seed(0), dtype=torch.complex64
+    ).numpy()
+    mask = np.arange(72) % 4 == 0
+    mask[24:48] = True
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["kspace"], file["mask"] = kspace * mask, mask
+    record, folder = only(run(configure("dataset=kspace", f"data_root={tmp_path}", "size=48")))
+    assert record["scores"]["last"]["psnr"] is None
+    assert record["prospective"] is True
+    with np.load(folder / "reconstruction.npz") as saved:
+        assert saved["reconstruction"].shape == (1, 2, 48, 72), "only the fully sampled readout is cropped"
+
+
+@pytest.mark.parametrize("package", ["tqdm", "wandb", "pydicom", "fastmri"])
+def test_optional_packages_may_be_missing(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a)
+    )
+    monkeypatch.setitem(sys.modules, package, None)
+    assert len(run(configure()).records) == 1
 
 
 def test_finished_images_are_skipped(configure: Configure) -> None:
