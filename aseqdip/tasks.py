@@ -1,8 +1,6 @@
 """From an image or a measured scan to a problem and its scoring: the only place where tasks and operators meet."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aseqdip.case import Case, Scoring
 from aseqdip.config import Config
 from aseqdip.data.coils import simulated_coils, smooth_phase
 from aseqdip.data.images import read_picture
 from aseqdip.data.sample import Sample, center_crop
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
-from aseqdip.metrics import psnr, ssim
 from aseqdip.operators.base import Operator
 from aseqdip.operators.blur import CameraBlur, MotionBlur, trajectory_kernel
 from aseqdip.operators.ct import ParallelBeam
@@ -25,72 +23,6 @@ from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask, center_hole, random_hole
 from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_complex
 from aseqdip.problem import Problem, generator
-
-
-@dataclass
-class Scoring:
-    """How an iterate is compared with the truth; the runner's alone.
-
-    Attributes:
-        truth: what is scored against, (1, channels, height, width), as displayed (magnitude for MRI).
-        data_range: R in PSNR and SSIM.
-        hole: in-painting: 1 inside the hole, (1, 1, height, width).
-    """
-
-    truth: Tensor
-    data_range: float
-    hole: Tensor | None = None
-
-    def psnr(self, shown: Tensor) -> Tensor:
-        """PSNR in dB of a displayed image."""
-        return psnr(shown, self.truth, self.data_range)
-
-    def ssim(self, shown: Tensor) -> Tensor:
-        """SSIM of a displayed image."""
-        return ssim(shown, self.truth, self.data_range)
-
-    def extras(self, shown: Tensor) -> dict[str, float]:
-        """In-painting: PSNR inside the hole, and of the image with the known pixels put back."""
-        if self.hole is None:
-            return {}
-        inside = self.hole.expand_as(shown) > 0
-        composited = torch.where(inside, shown, self.truth)
-        return {
-            "hole_psnr": float(psnr(shown[inside], self.truth[inside], self.data_range)),
-            "composited_psnr": float(self.psnr(composited)),
-        }
-
-    def to(self, device: torch.device) -> "Scoring":
-        hole = None if self.hole is None else self.hole.to(device)
-        return Scoring(self.truth.to(device), self.data_range, hole)
-
-
-@dataclass
-class Case:
-    """One reconstruction to run: what the method sees, and what only the runner sees.
-
-    Attributes:
-        problem: the method's part.
-        scoring: the truth's part; None where there is no truth.
-        show: image -> what a person looks at and what is scored: clipped to the valid range, magnitude for MRI.
-        signed: whether images take negative values (complex MRI).
-        info: facts for the record: source, scale, operator norm, mask, maps.
-    """
-
-    problem: Problem
-    scoring: Scoring | None
-    show: Callable[[Tensor], Tensor]
-    signed: bool = False
-    info: dict[str, Any] = field(default_factory=dict)
-
-    def to(self, device: torch.device) -> "Case":
-        """The same case with every tensor on ``device``."""
-        p = self.problem
-        problem = Problem(
-            p.y.to(device), p.operator.to(device), p.z0.to(device), p.image, p.seed, p.noise_std
-        )
-        scoring = None if self.scoring is None else self.scoring.to(device)
-        return Case(problem, scoring, self.show, self.signed, self.info)
 
 
 def make_case(cfg: Config, name: str, sample: Sample) -> Case:

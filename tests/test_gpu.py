@@ -9,7 +9,8 @@ from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.engine import Engine
 from aseqdip.methods import METHODS
-from aseqdip.runner import Reconstruction, run
+from aseqdip.reconstruction import Reconstruction
+from aseqdip.runner import run
 from aseqdip.tasks import make_case
 
 Configure = Callable[..., Config]

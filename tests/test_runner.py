@@ -24,8 +24,9 @@ from aseqdip.methods import METHODS
 from aseqdip.methods.aseqdip import ASeqDIP
 from aseqdip.methods.base import Iterate, State
 from aseqdip.problem import Problem
+from aseqdip.reconstruction import Interrupt, Reconstruction
 from aseqdip.records import COLUMNS, read_curve, read_records, run_folder
-from aseqdip.runner import Interrupt, Reconstruction, Summary, run
+from aseqdip.runner import Summary, run
 from aseqdip.tasks import make_case
 
 Configure = Callable[..., Config]

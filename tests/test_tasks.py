@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from aseqdip.case import Case
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.data.coils import simulated_coils
@@ -17,7 +18,7 @@ from aseqdip.data.sample import Sample
 from aseqdip.errors import UserError
 from aseqdip.operators.mri import fft2c, to_complex
 from aseqdip.problem import generator
-from aseqdip.tasks import Case, check_combination, make_case, setting
+from aseqdip.tasks import check_combination, make_case, setting
 
 Configure = Callable[..., Config]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from aseqdip.case import Case
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.engine import Engine
@@ -16,7 +17,7 @@ from aseqdip.methods.base import Iterate, Method
 from aseqdip.methods.tv_dip import total_variation
 from aseqdip.methods.vanilla_dip import VanillaDIP
 from aseqdip.problem import Problem
-from aseqdip.tasks import Case, make_case
+from aseqdip.tasks import make_case
 
 Configure = Callable[..., Config]
 

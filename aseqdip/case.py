@@ -1,0 +1,77 @@
+"""One reconstruction to run: the method's part, and the truth's part that only the runner sees."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aseqdip.metrics import psnr, ssim
+from aseqdip.problem import Problem
+
+
+@dataclass
+class Scoring:
+    """How an iterate is compared with the truth; the runner's alone.
+
+    Attributes:
+        truth: what is scored against, (1, channels, height, width), as displayed (magnitude for MRI).
+        data_range: R in PSNR and SSIM.
+        hole: in-painting: 1 inside the hole, (1, 1, height, width).
+    """
+
+    truth: Tensor
+    data_range: float
+    hole: Tensor | None = None
+
+    def psnr(self, shown: Tensor) -> Tensor:
+        """PSNR in dB of a displayed image."""
+        return psnr(shown, self.truth, self.data_range)
+
+    def ssim(self, shown: Tensor) -> Tensor:
+        """SSIM of a displayed image."""
+        return ssim(shown, self.truth, self.data_range)
+
+    def extras(self, shown: Tensor) -> dict[str, float]:
+        """In-painting: PSNR inside the hole, and of the image with the known pixels put back."""
+        if self.hole is None:
+            return {}
+        inside = self.hole.expand_as(shown) > 0
+        composited = torch.where(inside, shown, self.truth)
+        return {
+            "hole_psnr": float(psnr(shown[inside], self.truth[inside], self.data_range)),
+            "composited_psnr": float(self.psnr(composited)),
+        }
+
+    def to(self, device: torch.device) -> "Scoring":
+        hole = None if self.hole is None else self.hole.to(device)
+        return Scoring(self.truth.to(device), self.data_range, hole)
+
+
+@dataclass
+class Case:
+    """One reconstruction to run: what the method sees, and what only the runner sees.
+
+    Attributes:
+        problem: the method's part.
+        scoring: the truth's part; None where there is no truth.
+        show: image -> what a person looks at and what is scored: clipped to the valid range, magnitude for MRI.
+        signed: whether images take negative values (complex MRI).
+        info: facts for the record: source, scale, operator norm, mask, maps.
+    """
+
+    problem: Problem
+    scoring: Scoring | None
+    show: Callable[[Tensor], Tensor]
+    signed: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> "Case":
+        """The same case with every tensor on ``device``."""
+        p = self.problem
+        problem = Problem(
+            p.y.to(device), p.operator.to(device), p.z0.to(device), p.image, p.seed, p.noise_std
+        )
+        scoring = None if self.scoring is None else self.scoring.to(device)
+        return Case(problem, scoring, self.show, self.signed, self.info)

@@ -1,0 +1,230 @@
+"""One image on its way through one method: clock, checkpoints, and what it leaves behind."""
+
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from aseqdip import records
+from aseqdip.case import Case
+from aseqdip.config import Config
+from aseqdip.files import write_atomically
+from aseqdip.methods.base import Method, State
+from aseqdip.scores import Scores
+from aseqdip.stopping import make_rule
+from aseqdip.tasks import START, setting
+from aseqdip.trackers import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class Clock:
+    """Seconds spent by purpose; on CUDA from events, so that reading the clock never waits for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {"method": 0.0, "scoring": 0.0, "saving": 0.0}
+        self.cuda = device.type == "cuda"
+        self.pending: list[tuple[str, Any, Any]] = []
+
+    @contextmanager
+    def measure(self, what: str) -> Iterator[None]:
+        if self.cuda:
+            events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            events[0].record()
+            yield
+            events[1].record()
+            self.pending.append((what, *events))
+        else:
+            start = time.perf_counter()
+            yield
+            self.seconds[what] += time.perf_counter() - start
+
+    def settle(self) -> None:
+        """Add up pending events; call where the device has been waited for anyway."""
+        if self.pending:
+            torch.cuda.synchronize()
+        for what, start, end in self.pending:
+            self.seconds[what] += start.elapsed_time(end) / 1000
+        self.pending.clear()
+
+
+class Interrupt:
+    """Turns the first SIGINT or SIGTERM into a flag, so that a step ends and is saved; the second one kills."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Interrupt":
+        self.previous = {}
+        try:
+            for which in (signal.SIGINT, signal.SIGTERM):
+                self.previous[which] = signal.signal(which, self._note)
+        except ValueError:  # not the main thread: nobody sends us signals there
+            pass
+        return self
+
+    def _note(self, which: int, frame: FrameType | None) -> None:
+        self.signal = which
+        signal.signal(which, self.previous[signal.Signals(which)])
+
+    def __exit__(self, *exception: object) -> None:
+        for which, handler in self.previous.items():
+            signal.signal(which, handler)
+
+
+class Reconstruction:
+    """One image on its way through one method, advanced an iterate at a time."""
+
+    def __init__(self, cfg: Config, case: Case, method: Method, folder: Path) -> None:
+        self.cfg, self.case, self.method, self.folder = cfg, case, method, folder
+        self.checkpoint = folder / "checkpoint.pt"
+        self.clock = Clock(method.engine.device)
+        self.state: State | None = method.start(case.problem)
+        self.scores = Scores(case, None if self.state is None else make_rule(cfg))
+        self._resume()
+        self.iterates = method.iterates(case.problem, self.state)
+        self.flushed = self.saved = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        return self.case.problem.image
+
+    def _resume(self) -> None:
+        if self.state is None or not self.checkpoint.exists():
+            return
+        try:
+            saved = torch.load(self.checkpoint, map_location=self.method.engine.device, weights_only=True)
+            self.state.load_state_dict(saved["state"])
+            self.scores.load_state_dict(saved["scores"])
+            self.clock.seconds.update(saved["seconds"])
+        except Exception as error:  # a damaged file raises many kinds; starting over is always right
+            log.warning(
+                "%s: %s is damaged (%s); starting from the beginning.", self.name, self.checkpoint, error
+            )
+            self.checkpoint.unlink()
+            self.state = self.method.start(self.case.problem)
+            self.scores = Scores(self.case, make_rule(self.cfg))
+            return
+        log.info("%s: resumed at step %d.", self.name, self.state.step)
+
+    def save(self) -> None:
+        """Write a checkpoint from which a rerun continues to the same result."""
+        self.saved = time.monotonic()
+        if self.state is None:
+            return
+        with self.clock.measure("saving"):
+            content = {
+                "state": self.state.state_dict(),
+                "scores": self.scores.state_dict(),
+                "seconds": dict(self.clock.seconds),
+            }
+            write_atomically(self.checkpoint, lambda file: torch.save(content, file))
+
+    def run(self, trackers: list[Tracker], interrupt: Interrupt) -> bool:
+        """All iterates to the end; False if interrupted (then a checkpoint is there)."""
+        for tracker in trackers:
+            if self.scores.rows:
+                tracker.rows(self.scores.rows)
+        while True:
+            with self.clock.measure("method"):
+                iterate = next(self.iterates, None)
+            if iterate is None:
+                self._flush(trackers)
+                return True
+            with self.clock.measure("scoring"):
+                self.scores.add(iterate)
+            now = time.monotonic()
+            if now - self.flushed > 0.5:  # a device sync at every step would cost more than the step
+                self._flush(trackers)
+            if self.scores.stopped(iterate.step):
+                self._flush(trackers)
+                return True
+            if interrupt.signal is not None:
+                self._flush(trackers)
+                self.save()
+                return False
+            if now - self.saved > 60 * self.cfg.checkpoint_minutes:
+                self._flush(trackers)
+                self.save()
+
+    def _flush(self, trackers: list[Tracker]) -> None:
+        rows = self.scores.flush()
+        self.clock.settle()
+        self.flushed = time.monotonic()
+        if rows:
+            with self.clock.measure("saving"):
+                for tracker in trackers:
+                    tracker.rows(rows)
+
+    def write(self) -> dict[str, Any]:
+        """Pictures, arrays, curve, and last of all the record; returns the record."""
+        from aseqdip.report import figures
+
+        case, cfg = self.case, self.cfg
+        scores = self.scores.summary()
+        title = f"{cfg.task.name} {setting(cfg)} · {cfg.method.name} · {self.name} · preset={cfg.preset.name}"
+        truth = None if case.scoring is None else case.scoring.truth
+        image = self.scores.result()
+        start, result = case.show(case.problem.z0), case.show(image)
+        with self.clock.measure("saving"):
+            self.write_partial()
+            figures.preview(
+                self.folder / "preview.png",
+                start,
+                result,
+                truth,
+                scores,
+                title,
+                START.get(cfg.task.name, "measurement"),
+            )
+            figures.curve(self.folder / "curve.png", self.scores.rows, scores, title)
+            arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
+            records.write_arrays(
+                self.folder / "reconstruction.npz", **arrays, **self.method.arrays(self.state)
+            )
+        self.clock.settle()
+        record = self._record(scores)
+        records.write_json(self.folder / "record.json", record)
+        for leftover in (self.checkpoint, self.folder / "failure.json"):
+            leftover.unlink(missing_ok=True)
+        return record
+
+    def write_partial(self) -> None:
+        """The curve so far and the last finite iterate: what is kept of a reconstruction that failed, too."""
+        records.write_curve(self.folder / "curve.csv", self.scores.rows)
+        records.write_arrays(self.folder / "reconstruction.npz", reconstruction=self.scores.last)
+
+    def _record(self, scores: dict[str, Any]) -> dict[str, Any]:
+        cfg, engine, steps = self.cfg, self.method.engine, len(self.scores.rows)
+        device = torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else "cpu"
+        parameters = sum(p.numel() for p in self.state.network.parameters()) if self.state else 0
+        return {
+            "schema": 1,
+            "image": self.name,
+            "task": cfg.task.name,
+            "setting": setting(cfg),
+            "method": cfg.method.name,
+            "dataset": cfg.dataset.name,
+            "preset": cfg.preset.name,
+            "deviations_from_paper": records.deviations(cfg),
+            "scores": scores,
+            "steps": steps,
+            "network_parameters": parameters,
+            "seconds": {k: round(v, 4) for k, v in self.clock.seconds.items()},
+            "seconds_per_step": self.clock.seconds["method"] / max(steps, 1),
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "precision": engine.precision,
+            "seed": cfg.seed,
+            **self.case.info,
+            "noise_std": self.case.problem.noise_std,
+            "versions": records.environment(),
+            "identity": records.identity(cfg),
+            "config": records.config_dict(cfg),
+        }
