@@ -150,7 +150,8 @@ class Config:
     sigma: float = knob("pictures: standard deviation of the added noise, on the 0..255 scale", low=0)
     hiar: float = knob("in-painting: area of the central hole over the image's area", above=0, high=0.9)
     noise: float = knob(
-        "MRI: standard deviation of the complex noise added to k-space, relative to the image's peak", low=0
+        "MRI: standard deviation of the complex noise added to k-space, relative to the peak of the coil images",
+        low=0,
     )
     photons: float | None = knob("CT: photons per ray for Poisson noise; default: noise-free", above=0)
     mask: str = knob(

@@ -106,13 +106,13 @@ def _magnitude(image: Tensor) -> Tensor:
 def _mri(cfg: Config, name: str, sample: Sample) -> Case:
     """y = s (M F S x + noise), with 1/s the 99.9th percentile of the zero-filled magnitude (no leak from the truth)."""
     kspace, maps, how = _coil_data(cfg, name, sample)
-    truth = None if sample.mask is not None else (maps.conj() * ifft2c(kspace)).sum(0)
-    if cfg.noise and truth is not None:
+    coils = ifft2c(kspace)
+    truth = None if sample.mask is not None else (maps.conj() * coils).sum(0)
+    noise_std = cfg.noise * float(coils.abs().max()) if truth is not None else 0.0
+    if noise_std:
         rng = generator(cfg.seed, name, "noise")
-        noise = torch.randn(
-            kspace.shape, generator=rng, dtype=torch.complex64
-        )  # variance 1: 1/2 each component
-        kspace = kspace + cfg.noise * truth.abs().max() * noise
+        # complex numbers of variance 1: 1/2 for each component
+        kspace = kspace + noise_std * torch.randn(kspace.shape, generator=rng, dtype=torch.complex64)
     mask = _sampling(cfg, name, kspace.shape[-1]) if sample.mask is None else sample.mask
     operator = MultiCoilMRI(maps, mask)
     y = operator.sample(kspace[None])
@@ -127,10 +127,8 @@ def _mri(cfg: Config, name: str, sample: Sample) -> Case:
     if truth is not None:
         magnitude = (truth.abs()[None, None] / level) * support
         scoring = Scoring(magnitude, float(magnitude.max()))
-    known_noise = (
-        float(cfg.noise * truth.abs().max() / level / 2**0.5) if cfg.noise and truth is not None else None
-    )
-    problem = Problem(y, operator, operator.direct(y), name, cfg.seed, known_noise)
+    per_component = noise_std / 2**0.5 / float(level)
+    problem = Problem(y, operator, operator.direct(y), name, cfg.seed, per_component or None)
     info = {
         "maps": how,
         "coils": maps.shape[0],
