@@ -29,7 +29,7 @@ def config_folder() -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of ``aseqdip`` and ``run.py``; exits with 0, 1 (an image failed), 2 (bad input), 128 + signal."""
-    words = sys.argv[1:] if argv is None else argv
+    words = [expand_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     if any(word in ("-h", "--help") for word in words):
         sys.stdout.write(help_text())
         return
@@ -44,6 +44,12 @@ def main(argv: list[str] | None = None) -> None:
     sweeps = [word for word in words if word in ("-m", "--multirun")]
     sys.argv[1:] = sweeps + [word for word in words if word not in sweeps]
     hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(_job)()
+
+
+def expand_home(word: str) -> str:
+    """``outputs=~/x`` with the home folder filled in, which a shell does not do behind an equals sign."""
+    name, equals, value = word.partition("=")
+    return f"{name}={Path(value).expanduser()}" if equals and value.startswith("~") else word
 
 
 def register() -> None:

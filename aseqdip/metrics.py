@@ -1,19 +1,20 @@
 """PSNR and SSIM on the device, one written convention: the protocol of ``docs/protocol.md``."""
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def psnr(image: Tensor, truth: Tensor, data_range: float | Tensor) -> Tensor:
+def psnr(image: Tensor, truth: Tensor, data_range: float) -> Tensor:
     """``10 log10(R^2 / MSE)`` in dB, jointly over channels and pixels; a 0-d tensor, no host sync."""
     mse = (image - truth).square().mean()
-    return 10 * torch.log10(torch.as_tensor(data_range, device=mse.device) ** 2 / mse)
+    return 10 * torch.log10(data_range**2 / mse)
 
 
-def ssim(image: Tensor, truth: Tensor, data_range: float | Tensor) -> Tensor:
+def ssim(image: Tensor, truth: Tensor, data_range: float) -> Tensor:
     """Mean SSIM (Wang et al. 2004), averaged over channels; a 0-d tensor, no host sync.
 
     Gaussian window of 11 x 11 pixels, sigma 1.5, biased covariance, K1 = 0.01, K2 = 0.03, only windows that lie
@@ -26,15 +27,20 @@ def ssim(image: Tensor, truth: Tensor, data_range: float | Tensor) -> Tensor:
     x, y = image.transpose(0, 1), truth.transpose(0, 1)  # channels as a batch: the window is the same for all
     moments = _blur(torch.cat((x, y, x * x, y * y, x * y)))
     mean_x, mean_y, xx, yy, xy = moments.chunk(5)
-    c1 = (0.01 * torch.as_tensor(data_range, device=image.device)) ** 2
-    c2 = 9 * c1
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * (xy - mean_x * mean_y) + c2) / (xx - mean_x**2 + yy - mean_y**2 + c2)
     return (luminance * structure).mean()
 
 
+@cache
+def _taps(device: torch.device) -> Tensor:
+    """The window, once for each device: making it anew would wait for the device at every iterate."""
+    taps = torch.tensor([math.exp(-(t**2) / (2 * 1.5**2)) for t in range(-5, 6)], device=device)
+    return taps / taps.sum()
+
+
 def _blur(stack: Tensor) -> Tensor:
     """Separable Gaussian window, valid part only."""
-    taps = torch.tensor([math.exp(-(t**2) / (2 * 1.5**2)) for t in range(-5, 6)], device=stack.device)
-    taps = taps / taps.sum()
+    taps = _taps(stack.device)
     return F.conv2d(F.conv2d(stack, taps.view(1, 1, 11, 1)), taps.view(1, 1, 1, 11))

@@ -105,13 +105,14 @@ def _fail(
     summary.failed[name] = message
     log.error("%s failed: %s", name, message)
     if reconstruction is not None and reconstruction.scores.last is not None:
-        steps = len(reconstruction.scores.rows)
-        reconstruction.write_partial()
-        records.write_json(
-            folder / "failure.json", {"error": message, "after_step": steps, "traceback": trace}
-        )
-        reconstruction.checkpoint.unlink(missing_ok=True)
-        log.error("%s: the last finite iterate, the curve and the traceback are in %s.", name, folder)
+        failure = {"error": message, "after_step": len(reconstruction.scores.rows), "traceback": trace}
+        try:
+            reconstruction.write_partial()
+            records.write_json(folder / "failure.json", failure)
+        except OSError as error:  # a full disk may have been the failure
+            log.error("%s: its partial results could not be written: %s", name, error)
+        else:
+            log.error("%s: the last finite iterate, the curve and the traceback are in %s.", name, folder)
 
 
 def _run_id(folder: Path) -> str:

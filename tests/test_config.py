@@ -2,11 +2,12 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from aseqdip.cli import check_words, choices, config_folder, help_text
+from aseqdip.cli import check_words, choices, config_folder, expand_home, help_text
 from aseqdip.config import Config, knobs
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
@@ -155,6 +156,12 @@ def test_values_that_do_not_go_together(
 ) -> None:
     with pytest.raises(UserError, match=message):
         configure(*overrides)
+
+
+def test_home_folder_is_filled_in() -> None:
+    assert expand_home("outputs=~/x") == f"outputs={Path.home() / 'x'}"
+    assert expand_home("lam=1") == "lam=1"
+    assert expand_home("~lam") == "~lam"
 
 
 def test_unknown_key_in_yaml_is_refused(configure: Configure) -> None:
