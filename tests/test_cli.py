@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,7 +59,7 @@ def test_a_user_error_has_no_traceback(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_failed_image_is_reported_and_the_exit_is_not_zero(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"broken")
-    (tmp_path / "b.png").write_bytes((ROOT / "docs" / "preview.png").read_bytes())
+    Image.new("RGB", (80, 70), (200, 90, 20)).save(tmp_path / "b.png")
     words = ("task=denoising", "preset=smoke", "dataset=folder", "data_root=.", "images=all")
     result = call(*words, cwd=tmp_path)
     assert result.returncode == 1
