@@ -27,7 +27,7 @@ def call(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ("words", "message"),
     [
         (("lam=abc",), "lam=abc: expected a number"),
-        (("stepz=10",), "Did you mean steps?"),
+        (("stepz=10",), "Did you mean steps"),
         (("accel=0",), "expected more than 1"),
         (("-m", "lam=1,-1"), "expected at least 0"),
     ],
