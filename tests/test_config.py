@@ -49,14 +49,14 @@ def test_the_papers_values_are_the_defaults(configure: Configure) -> None:
     assert (cfg.residual, cfg.input_update, cfg.network.width) == ("squared", "network", 64)
     assert (cfg.accel, cfg.operator.coils, cfg.size) == (4, 15, "320")
     assert deviations(cfg) == {}
-    assert set(deviations(configure("preset=quick", "lam=2"))) == {"steps", "lr", "lam"}
+    assert set(deviations(configure("preset=quick", "lam=2"))) == {"steps", "N", "lr", "lam"}
 
 
 def test_an_experiment_can_set_any_knob_and_the_command_line_wins(configure: Configure) -> None:
     cfg = configure("experiment=lambda_ablation", "preset=paper")
     assert (cfg.task.name, cfg.steps) == ("mri", 10000)
     assert configure("experiment=lambda_ablation", "preset=quick").steps == 2500
-    assert configure("experiment=lambda_ablation", "preset=quick", "steps=6").steps == 6
+    assert configure("experiment=lambda_ablation", "preset=quick", "steps=20").steps == 20
 
 
 def test_names_in_the_schema_are_those_of_the_code() -> None:
