@@ -1,5 +1,6 @@
 """Stopping rules that need no ground truth; each can be given to any method (``stop=wmv``)."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from aseqdip.config import Config
 
 
-class StoppingRule:
+class StoppingRule(ABC):
     """Watches the iterates and keeps the one where its statistic is lowest.
 
     Stops when ``patience`` iterates in a row brought no new minimum. Everything stays on the device: nothing here waits
@@ -25,9 +26,9 @@ class StoppingRule:
         self.patience = patience
         self.tensors: dict[str, Tensor] = {}
 
+    @abstractmethod
     def statistic(self, image: Tensor, step: int) -> Tensor | None:
         """The 0-d value to minimise after this iterate; None while there is none."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def add(self, image: Tensor, step: int) -> None:

@@ -47,7 +47,7 @@ class SGLDDIP(VanillaDIP):
         return extra["sum"] / extra["count"]
 
     def arrays(self, state: State | None) -> dict[str, Tensor]:
-        if state is None or not state.extra:
+        if state is None or not state.extra or not state.extra["count"]:  # stopped before its first sample
             return {}
         mean = state.extra["sum"] / state.extra["count"]
         return {"std": (state.extra["squares"] / state.extra["count"] - mean.square()).clamp_min(0).sqrt()}
