@@ -1,7 +1,7 @@
 """One reconstruction to run: the method's part, and the truth's part that only the runner sees."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -70,8 +70,6 @@ class Case:
     def to(self, device: torch.device) -> "Case":
         """The same case with every tensor on ``device``."""
         p = self.problem
-        problem = Problem(
-            p.y.to(device), p.operator.to(device), p.z0.to(device), p.image, p.seed, p.noise_std
-        )
+        problem = replace(p, y=p.y.to(device), operator=p.operator.to(device), z0=p.z0.to(device))
         scoring = None if self.scoring is None else self.scoring.to(device)
         return Case(problem, scoring, self.show, self.signed, self.info)

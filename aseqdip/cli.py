@@ -29,7 +29,7 @@ def config_folder() -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of ``aseqdip`` and ``run.py``; exits with 0, 1 (an image failed), 2 (bad input), 128 + signal."""
-    words = [expand_home(word) for word in (sys.argv[1:] if argv is None else argv)]
+    words = [write_list(expand_home(word)) for word in (sys.argv[1:] if argv is None else argv)]
     if any(word in ("-h", "--help") for word in words):
         sys.stdout.write(help_text())
         return
@@ -44,6 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     sweeps = [word for word in words if word in ("-m", "--multirun")]
     sys.argv[1:] = sweeps + [word for word in words if word not in sweeps]
     hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(_job)()
+
+
+def write_list(word: str) -> str:
+    """``seeds=0,1,2`` as the list it means; Hydra reads bare commas as a sweep."""
+    return f"seeds=[{word[6:]}]" if word.startswith("seeds=") and "[" not in word else word
 
 
 def expand_home(word: str) -> str:

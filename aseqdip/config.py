@@ -63,14 +63,12 @@ class OperatorConfig:
 
 @dataclass
 class NetworkConfig:
-    name: str = knob("which network", choices=("unet", "skip"))
+    name: str = knob("which network", choices=("unet", "skip", "s2s"))
     width: int = knob("channels at full resolution", low=1)
     depth: int = knob("number of down-samplings", low=1, high=8)
     skip: int = knob("skip network: channels of its skip connections", 4, low=1)
     upsample: str = knob("skip network: how it up-samples", "bilinear", choices=("bilinear", "nearest"))
-    sigmoid: bool | None = knob(
-        "output through a sigmoid; default: only the skip network, only for images in [0, 1]", None
-    )
+    sigmoid: bool | None = knob("output through a sigmoid; default: skip and s2s, for images in [0, 1]", None)
     init: str = knob(
         "initial weights: normal is N(0, 0.02^2), default is PyTorch's",
         "normal",
@@ -78,7 +76,10 @@ class NetworkConfig:
     )
 
 
-METHOD_NAMES = ("aseqdip", "vanilla_dip", "tv_dip", "es_dip", "sgld_dip", "self_guided_dip", "direct")
+METHOD_NAMES = (
+    *("aseqdip", "vanilla_dip", "tv_dip", "es_dip", "sgld_dip", "rethinking_dip", "self_guided_dip"),
+    *("ref_guided_dip", "direct"),
+)
 
 
 @dataclass
@@ -93,6 +94,16 @@ class MethodConfig:
     passes: int = knob("self_guided_dip: network passes that stand for the expectation", 4, low=1)
     eta: float = knob("self_guided_dip: width of the input noise relative to the input's maximum", 0.5, low=0)
     lr_z: float = knob("self_guided_dip: learning rate of the input", 0.1, low=0)
+    perturb: float = knob("rethinking_dip: largest noise added to its input, in units of sigma", 0.5, low=0)
+    optimiser: str = knob("rethinking_dip: optimiser", "adam", choices=("adam", "radam"))
+    decay: float = knob("rethinking_dip: factor on lr after every 300 steps", 1.0, above=0, high=1)
+
+
+@dataclass
+class RecipeConfig:
+    name: str = knob(
+        "matched: every method on aSeqDIP's network, initialisation and learning rate; original: on its own paper's"
+    )
 
 
 @dataclass
@@ -118,6 +129,7 @@ class Config:
     operator: OperatorConfig = field(default_factory=OperatorConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
     preset: PresetConfig = field(default_factory=PresetConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
@@ -132,15 +144,26 @@ class Config:
     )
 
     input: str = knob(
-        "fixed input of Vanilla DIP and its relatives: U(0, 0.1), N(0, 1), or the start image",
-        choices=("noise", "normal", "measurement"),
+        "fixed input of Vanilla DIP and its relatives: U(0, 0.1), N(0, 1), the start image, or the nearest image of a pool",
+        choices=("noise", "normal", "measurement", "reference"),
+    )
+    input_channels: int | None = knob(
+        "channels of a random input (original DIP: 32, which needs network=skip); default: as many as the image",
+        low=1,
+    )
+    pool: str | None = knob(
+        "input=reference: folder of fully sampled images, in the data set's format; default: the data set's other images"
     )
     perturb: float = knob(
         "standard deviation of fresh noise on that input at each step (original DIP: 0.033)", low=0
     )
+    ema: float = knob(
+        "decay of the running average of iterates given as the result; 0: no averaging", low=0, high=0.9999
+    )
     stop: str = knob(
-        "rule that picks the result without the truth: none (last iterate), windowed or exponential moving variance",
-        choices=("none", "wmv", "emv"),
+        "rule that picks the result without the truth: none (last iterate), windowed or exponential moving variance, "
+        "or (rethinking_dip) the loss's first value below zero",
+        choices=("none", "wmv", "emv", "zero"),
     )
     window: int = knob("stop=wmv: iterates in its window", low=2)
     patience: int = knob("stop: iterates without a new minimum before it stops", low=1)
@@ -169,6 +192,7 @@ class Config:
 
     images: Any = knob("which: an index or name, a range 0:5, a list [0,3], or all")
     seed: int = knob("seed of all random numbers: masks, noise, weights", low=0)
+    seeds: list[int] | None = knob("several seeds, one after another: seeds=0,1,2; wins over seed")
     data_root: str = knob("folder that holds the data; default: $ASEQDIP_DATA, else data")
     outputs: str = knob("folder that results go to")
     device: str = knob("auto, cpu, cuda, cuda:1 ...")

@@ -1,11 +1,14 @@
 """How a gradient step is executed: device, precision of the network, memory layout, optimiser."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from aseqdip.errors import UserError
 
@@ -41,15 +44,61 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 
 
-class _Executed(nn.Module):
+@dataclass
+class Cost:
+    """What one step costs: network passes forward, floating-point operations of one such pass, and of the whole step.
+
+    Convolutions and matrix products count, as in PyTorch's own counter; Fourier transforms do not.
+    """
+
+    passes: int = 0
+    pass_flops: int = 0
+    step_flops: int = 0
+
+
+class _FlopCounter(TorchDispatchMode):
+    """PyTorch's formulas, without FlopCounterMode's module hooks: those fail inside ``torch.autograd.grad``."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+class Executed(nn.Module):
     """A network in the engine's precision and memory layout; image in, fp32 image out."""
 
     def __init__(self, network: nn.Module, precision: str) -> None:
         super().__init__()
         self.network = network
         self.bf16 = precision == "bf16"
+        self.cost: Cost | None = None
+        self.counter: _FlopCounter | None = None
 
     def forward(self, image: Tensor) -> Tensor:
+        before = 0 if self.counter is None else self.counter.total
+        result = self._forward(image)
+        if self.counter is not None and self.cost is not None:
+            self.cost.passes += 1
+            self.cost.pass_flops = self.counter.total - before
+        return result
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Find out the cost of what happens inside, once; it computes the same."""
+        if self.cost is not None:
+            yield
+            return
+        self.cost = Cost()
+        with _FlopCounter() as self.counter:  # type: ignore[no-untyped-call]
+            yield
+        self.cost.step_flops = self.counter.total
+        self.counter = None
+
+    def _forward(self, image: Tensor) -> Tensor:
         context = torch.autocast(image.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with context:
             result: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
@@ -71,27 +120,33 @@ class Engine:
             False  # fp32 means fp32: the output layer and SSIM are convolutions too
         )
 
-    def prepare(self, network: nn.Module) -> nn.Module:
+    def prepare(self, network: nn.Module) -> Executed:
         """The network on the device, ready to be called on fp32 images."""
         network = network.to(self.device)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return _Executed(network, self.precision).train()
+        return Executed(network, self.precision).train()
 
-    def adam(self, groups: list[dict[str, Any]]) -> torch.optim.Adam:
-        """Adam on groups of parameters, each with its "lr"; moments (0.9, 0.999), eps 1e-8, one fused kernel."""
-        return torch.optim.Adam(groups, fused=True)
+    def adam(self, groups: list[dict[str, Any]], rectified: bool = False) -> torch.optim.Optimizer:
+        """Adam, or RAdam, on groups of parameters, each with its "lr"; moments (0.9, 0.999), eps 1e-8."""
+        if rectified:
+            return torch.optim.RAdam(groups)
+        return torch.optim.Adam(groups, fused=True)  # one kernel
 
     def generator(self, seed: int) -> torch.Generator:
         """A random stream on the device."""
         return torch.Generator(self.device).manual_seed(seed)
 
-    def descend(self, objective: Objective, optimiser: torch.optim.Optimizer) -> Objective:
-        """A function that takes one optimiser step on ``objective`` and returns what it was before the step."""
+    def descend(self, objective: Objective, optimiser: torch.optim.Optimizer, network: Executed) -> Objective:
+        """A function that takes one optimiser step on ``objective`` and returns what it was before the step.
+
+        The first step also finds out ``network.cost``.
+        """
 
         def step() -> tuple[Tensor, dict[str, Tensor]]:
             optimiser.zero_grad(set_to_none=True)
-            image, terms = objective()
-            terms["loss"].backward()
+            with network.counting():
+                image, terms = objective()
+                terms["loss"].backward()
             optimiser.step()
             return image.detach(), {name: term.detach() for name, term in terms.items()}
 

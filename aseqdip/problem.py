@@ -1,6 +1,7 @@
 """What a method may see of one reconstruction: measurements, operator, start image. Never the truth."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ class Problem:
         image: name of the image; names its random streams.
         seed: the run's seed.
         noise_std: standard deviation of the noise in y per real component, if known.
+        references: names and images of other objects, shaped like z0, for a method that wants a similar one.
     """
 
     y: Tensor
@@ -34,6 +36,7 @@ class Problem:
     image: str
     seed: int
     noise_std: float | None = None
+    references: Iterable[tuple[str, Tensor]] = ()
 
     def generator(self, purpose: str) -> torch.Generator:
         """This problem's random stream for one purpose ("network", "input", ...)."""

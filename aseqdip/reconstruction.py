@@ -14,9 +14,10 @@ import torch
 from aseqdip import records
 from aseqdip.case import Case
 from aseqdip.config import Config
+from aseqdip.engine import Cost
 from aseqdip.files import write_atomically
 from aseqdip.methods.base import Method, State
-from aseqdip.scores import Scores
+from aseqdip.scores import EMA_DECAY, Scores
 from aseqdip.stopping import make_rule
 from aseqdip.tasks import START, setting
 from aseqdip.trackers import Tracker
@@ -86,7 +87,7 @@ class Reconstruction:
         self.checkpoint = folder / "checkpoint.pt"
         self.clock = Clock(method.engine.device)
         self.state: State | None = method.start(case.problem)
-        self.scores = Scores(case, None if self.state is None else make_rule(cfg))
+        self.scores = self._empty_scores()
         self._resume()
         self.iterates = method.iterates(case.problem, self.state)
         self.flushed = self.saved = time.monotonic()
@@ -94,6 +95,11 @@ class Reconstruction:
     @property
     def name(self) -> str:
         return self.case.problem.image
+
+    def _empty_scores(self) -> Scores:
+        if self.state is None:
+            return Scores(self.case)
+        return Scores(self.case, make_rule(self.cfg), self.cfg.ema or EMA_DECAY, averaged=self.cfg.ema > 0)
 
     def _resume(self) -> None:
         if self.state is None or not self.checkpoint.exists():
@@ -109,7 +115,7 @@ class Reconstruction:
             )
             self.checkpoint.unlink()
             self.state = self.method.start(self.case.problem)
-            self.scores = Scores(self.case, make_rule(self.cfg))
+            self.scores = self._empty_scores()
             return
         log.info("%s: resumed at step %d.", self.name, self.state.step)
 
@@ -200,6 +206,15 @@ class Reconstruction:
         records.write_curve(self.folder / "curve.csv", self.scores.rows)
         records.write_arrays(self.folder / "reconstruction.npz", reconstruction=self.scores.last)
 
+    def _cost(self) -> dict[str, float]:
+        """Network passes and floating-point operations per step; the loss's gradient is in the latter."""
+        cost = (self.state and self.state.network.cost) or Cost()
+        extra = self.method.extra_passes if cost.passes else 0
+        return {
+            "passes_per_step": cost.passes + extra,
+            "flops_per_step": cost.step_flops + extra * cost.pass_flops,
+        }
+
     def _record(self, scores: dict[str, Any]) -> dict[str, Any]:
         cfg, engine, steps = self.cfg, self.method.engine, len(self.scores.rows)
         device = torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else "cpu"
@@ -212,10 +227,14 @@ class Reconstruction:
             "method": cfg.method.name,
             "dataset": cfg.dataset.name,
             "preset": cfg.preset.name,
+            "recipe": cfg.recipe.name,
             "deviations_from_paper": records.deviations(cfg),
+            "result": self.scores.headline,
             "scores": scores,
             "steps": steps,
             "network_parameters": parameters,
+            **self._cost(),
+            **self.method.facts,
             "seconds": {k: round(v, 4) for k, v in self.clock.seconds.items()},
             "seconds_per_step": self.clock.seconds["method"] / max(steps, 1),
             "device": device,

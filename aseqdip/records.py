@@ -45,6 +45,7 @@ STOP_KNOBS: dict[str, tuple[str, ...]] = {
     "none": (),
     "wmv": ("stop", "window", "patience"),
     "emv": ("stop", "patience"),
+    "zero": ("stop",),
 }
 
 #: what the paper states for aSeqDIP (Sec. 4.1, Algorithm 1); any other value is a deviation that the record names
@@ -55,7 +56,7 @@ def identity(cfg: Config) -> dict[str, Any]:
     """The knobs that can change this run's result, by dotted name: those of its task, its method, its data."""
     wanted = (*COMMON_KNOBS, *TASK_KNOBS[cfg.task.name], "method.name", *METHODS[cfg.method.name].knobs)
     if METHODS[cfg.method.name].knobs:
-        wanted += ("precision", *STOP_KNOBS[cfg.stop])
+        wanted += ("precision", "ema", *STOP_KNOBS[cfg.stop])
     chosen = {}
     for name, _ in knobs():
         if name in wanted or name.split(".")[0] in wanted:

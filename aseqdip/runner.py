@@ -4,20 +4,20 @@ import itertools
 import logging
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from aseqdip import records
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
-from aseqdip.data.sample import Sample, select
+from aseqdip.data.sample import Items, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable
 from aseqdip.methods import METHODS
 from aseqdip.reconstruction import Interrupt, Reconstruction
-from aseqdip.tasks import check_combination, make_case, setting
+from aseqdip.tasks import check_combination, make_case, references, setting
 from aseqdip.trackers import Tracker, make_trackers
 
 log = logging.getLogger(__name__)
@@ -35,44 +35,62 @@ class Summary:
 
 
 def run(cfg: Config) -> Summary:
-    """Reconstruct every image a config asks for; finished ones are skipped, unfinished ones continued.
+    """Reconstruct every image a config asks for, with each of its seeds; finished ones are skipped, unfinished continued.
 
     One image's failure does not stop the next. Raises UserError if nothing can start at all.
     """
     check_combination(cfg)
-    folder = records.run_folder(cfg)
     check_writable(Path(cfg.outputs))
     engine = Engine(cfg.device, cfg.precision)
     items = open_dataset(cfg)
     names = select(list(items), cfg.images)
-    summary = Summary(folder, skipped=[name for name in names if records.finished(folder / name)])
-    log.info(
-        "%s %s, %s on %s (%s), preset=%s, %d image(s) -> %s",
-        *(cfg.task.name, setting(cfg), cfg.method.name, engine.device, engine.precision, cfg.preset.name),
-        *(len(names), folder),
-    )
-    if summary.skipped:
-        log.info(
-            "Skipped %d finished image(s): delete their folders to compute them again.", len(summary.skipped)
-        )
+    repeats = [replace(cfg, seed=seed, seeds=None) for seed in cfg.seeds or [cfg.seed]]
+    folders = [records.run_folder(repeat) for repeat in repeats]
+    summary = Summary(folders[0] if len(folders) == 1 else folders[0].parent)
     with Interrupt() as interrupt:
-        for name in names:
-            if name not in summary.skipped and interrupt.signal is None:
-                _attempt(cfg, engine, name, items[name], folder / name, summary, interrupt)
+        for repeat, folder in zip(repeats, folders, strict=True):
+            if interrupt.signal is None:
+                _run_seed(repeat, engine, items, names, folder, summary, interrupt)
     summary.interrupted = interrupt.signal
     return summary
 
 
+def _run_seed(
+    cfg: Config,
+    engine: Engine,
+    items: Items,
+    names: list[str],
+    folder: Path,
+    summary: Summary,
+    interrupt: Interrupt,
+) -> None:
+    log.info(
+        "%s %s, %s on %s (%s), preset=%s, seed %d, %d image(s) -> %s",
+        *(cfg.task.name, setting(cfg), cfg.method.name, engine.device, engine.precision, cfg.preset.name),
+        *(cfg.seed, len(names), folder),
+    )
+    finished = [name for name in names if records.finished(folder / name)]
+    summary.skipped += finished
+    if finished:
+        log.info("Skipped %d finished image(s): delete their folders to compute them again.", len(finished))
+    for name in names:
+        if name not in finished and interrupt.signal is None:
+            _attempt(cfg, engine, name, items, folder / name, summary, interrupt)
+
+
 def _attempt(
-    cfg: Config, engine: Engine, name: str, load: Any, folder: Path, summary: Summary, interrupt: Interrupt
+    cfg: Config, engine: Engine, name: str, items: Items, folder: Path, summary: Summary, interrupt: Interrupt
 ) -> None:
     """One image, whatever happens: its record or its failure ends up in ``summary`` and on disk."""
     reconstruction: Reconstruction | None = None
     trackers: list[Tracker] = []
     record = None
     try:
-        sample: Sample = load()
+        sample = items[name]()
         case = make_case(cfg, name, sample).to(engine.device)
+        if cfg.input == "reference":
+            pool = items if cfg.pool is None else open_dataset(replace(cfg, data_root=cfg.pool))
+            case.problem.references = references(cfg, sample, case.problem.z0, pool)
         method = METHODS[cfg.method.name](cfg, engine, case.signed)
         folder.mkdir(parents=True, exist_ok=True)
         reconstruction = Reconstruction(cfg, case, method, folder)
@@ -141,13 +159,15 @@ def describe(record: dict[str, Any]) -> str:
     scores, seconds = record["scores"], record["seconds"]["method"]
     if scores["last"]["psnr"] is None:
         return f"{record['image']}: {record['steps']} steps in {seconds:.0f} s; no truth, so no PSNR."
-    start, last, best = scores["start"], scores["last"], scores["best"]
-    line = (
-        f"{record['image']}: start {start['psnr']:.2f} dB -> {last['psnr']:.2f} dB, SSIM {last['ssim']:.3f} "
-        f"(EMA {scores['ema']['psnr']:.2f}, best {best['psnr']:.2f} at step {best['step']}), {seconds:.0f} s"
+    start, result, best = scores["start"], scores[record["result"]], scores["best"]
+    chosen = (
+        f" at step {result['step']}, where {record['config']['stop']} stopped" if "step" in result else ""
     )
-    if "stopped" in scores:
-        line += f"; {record['config']['stop']} chose step {scores['stopped']['step']}: {scores['stopped']['psnr']:.2f} dB"
-    if "hole_psnr" in last:
-        line += f"; hole {start['hole_psnr']:.2f} -> {last['hole_psnr']:.2f} dB"
+    line = (
+        f"{record['image']}: start {start['psnr']:.2f} dB -> {result['psnr']:.2f} dB{chosen}, SSIM {result['ssim']:.3f} "
+        f"(last {scores['last']['psnr']:.2f}, EMA {scores['ema']['psnr']:.2f}, "
+        f"best {best['psnr']:.2f} at step {best['step']}), {seconds:.0f} s"
+    )
+    if "hole_psnr" in result:
+        line += f"; hole {start['hole_psnr']:.2f} -> {result['hole_psnr']:.2f} dB"
     return line

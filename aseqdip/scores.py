@@ -11,7 +11,7 @@ from aseqdip.methods.base import Iterate
 from aseqdip.records import COLUMNS
 from aseqdip.stopping import StoppingRule
 
-EMA_DECAY = 0.99
+EMA_DECAY = 0.99  # of the average that is recorded beside the result
 ASK_RULE_EVERY = 25
 PSNR = COLUMNS.index("psnr")
 
@@ -27,11 +27,14 @@ class Scores:
     Attributes:
         rule: the stopping rule, if there is one.
         rows: finished rows of the curve.
-        last: the last finite iterate; ema: running average, decay 0.99; best: by PSNR against the truth (an oracle).
+        decay: of the running average of iterates. averaged: whether that average is the result.
+        last: the last finite iterate; ema: running average; best: by PSNR against the truth (an oracle).
     """
 
     case: Case
     rule: StoppingRule | None = None
+    decay: float = EMA_DECAY
+    averaged: bool = False
     rows: list[list[float]] = field(default_factory=list)
     last: Tensor | None = None
     ema: Tensor | None = None
@@ -47,9 +50,9 @@ class Scores:
         loss = iterate.terms["loss"].float()
         good = torch.isfinite(loss) & torch.isfinite(x.sum())
         self.last = x.clone() if self.last is None else torch.where(good, x, self.last)
-        self.ema = x.clone() if self.ema is None else torch.lerp(self.ema, x, 1 - EMA_DECAY)
+        self.ema = x.clone() if self.ema is None else torch.lerp(self.ema, x, 1 - self.decay)
         if self.rule is not None:
-            self.rule.add(x, iterate.step)
+            self.rule.add(x, iterate.step, loss, self.ema if self.averaged else x)
         scores = [nan] * 3
         if (scoring := self.case.scoring) is not None:
             shown = self.case.show(x)
@@ -83,10 +86,16 @@ class Scores:
         """Whether the rule says stop; asked only every so often, at fixed steps, since the answer waits for the device."""
         return self.rule is not None and step % ASK_RULE_EVERY == 0 and self.rule.stopped(step)
 
+    @property
+    def headline(self) -> str:
+        """Which of the scores belongs to the reconstruction: "last", "ema" or "stopped"; never "best"."""
+        return "stopped" if self.rule is not None else "ema" if self.averaged else "last"
+
     def result(self) -> Tensor:
-        """The reconstruction: the last iterate, or the one that the stopping rule kept."""
-        assert self.last is not None
-        return self.last if self.rule is None else self.rule.image
+        """The reconstruction: the last iterate, the running average, or what the stopping rule kept."""
+        image = self.rule.image if self.rule is not None else self.ema if self.averaged else self.last
+        assert image is not None
+        return image
 
     def summary(self) -> dict[str, Any]:
         """The record's "scores": start, last, best, ema, and stopped where a rule chose; each with psnr, ssim and

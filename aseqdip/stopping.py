@@ -10,46 +10,24 @@ from aseqdip.config import Config
 
 
 class StoppingRule(ABC):
-    """Watches the iterates and keeps the one where its statistic is lowest.
+    """Watches the iterates, keeps the one it would give as the result, and says when to stop.
 
-    Stops when ``patience`` iterates in a row brought no new minimum. Everything stays on the device: nothing here waits
-    for it but :meth:`stopped`.
-
-    Args:
-        patience: iterates without a new minimum before it stops.
+    Everything stays on the device: nothing here waits for it but :meth:`stopped`.
 
     Attributes:
-        image: the iterate at the minimum; step: its number (0 while the statistic is not defined yet).
+        image: the result it keeps, the latest iterate while it has no choice yet; step: that iterate's number.
     """
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
+    def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
 
     @abstractmethod
-    def statistic(self, image: Tensor, step: int) -> Tensor | None:
-        """The 0-d value to minimise after this iterate; None while there is none."""
+    def add(self, image: Tensor, step: int, loss: Tensor, result: Tensor | None = None) -> None:
+        """Look at the next iterate. ``result`` is what is kept of it where that is not ``image`` itself (an average)."""
 
-    @torch.no_grad()
-    def add(self, image: Tensor, step: int) -> None:
-        """Look at the next iterate."""
-        value = self.statistic(image, step)
-        kept = self.tensors
-        if "image" not in kept:
-            kept.update(image=image.clone(), step=image.new_zeros(()), minimum=image.new_full((), torch.inf))
-        if value is None:
-            return
-        # once patience is exhausted the choice stands, however long the loop runs on before it asks
-        better = (value < kept["minimum"]) & (step - kept["step"] <= self.patience)
-        better = better | torch.isinf(kept["minimum"])
-        kept["image"] = torch.where(better, image, kept["image"])
-        kept["minimum"] = torch.where(better, value.to(image.dtype), kept["minimum"])
-        kept["step"] = torch.where(better, float(step), kept["step"])
-
+    @abstractmethod
     def stopped(self, step: int) -> bool:
-        """Whether patience is exhausted at ``step``; waits for the device."""
-        kept = self.tensors
-        return "step" in kept and float(kept["step"]) > 0 and step - float(kept["step"]) > self.patience
+        """Whether to stop at ``step``; waits for the device."""
 
     @property
     def image(self) -> Tensor:
@@ -66,7 +44,39 @@ class StoppingRule(ABC):
         self.tensors = dict(saved)
 
 
-class WindowedVariance(StoppingRule):
+class MinimumRule(StoppingRule):
+    """Keeps the iterate where a statistic is lowest; stops when ``patience`` iterates in a row brought no new minimum."""
+
+    def __init__(self, patience: int) -> None:
+        super().__init__()
+        self.patience = patience
+
+    @abstractmethod
+    def statistic(self, image: Tensor, step: int) -> Tensor | None:
+        """The 0-d value to minimise after this iterate; None while there is none."""
+
+    @torch.no_grad()
+    def add(self, image: Tensor, step: int, loss: Tensor, result: Tensor | None = None) -> None:
+        result = image if result is None else result
+        value = self.statistic(image, step)
+        kept = self.tensors
+        if "image" not in kept:
+            kept["minimum"] = image.new_full((), torch.inf)
+        if value is None:
+            kept.update(image=result.clone(), step=image.new_full((), float(step)))
+            return
+        # once patience is exhausted the choice stands, however long the loop runs on before it asks
+        better = (value < kept["minimum"]) & (step - kept["step"] <= self.patience)
+        kept["image"] = torch.where(better, result, kept["image"])
+        kept["minimum"] = torch.where(better, value.to(image.dtype), kept["minimum"])
+        kept["step"] = torch.where(better, float(step), kept["step"])
+
+    def stopped(self, step: int) -> bool:
+        kept = self.tensors
+        return "step" in kept and step - float(kept["step"]) > self.patience
+
+
+class WindowedVariance(MinimumRule):
     """WMV (Wang et al., TMLR 2023): variance of the last ``window`` outputs, per pixel.
 
     VAR(t) = 1/W sum_w ||x_w - mean||^2 / n, over a ring of W outputs whose sum is kept in double precision.
@@ -93,7 +103,7 @@ class WindowedVariance(StoppingRule):
         return (kept["squares"] / self.window - mean.square().sum()) / image.numel()
 
 
-class ExponentialVariance(StoppingRule):
+class ExponentialVariance(MinimumRule):
     """EMV (the same paper): exponential moving variance, decay 0.1, looked at after 100 iterates."""
 
     alpha = 0.1
@@ -109,8 +119,27 @@ class ExponentialVariance(StoppingRule):
         return kept["variance"] if step > self.warm_up else None
 
 
+class ZeroCrossing(StoppingRule):
+    """Rethinking DIP (Jo et al., ICCV 2021): keeps the last iterate before the loss, an estimate of the error, is negative."""
+
+    @torch.no_grad()
+    def add(self, image: Tensor, step: int, loss: Tensor, result: Tensor | None = None) -> None:
+        result = image if result is None else result
+        kept = self.tensors
+        if "image" not in kept:
+            kept.update(image=result.clone(), step=image.new_zeros(()), crossed=torch.zeros_like(loss).bool())
+        kept["crossed"] = kept["crossed"] | (loss < 0)
+        kept["image"] = torch.where(kept["crossed"], kept["image"], result)
+        kept["step"] = torch.where(kept["crossed"], kept["step"], float(step))
+
+    def stopped(self, step: int) -> bool:
+        return "crossed" in self.tensors and bool(self.tensors["crossed"])
+
+
 def make_rule(cfg: Config) -> StoppingRule | None:
     """The rule a config names, or None."""
     if cfg.stop == "wmv":
         return WindowedVariance(cfg.window, cfg.patience)
-    return ExponentialVariance(cfg.patience) if cfg.stop == "emv" else None
+    if cfg.stop == "emv":
+        return ExponentialVariance(cfg.patience)
+    return ZeroCrossing() if cfg.stop == "zero" else None

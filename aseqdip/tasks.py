@@ -1,6 +1,7 @@
 """From an image or a measured scan to a problem and its scoring: the only place where tasks and operators meet."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from aseqdip.case import Case, Scoring
 from aseqdip.config import Config
 from aseqdip.data.coils import simulated_coils, smooth_phase
 from aseqdip.data.images import read_picture
-from aseqdip.data.sample import Sample, center_crop
+from aseqdip.data.sample import Items, Sample, center_crop
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.operators.base import Operator
@@ -21,7 +22,7 @@ from aseqdip.operators.blur import CameraBlur, MotionBlur, trajectory_kernel
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask, center_hole, random_hole
-from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_complex
+from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_channels, to_complex
 from aseqdip.problem import Problem, generator
 
 
@@ -50,6 +51,23 @@ def make_case(cfg: Config, name: str, sample: Sample) -> Case:
     return case
 
 
+def references(cfg: Config, sample: Sample, like: Tensor, pool: Items) -> Iterator[tuple[str, Tensor]]:
+    """Names and images of the pool's other patients, shaped like a problem's z0; those of another size are left out."""
+    for name, load in pool.items():
+        other = load()
+        if (other.patient or other.source) == (sample.patient or sample.source) or other.mask is not None:
+            continue
+        if cfg.task.name == "mri":
+            kspace, maps, _ = _coil_data(cfg, name, other)
+            image = to_channels((maps.conj() * ifft2c(kspace)).sum(0)[None, None])
+        else:
+            assert other.image is not None
+            image = other.image[None].float()
+            image = _slice(cfg, image) if cfg.task.name == "ct" else _resize(cfg, image)
+        if image.shape == like.shape:
+            yield name, image
+
+
 OPERATORS = {"mri": "mri", "ct": "ct", "denoising": "identity", "inpainting": "mask", "deblurring": "blur"}
 
 
@@ -70,6 +88,15 @@ def check_combination(cfg: Config) -> None:
         raise UserError(
             f"truth=none is for pictures, and task={task} reads no bare measurement: an undersampled MRI scan is "
             "recognised by the 'mask' stored in its HDF5 file (dataset=kspace)."
+        )
+    if cfg.method.name == "rethinking_dip" and (task != "denoising" or not cfg.sigma):
+        raise UserError(
+            "method=rethinking_dip is for task=denoising with sigma above 0: its loss estimates the error (SURE), which "
+            f"needs the image plus Gaussian noise of known size; found task={task}, sigma={cfg.sigma:g}."
+        )
+    if cfg.stop == "zero" and cfg.method.name != "rethinking_dip":
+        raise UserError(
+            f"stop=zero waits for a loss below zero, which method={cfg.method.name} never has: use stop=wmv or stop=emv."
         )
     if cfg.input_update == "reflection" and task in ("mri", "ct") and cfg.method.name == "aseqdip":
         raise UserError(
@@ -211,8 +238,7 @@ WATER_PER_MM, FIELD_OF_VIEW_MM = 0.02, 350.0
 
 def _ct(cfg: Config, name: str, image: Tensor) -> Case:
     """y = A x with A = R / ||R||, post-log; with ``photons``, Poisson counts before the log."""
-    image = image.mean(1, keepdim=True)
-    image = _resize(cfg, center_crop(image, *[min(image.shape[-2:])] * 2))
+    image = _slice(cfg, image)
     operator = ParallelBeam(size=image.shape[-1], views=cfg.views)
     y = operator(image)
     if cfg.photons is not None:
@@ -231,6 +257,11 @@ def _ct(cfg: Config, name: str, image: Tensor) -> Case:
     problem = Problem(y, operator, operator.direct(y).clamp(0, 1), name, cfg.seed)
     info = {"operator_norm": operator.radon_norm, "scaled_by_norm": True}
     return Case(problem, Scoring(image, 1.0), lambda x: x.clamp(0, 1), info=info)
+
+
+def _slice(cfg: Config, image: Tensor) -> Tensor:
+    """One channel, square, of the size asked for."""
+    return _resize(cfg, center_crop(image.mean(1, keepdim=True), *[min(image.shape[-2:])] * 2))
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------

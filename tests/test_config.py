@@ -18,7 +18,7 @@ Configure = Callable[..., Config]
 
 PAIRS = [
     (g, c)
-    for g in ("task", "dataset", "operator", "network", "method", "preset", "tracker", "experiment")
+    for g in ("task", "dataset", "operator", "network", "method", "recipe", "preset", "tracker", "experiment")
     for c in choices(g)
 ]
 

@@ -126,6 +126,24 @@ def test_finished_images_are_skipped(configure: Configure) -> None:
     assert (again.skipped, [r["image"] for r in again.records]) == (["brain00", "brain01"], ["brain02"])
 
 
+def test_several_seeds(configure: Configure) -> None:
+    summary = run(configure("seeds=[0,1]"))
+    assert [r["seed"] for r in summary.records] == [0, 1]
+    assert summary.folder == run_folder(configure()).parent
+    assert summary.records[0]["scores"]["last"] != summary.records[1]["scores"]["last"]
+    assert run(configure("seed=1")).skipped == ["brain00"], "the same folders as one seed at a time"
+
+
+def test_averaged_iterates_can_be_the_result(configure: Configure) -> None:
+    record, folder = only(run(configure("ema=0.5")))
+    assert (record["result"], record["identity"]["ema"]) == ("ema", 0.5)
+    with np.load(folder / "reconstruction.npz", allow_pickle=False) as saved:
+        mse = ((saved["shown"] - saved["truth"]) ** 2).mean()
+        psnr = 10 * np.log10(saved["truth"].max() ** 2 / mse)
+    assert psnr == pytest.approx(record["scores"]["ema"]["psnr"], abs=1e-3)
+    assert record["scores"]["ema"]["psnr"] != record["scores"]["last"]["psnr"]
+
+
 class StopsAt:
     """Stands in for a signal that arrives during a given step."""
 

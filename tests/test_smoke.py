@@ -7,6 +7,7 @@ import pytest
 
 from aseqdip.cli import choices
 from aseqdip.config import Config
+from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.records import TASK_KNOBS
 from aseqdip.runner import run
@@ -17,11 +18,23 @@ Configure = Callable[..., Config]
 @pytest.mark.parametrize("method", sorted(METHODS))
 @pytest.mark.parametrize("task", sorted(TASK_KNOBS))
 def test_every_task_with_every_method(configure: Configure, task: str, method: str) -> None:
-    summary = run(configure(f"task={task}", f"method={method}"))
+    cfg = configure(f"task={task}", f"method={method}")
+    if method == "rethinking_dip" and task != "denoising":
+        with pytest.raises(UserError, match="Gaussian noise of known size"):
+            run(cfg)
+        return
+    summary = run(cfg)
     assert not summary.failed
     (record,) = summary.records
     assert all(np.isfinite(record["scores"][which]["psnr"]) for which in ("start", "last", "best", "ema"))
     assert record["steps"] == (1 if method == "direct" else 4)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_original_recipe(configure: Configure, method: str) -> None:
+    cfg = configure("task=denoising", f"method={method}", "recipe=original", "network.width=8")
+    (record,) = run(cfg).records
+    assert record["recipe"] == "original"
 
 
 @pytest.mark.parametrize("words", [("kernel=motion",), ("kernel=nonlinear",)])

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from aseqdip.config import Config
 from aseqdip.runner import run
-from aseqdip.stopping import ExponentialVariance, StoppingRule, WindowedVariance
+from aseqdip.stopping import ExponentialVariance, StoppingRule, WindowedVariance, ZeroCrossing
 
 Configure = Callable[..., Config]
+
+LOSS = torch.ones(())
 
 
 def stream(length: int, calm: int) -> list[Tensor]:
@@ -26,7 +28,7 @@ def stream(length: int, calm: int) -> list[Tensor]:
 def feed(rule: StoppingRule, images: list[Tensor], first: int = 1) -> int | None:
     """Feed images until the rule stops; the step at which it did."""
     for step, image in enumerate(images, start=first):
-        rule.add(image, step)
+        rule.add(image, step, LOSS)
         if rule.stopped(step):
             return step
     return None
@@ -61,14 +63,16 @@ def test_the_choice_stands_once_patience_is_exhausted() -> None:
     chosen = rule.step
     still = torch.zeros_like(images[0])
     for step in range(101, 140):  # perfectly calm, but too late
-        rule.add(still, step)
+        rule.add(still, step, LOSS)
     assert rule.step == chosen
 
 
 def test_before_the_window_is_full_nothing_is_decided() -> None:
     rule = WindowedVariance(50, 5)
-    assert feed(rule, stream(40, 10)) is None
-    assert rule.step == 0
+    images = stream(40, 10)
+    assert feed(rule, images) is None
+    assert rule.step == 40
+    assert torch.equal(rule.image, images[-1]), "the last iterate until there is a better reason"
 
 
 def test_state_is_kept() -> None:
@@ -94,4 +98,23 @@ def test_a_run_stops_early_and_the_record_says_where(configure: Configure) -> No
 
 def test_rules_go_with_any_method(configure: Configure) -> None:
     (record,) = run(configure("stop=emv", "method=aseqdip")).records
-    assert record["scores"]["stopped"]["step"] == 0, "four steps are too few to decide: then it is the first"
+    assert record["scores"]["stopped"]["step"] == 4, "four steps are too few to decide: then it is the last"
+    assert record["result"] == "stopped"
+
+
+def test_zero_crossing_keeps_the_iterate_before() -> None:
+    rule, images = ZeroCrossing(), stream(5, 2)
+    for step, (image, loss) in enumerate(zip(images, (3.0, 1.0, 0.2, -0.1, 0.5), strict=True), start=1):
+        rule.add(image, step, torch.tensor(loss))
+        assert rule.stopped(step) == (step >= 4)
+    assert rule.step == 3
+    assert torch.equal(rule.image, images[2])
+
+
+def test_a_rule_can_keep_the_average_instead(configure: Configure) -> None:
+    rule, images = ZeroCrossing(), stream(3, 2)
+    for step, image in enumerate(images, start=1):
+        rule.add(image, step, LOSS, result=-image)
+    assert torch.equal(rule.image, -images[2])
+    (record,) = run(configure("task=denoising", "method=rethinking_dip")).records
+    assert record["scores"]["stopped"]["psnr"] == pytest.approx(record["scores"]["ema"]["psnr"], abs=1e-3)

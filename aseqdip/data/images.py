@@ -69,7 +69,16 @@ def _read_complex(path: Path) -> Sample:
     array = _load_array(path, "image")
     if array.ndim != 2:
         raise UserError(f"{path}: 'image' has shape {array.shape}; expected (height, width).")
-    return Sample(str(path), image=finite(array.astype(np.complex64), f"{path}: image")[None])
+    image = finite(array.astype(np.complex64), f"{path}: image")[None]
+    return Sample(str(path), image=image, patient=_subject(path))
+
+
+def _subject(path: Path) -> str:
+    """The text 'subject' that an ``.npz`` may hold: whose image it is."""
+    if path.suffix != ".npz":
+        return ""
+    with np.load(path, allow_pickle=False) as arrays:
+        return str(arrays["subject"]) if "subject" in arrays else ""
 
 
 def ct_slices(cfg: Config) -> Items:
@@ -81,11 +90,11 @@ def ct_slices(cfg: Config) -> Items:
 
 
 def _read_ct(path: Path, low: float, high: float) -> Sample:
-    hu = _load_array(path, "hu") if path.suffix == ".npz" else _read_dicom(path)
+    hu, patient = (_load_array(path, "hu"), _subject(path)) if path.suffix == ".npz" else _read_dicom(path)
     if hu.ndim != 2:
         raise UserError(f"{path} has shape {hu.shape}; expected one slice, (height, width).")
     scaled = finite(((hu.astype(np.float32) - low) / (high - low)), str(path))
-    return Sample(str(path), image=scaled.clamp(0, 1)[None])
+    return Sample(str(path), image=scaled.clamp(0, 1)[None], patient=patient)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -96,8 +105,8 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _read_dicom(path: Path) -> np.ndarray:
-    """Hounsfield units of one DICOM slice: stored value * RescaleSlope + RescaleIntercept."""
+def _read_dicom(path: Path) -> tuple[np.ndarray, str]:
+    """Hounsfield units of one DICOM slice: stored value * RescaleSlope + RescaleIntercept; and the patient's id."""
     try:
         import pydicom
     except ImportError as error:
@@ -107,7 +116,8 @@ def _read_dicom(path: Path) -> np.ndarray:
         pixels = file.pixel_array
     except Exception as error:  # pydicom raises many kinds for one cause: not a readable image
         raise UserError(f"{path} could not be read as a DICOM image ({error}).") from error
-    return np.asarray(pixels * float(file.get("RescaleSlope", 1)) + float(file.get("RescaleIntercept", 0)))
+    hu = np.asarray(pixels * float(file.get("RescaleSlope", 1)) + float(file.get("RescaleIntercept", 0)))
+    return hu, str(file.get("PatientID", ""))
 
 
 def _load_array(path: Path, key: str) -> np.ndarray:

@@ -43,7 +43,8 @@ def read_slice(path: Path, index: int | None) -> Sample:
             raise UserError(
                 f"{path} has slices 0 to {kspace.shape[0] - 1}; dataset.slice={index} is not among them."
             )
-        sample = Sample(source=f"{path}, slice {index}")
+        patient = str(file.attrs.get("patient_id", path.stem))
+        sample = Sample(source=f"{path}, slice {index}", patient=patient)
         try:
             sample.kspace = finite(kspace[index].astype(np.complex64), f"{path}: kspace of slice {index}")
             if "sens_maps" in file:

@@ -20,6 +20,7 @@ class Sample:
 
     Attributes:
         source: the file (and slice) it came from, for the record.
+        patient: whose image it is, as the file says; else the file.
         image: picture, CT slice or MR image, (channels, height, width); real in [0, 1], or complex with one channel.
         kspace: centred k-space of one slice, complex, (coils, height, width).
         maps: coil sensitivity maps stored with the k-space, complex, (coils, height, width).
@@ -31,6 +32,7 @@ class Sample:
     kspace: Tensor | None = None
     maps: Tensor | None = None
     mask: Tensor | None = None
+    patient: str = ""
 
 
 #: image names in order, each with the function that reads it

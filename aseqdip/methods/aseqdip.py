@@ -20,6 +20,10 @@ class ASeqDIP(Method):
 
     knobs = (*Method.knobs, "N", "lam", "input_update")
 
+    @property
+    def extra_passes(self) -> float:  # type: ignore[override]
+        return 1 / self.cfg.N
+
     def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
         assert state is not None
         A, y, N, lam = problem.operator, problem.y, self.cfg.N, self.cfg.lam
@@ -30,7 +34,7 @@ class ASeqDIP(Method):
             data, autoencoding = self.distance(A(x) - y), self.distance(x - z)
             return x, {"loss": data + lam * autoencoding, "data": data, "autoencoding": autoencoding}
 
-        descend = self.engine.descend(objective, state.optimiser)
+        descend = self.engine.descend(objective, state.optimiser, state.network)
         for step in range(state.step + 1, self.cfg.steps + 1):
             x, terms = descend()  # line 4
             if step % N == 0:

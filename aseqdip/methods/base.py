@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aseqdip.config import Config
-from aseqdip.engine import Engine
+from aseqdip.engine import Cost, Engine, Executed
 from aseqdip.networks import make_network
 from aseqdip.problem import Problem
 
@@ -40,7 +40,7 @@ class State:
         extra: a method's own tensors (running sums).
     """
 
-    network: nn.Module
+    network: Executed
     optimiser: torch.optim.Optimizer
     z: Tensor
     rng: torch.Generator
@@ -56,6 +56,7 @@ class State:
             "rng": self.rng.get_state(),
             "step": self.step,
             "extra": self.extra,
+            "cost": None if self.network.cost is None else astuple(self.network.cost),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -67,6 +68,7 @@ class State:
         self.rng.set_state(saved["rng"].cpu())
         self.step = saved["step"]
         self.extra = saved["extra"]
+        self.network.cost = None if saved["cost"] is None else Cost(*saved["cost"])
 
 
 class Method(ABC):
@@ -80,11 +82,14 @@ class Method(ABC):
 
     #: knobs this method depends on, besides those of the task; the rest cannot change its result
     knobs: tuple[str, ...] = ("steps", "lr", "residual", "network")
+    #: network passes per step beside those of the loss
+    extra_passes: float = 0.0
 
     def __init__(self, cfg: Config, engine: Engine, signed: bool) -> None:
         self.cfg = cfg
         self.engine = engine
         self.signed = signed
+        self.facts: dict[str, Any] = {}  # what the record should say of this run's choices
 
     def start(self, problem: Problem) -> State | None:
         """The state before the first step; None for a method without one."""

@@ -39,7 +39,7 @@ class SelfGuidedDIP(Method):
             data, guide = self.distance(A(x) - y), m.alpha * self.distance(x - z)
             return x, {"loss": data + guide, "data": data, "regulariser": guide}
 
-        descend = self.engine.descend(objective, state.optimiser)
+        descend = self.engine.descend(objective, state.optimiser, state.network)
         for step in range(state.step + 1, self.cfg.steps + 1):
             x, terms = descend()
             if step == self.cfg.steps:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from aseqdip.errors import UserError
 from aseqdip.methods.base import Iterate, Method, State
 from aseqdip.problem import Problem
 
@@ -12,19 +13,24 @@ from aseqdip.problem import Problem
 class VanillaDIP(Method):
     """min_phi ||A f_phi(z) - y||^2 with a fixed input z (paper, eq. 1).
 
-    z ~ U(0, 0.1) (``input=noise``, as the original), N(0, 1) (``normal``), or the start image z0 (``measurement``).
+    z ~ U(0, 0.1) (``input=noise``, as the original), N(0, 1) (``normal``), the start image z0 (``measurement``), or the
+    nearest image of a pool (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
     ``perturb`` adds fresh N(0, perturb^2) noise to z at each step (the original's regularisation, 1/30).
     """
 
-    knobs = (*Method.knobs, "input", "perturb")
+    knobs = (*Method.knobs, "input", "input_channels", "pool", "perturb")
 
     def initial_input(self, problem: Problem) -> Tensor:
         z, rng = problem.z0, problem.generator("input")
         if self.cfg.input == "measurement":
             return z.clone()
+        if self.cfg.input == "reference":
+            self.facts["reference"], image = nearest_reference(problem, self.signed)
+            return image
+        shape = (1, self.cfg.input_channels or z.shape[1], *z.shape[2:])
         if self.cfg.input == "normal":
-            return torch.randn(z.shape, generator=rng)
-        return 0.1 * torch.rand(z.shape, generator=rng)
+            return torch.randn(shape, generator=rng)
+        return 0.1 * torch.rand(shape, generator=rng)
 
     def penalty(self, x: Tensor) -> Tensor | None:
         """What a relative of this method adds to the data term."""
@@ -41,7 +47,7 @@ class VanillaDIP(Method):
                 return x, {"loss": data, "data": data}
             return x, {"loss": data + penalty, "data": data, "regulariser": penalty}
 
-        descend = self.engine.descend(objective, state.optimiser)
+        descend = self.engine.descend(objective, state.optimiser, state.network)
         for step in range(state.step + 1, self.cfg.steps + 1):
             x, terms = descend()
             if step == self.cfg.steps:
@@ -53,3 +59,31 @@ class VanillaDIP(Method):
     def estimate(self, x: Tensor, state: State) -> Tensor:
         """The reconstruction after a step whose output is x: x itself."""
         return x
+
+
+def nearest_reference(problem: Problem, signed: bool) -> tuple[str, Tensor]:
+    """Name and image of the reference whose measurements look most like y, scaled to y.
+
+    Like is compared with like: the start image of y with that of A x, for each reference x; both as displayed
+    (magnitude for MRI) and at unit energy, by Euclidean distance. Raises UserError without a reference.
+    """
+    A = problem.operator
+
+    def seen(image: Tensor) -> tuple[Tensor, Tensor]:
+        shown = image.norm(dim=1) if signed else image
+        return shown / shown.norm(), shown.norm()
+
+    target, energy = seen(A.direct(problem.y))
+    best: tuple[float, str, Tensor] | None = None
+    for name, image in problem.references:
+        image = image.to(problem.z0)
+        start, size = seen(A.direct(A(image)))
+        distance = float((start - target).norm())
+        if best is None or distance < best[0]:
+            best = distance, name, image * (energy / size)
+    if best is None:
+        raise UserError(
+            "input=reference found no other object to refer to: images of the same size and of another patient are needed; "
+            "set pool=... to a folder of them."
+        )
+    return best[1], best[2]

@@ -6,10 +6,11 @@ from torch import nn
 from aseqdip.config import NetworkConfig
 from aseqdip.errors import UserError
 from aseqdip.networks.blocks import Padded, initialise
+from aseqdip.networks.s2s import S2S
 from aseqdip.networks.skip import Skip
 from aseqdip.networks.unet import UNet
 
-NETWORKS = ("unet", "skip")
+NETWORKS = ("unet", "skip", "s2s")
 
 
 def make_network(
@@ -25,7 +26,7 @@ def make_network(
 
     Raises UserError for an unknown name or a sigmoid on signed images.
     """
-    sigmoid = cfg.name == "skip" and not signed if cfg.sigmoid is None else cfg.sigmoid
+    sigmoid = cfg.name != "unet" and not signed if cfg.sigmoid is None else cfg.sigmoid
     if sigmoid and signed:
         raise UserError(
             "network.sigmoid=true keeps the output in (0, 1), but a complex MRI image has negative parts: "
@@ -36,11 +37,14 @@ def make_network(
         if cfg.name == "unet":
             if in_channels != out_channels:
                 raise UserError(
-                    f"network=unet maps an image to itself; found {in_channels} -> {out_channels} channels."
+                    f"network=unet maps an image to itself; found {in_channels} -> {out_channels} channels: "
+                    "use network=skip, or leave input_channels alone."
                 )
             network = UNet(out_channels, cfg.width, cfg.depth, sigmoid)
         elif cfg.name == "skip":
             network = Skip(in_channels, out_channels, cfg.width, cfg.skip, cfg.depth, cfg.upsample, sigmoid)
+        elif cfg.name == "s2s":
+            network = S2S(in_channels, out_channels, cfg.width, cfg.depth, sigmoid)
         else:
             raise UserError(f"network.name={cfg.name} is unknown: use one of {', '.join(NETWORKS)}.")
     network = network.to_empty(device="cpu")

@@ -13,14 +13,14 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class Head(nn.Module):
-    """The output layer: convolution (1x1) and optional sigmoid, always in fp32, also under autocast.
+    """The output layer: convolution and optional sigmoid, always in fp32, also under autocast.
 
     Half precision here would round the image itself to 8 bits of mantissa.
     """
 
-    def __init__(self, channels: int, out_channels: int, sigmoid: bool) -> None:
+    def __init__(self, channels: int, out_channels: int, sigmoid: bool, kernel: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, out_channels, 1)
+        self.conv = nn.Conv2d(channels, out_channels, kernel, padding=kernel // 2, padding_mode="reflect")
         self.sigmoid = sigmoid
 
     def forward(self, features: Tensor) -> Tensor:

@@ -9,15 +9,19 @@ import torch
 from torch import Tensor
 
 from aseqdip.case import Case
-from aseqdip.config import Config
+from aseqdip.config import Config, NetworkConfig
 from aseqdip.data import open_dataset
 from aseqdip.engine import Engine
+from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.methods.base import Iterate, Method
+from aseqdip.methods.rethinking_dip import divergence
 from aseqdip.methods.tv_dip import total_variation
-from aseqdip.methods.vanilla_dip import VanillaDIP
+from aseqdip.methods.vanilla_dip import VanillaDIP, nearest_reference
+from aseqdip.networks import make_network
 from aseqdip.problem import Problem
-from aseqdip.tasks import make_case
+from aseqdip.runner import run
+from aseqdip.tasks import make_case, references
 
 Configure = Callable[..., Config]
 
@@ -261,6 +265,7 @@ def test_a_method_sees_no_truth() -> None:
         "image",
         "seed",
         "noise_std",
+        "references",
     }
 
 
@@ -272,3 +277,121 @@ def test_vanilla_input_is_uniform_up_to_a_tenth(configure: Configure) -> None:
     assert float(z.min()) >= 0
     assert 0.09 < float(z.max()) <= 0.1
     assert torch.equal(z, method.initial_input(case.problem)), "the same problem, the same input"
+
+
+def test_random_input_may_have_more_channels(configure: Configure) -> None:
+    cfg = configure("method=vanilla_dip", "task=denoising", "input_channels=32", "steps=1")
+    case = case_of(cfg)
+    (iterate,) = iterates(cfg, case)
+    assert iterate.image.shape == case.problem.z0.shape
+    unet = configure("method=vanilla_dip", "input_channels=32")
+    with pytest.raises(UserError, match="network=skip"):
+        iterates(unet, case_of(unet))
+
+
+def test_divergence_is_unbiased_on_a_linear_map() -> None:
+    rng = torch.Generator().manual_seed(0)
+    matrix = torch.randn(12, 12, generator=rng)
+    u = torch.randn(12, generator=rng, requires_grad=True)
+    draws = torch.stack([divergence(matrix @ u, u, rng).detach() for _ in range(4000)])
+    error = float(draws.std()) / 4000**0.5
+    assert float(draws.mean()) == pytest.approx(float(matrix.trace()), abs=4 * error)
+
+
+def test_rethinking_loss_estimates_the_error(configure: Configure) -> None:
+    """Without perturbation and for a linear f: E[loss] is the mean squared error to the truth (Stein)."""
+    cfg = configure("method=rethinking_dip", "task=denoising", "method.perturb=0", "sigma=50", "steps=1")
+    case = case_of(cfg)
+    assert case.scoring is not None
+
+    class Half(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.gain * image
+
+    method = METHODS["rethinking_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    state = method.start(case.problem)
+    assert state is not None
+    state.network = method.engine.prepare(Half())
+    (iterate,) = method.iterates(case.problem, state)
+    error = float((iterate.image - case.scoring.truth).square().mean())
+    assert float(iterate.terms["loss"]) == pytest.approx(error, rel=0.05)
+
+
+def test_rethinking_learning_rate_decays(configure: Configure) -> None:
+    cfg = configure(
+        "method=rethinking_dip", "task=denoising", "method.decay=0.5", "steps=602", "size=16", "sigma=30"
+    )
+    cfg.network.depth, cfg.network.width = 2, 2
+    case = case_of(cfg)
+    method = METHODS["rethinking_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    state = method.start(case.problem)
+    assert state is not None
+    rates = []
+    for _ in method.iterates(case.problem, state):
+        rates.append(state.optimiser.param_groups[0]["lr"])
+    assert [rates[0], rates[299], rates[300], rates[600]] == [cfg.lr, cfg.lr, cfg.lr / 2, cfg.lr / 4]
+
+
+@pytest.mark.parametrize("task", ["mri", "ct", "denoising"])
+def test_the_most_similar_reference_is_found(configure: Configure, task: str) -> None:
+    """Among other images, the truth itself (at another brightness) is the nearest; scale does not matter."""
+    cfg = configure("method=ref_guided_dip", f"task={task}")
+    name, load = next(iter(open_dataset(cfg).items()))
+    sample = load()
+    case = make_case(cfg, name, sample)
+    twin = dataclasses.replace(sample, source="a twin", image=0.5 * sample.image)  # type: ignore[operator]
+    pool = {**dict(list(open_dataset(cfg).items())[1:5]), "twin": lambda: twin}
+    found = list(references(cfg, sample, case.problem.z0, pool))
+    assert len(found) == 5
+    case.problem.references = found
+    chosen, z = nearest_reference(case.problem, case.signed)
+    assert chosen == "twin"
+    A = case.problem.operator
+    assert float(A.direct(A(z)).norm()) == pytest.approx(float(A.direct(case.problem.y).norm()), rel=1e-3)
+
+
+def test_a_reference_is_never_the_same_patient(configure: Configure) -> None:
+    cfg = configure("method=ref_guided_dip", "task=ct")
+    name, load = next(iter(open_dataset(cfg).items()))
+    sample = dataclasses.replace(load(), patient="P1")
+    case = make_case(cfg, name, sample)
+    other = dataclasses.replace(sample, source="another slice of P1")
+    assert (
+        list(references(cfg, sample, case.problem.z0, {"other": lambda: other, name: lambda: sample})) == []
+    )
+    with pytest.raises(UserError, match="another patient"):
+        nearest_reference(case.problem, case.signed)
+
+
+def test_ref_guided_is_vanilla_from_its_reference(configure: Configure) -> None:
+    (record,) = run(configure("method=ref_guided_dip")).records
+    assert record["reference"] in {f"brain{i:02d}" for i in range(1, 20)}
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [("aseqdip", 1.5), ("vanilla_dip", 1), ("self_guided_dip", 4), ("direct", 0)],
+)
+def test_cost_per_step(configure: Configure, method: str, passes: float) -> None:
+    (record,) = run(configure(f"method={method}", "network.width=16")).records
+    assert record["passes_per_step"] == passes
+    if passes:
+        (vanilla,) = run(configure("method=vanilla_dip", "network.width=16", "seed=1")).records
+        # backwards costs about twice as much as forwards
+        gradients = {"aseqdip": 1}.get(method, passes)
+        ratio = (3 * gradients + passes - gradients) / 3
+        assert record["flops_per_step"] / vanilla["flops_per_step"] == pytest.approx(ratio, rel=0.03)
+
+
+def test_flops_of_the_medium_unet() -> None:
+    unet = make_network(NetworkConfig(name="unet", width=64, depth=3), 2, 2, True, torch.Generator())
+    network = Engine("cpu", "fp32").prepare(unet)
+    with torch.no_grad(), network.counting():
+        network(torch.zeros(1, 2, 64, 64))
+    assert network.cost is not None
+    assert network.cost.passes == 1
+    assert network.cost.pass_flops * 25 == pytest.approx(94.6e9, rel=0.01), "at 320 x 320"

@@ -7,7 +7,8 @@ from torch import nn
 from aseqdip.config import NetworkConfig
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
-from aseqdip.networks import make_network
+from aseqdip.networks import NETWORKS, make_network
+from aseqdip.networks.s2s import S2S
 from aseqdip.networks.skip import Skip
 from aseqdip.networks.unet import UNet
 
@@ -26,10 +27,12 @@ def test_parameter_counts_are_the_published_ones() -> None:
         assert count(UNet(1, 64, 3, False)) == 4_283_201
         assert count(UNet(3, 64, 2, False)) == 1_036_995
         assert count(Skip(3, 3, 128, 4, 5, "bilinear", True)) == 2_184_307
+        assert count(UNet(2, 64, 5, False)) == 69_185_218, "the U-Net of Self-Guided DIP's demonstration"
+        assert count(S2S(3, 3, 48, 5, True)) == 1_140_627
         assert count(Skip(32, 3, 128, 4, 5, "bilinear", True)) == 2_217_831
 
 
-@pytest.mark.parametrize("name", ["unet", "skip"])
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("shape", [(64, 64), (50, 71), (33, 40)])
 def test_any_image_size(name: str, shape: tuple[int, int]) -> None:
     cfg = NetworkConfig(name=name, width=8, depth=3 if name == "unet" else 5)

@@ -1,0 +1,55 @@
+"""Rethinking DIP for denoising (Jo et al., ICCV 2021): the loss is an unbiased estimate of the error."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from aseqdip.errors import UserError
+from aseqdip.methods.base import Iterate, Method, State
+from aseqdip.problem import Problem
+
+
+class RethinkingDIP(Method):
+    """min_phi E [ mean (f_phi(u) - y)^2 + 2 sigma^2 div f_phi(u) / n - sigma^2 ]   (SURE, means over n values)
+
+    The input is the noisy image itself, u = y + e, with fresh noise e of a standard deviation drawn from
+    U(0, perturb * sigma) at each step; the divergence is estimated along one random direction. ``stop=zero`` ends where
+    the loss falls below zero, and ``ema`` averages the outputs: the defaults of this method. Denoising with known
+    sigma only.
+    """
+
+    knobs = ("steps", "lr", "network", "method.perturb", "method.optimiser", "method.decay")
+
+    def optimiser(self, network: nn.Module, z: Tensor) -> torch.optim.Optimizer:
+        group = {"params": list(network.parameters()), "lr": self.cfg.lr}
+        return self.engine.adam([group], rectified=self.cfg.method.optimiser == "radam")
+
+    def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
+        assert state is not None
+        f, y, sigma, m = state.network, problem.y, problem.noise_std, self.cfg.method
+        if not sigma:
+            raise UserError("method=rethinking_dip needs the noise level of the image: set sigma above 0.")
+
+        def objective() -> tuple[Tensor, dict[str, Tensor]]:
+            spread = m.perturb * sigma * torch.rand((), generator=state.rng, device=y.device)
+            u = (y + spread * torch.randn(y.shape, generator=state.rng, device=y.device)).requires_grad_()
+            x = f(u)
+            data = (x - y).square().mean()
+            penalty = 2 * sigma**2 * divergence(x, u, state.rng) / y.numel() - sigma**2
+            return x, {"loss": data + penalty, "data": data, "regulariser": penalty}
+
+        descend = self.engine.descend(objective, state.optimiser, state.network)
+        for step in range(state.step + 1, self.cfg.steps + 1):
+            for group in state.optimiser.param_groups:
+                group["lr"] = self.cfg.lr * m.decay ** ((step - 1) // 300)
+            x, terms = descend()
+            state.step = step
+            yield Iterate(step, x, terms)
+
+
+def divergence(x: Tensor, u: Tensor, rng: torch.Generator) -> Tensor:
+    """An unbiased estimate of trace(dx/du), differentiable: b . (dx/du)^T b for one b ~ N(0, I) (Hutchinson)."""
+    b = torch.randn(u.shape, generator=rng, device=u.device)
+    (along,) = torch.autograd.grad((b * x).sum(), u, create_graph=True)
+    return (b * along).sum()
