@@ -9,12 +9,12 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from aseqdip.config import GROUPS, Config, check_override, knobs, typed_config
+from aseqdip.config import GROUPS, METHOD_NAMES, Config, check_override, knobs, typed_config
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable
 
@@ -59,9 +59,39 @@ def expand_home(word: str) -> str:
 
 def register() -> None:
     """Make the schema and the resolver known to Hydra, before anything is composed."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, node in cells().items():
+        store.store(group="cell", name=name, node=node, package="_global_")
     OmegaConf.register_new_resolver("by_preset", _by_preset, replace=True)
     OmegaConf.register_new_resolver("by_task", _by_task, replace=True)
+
+
+#: the settings of the paper's tables
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "mri": {"accel4": {"accel": 4}, "accel8": {"accel": 8}},
+    "ct": {"views30": {"views": 30}, "views18": {"views": 18}},
+    "denoising": {"sigma15": {"sigma": 15}, "sigma30": {"sigma": 30}},
+    "inpainting": {"hiar0.1": {"hiar": 0.1}, "hiar0.25": {"hiar": 0.25}},
+    "deblurring": {"nonlinear": {"kernel": "nonlinear"}},
+}
+
+
+def cells() -> dict[str, dict[str, Any]]:
+    """Cells of the paper's tables, "task-setting-method", each as the config it stands for.
+
+    A sweep over ``cell`` visits the pairs of task and method that a table has, where a sweep over both would visit all.
+    """
+    return {
+        f"{task}-{name}-{method}": {
+            "defaults": [{"override /task": task}, {"override /method": method}, "_self_"],
+            **values,
+        }
+        for task, settings in SETTINGS.items()
+        for name, values in settings.items()
+        for method in METHOD_NAMES
+        if method != "rethinking_dip" or task == "denoising"
+    }
 
 
 def _by_preset(paper: Any, quick: Any, smoke: Any, *, _root_: DictConfig) -> Any:
@@ -150,8 +180,12 @@ _OPTIONS_WITH_VALUE = (
 def _check_parsed(parsed: Override) -> None:
     key = parsed.key_or_group
     if parsed.is_sweep_override():
-        if not (parsed.is_choice_sweep() or parsed.is_range_sweep()):
-            return  # drawn by a sweeper's own rules
+        if parsed.value_type not in (
+            ValueType.CHOICE_SWEEP,
+            ValueType.SIMPLE_CHOICE_SWEEP,
+            ValueType.RANGE_SWEEP,
+        ):
+            return  # a glob over a group's choices, or drawn by a sweeper's own rules
         values: list[Any] = list(parsed.sweep_iterator())
     else:
         values = [parsed.value()]
@@ -165,12 +199,14 @@ def _check_parsed(parsed: Override) -> None:
 
 def choices(group: str) -> list[str]:
     """The configs of a group."""
+    if group == "cell":
+        return list(cells())
     return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
 
 
 def check_choice(group: str, value: Any) -> None:
     """Raise UserError unless ``value`` is one of the group's configs (or null for an optional one)."""
-    if value is None and group == "experiment":
+    if value is None and group in ("experiment", "cell"):
         return
     if str(value) not in choices(group):
         raise UserError(f"{group}={value}: expected one of {', '.join(choices(group))}.")
@@ -192,7 +228,8 @@ def help_text() -> str:
         "",
         "Groups (group=choice):",
     ]
-    lines += [f"  {group:<12} {', '.join(choices(group))}" for group in GROUPS]
+    lines += [f"  {group:<12} {', '.join(choices(group))}" for group in GROUPS if group != "cell"]
+    lines.append(f"  {'cell':<12} task-setting-method of a published table, as in {next(iter(cells()))}")
     lines += ["", "Settings (name=value; default in brackets, where it does not depend on task or preset):"]
     defaults = OmegaConf.load(config_folder() / "config.yaml")
     for name, f in knobs():

@@ -213,6 +213,7 @@ def knobs(cls: Any = Config, prefix: str = "") -> Iterator[tuple[str, dataclasse
 
 GROUPS = tuple(f.name for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)) + (
     "experiment",
+    "cell",
 )
 
 

@@ -161,7 +161,7 @@ def describe(record: dict[str, Any]) -> str:
         return f"{record['image']}: {record['steps']} steps in {seconds:.0f} s; no truth, so no PSNR."
     start, result, best = scores["start"], scores[record["result"]], scores["best"]
     chosen = (
-        f" at step {result['step']}, where {record['config']['stop']} stopped" if "step" in result else ""
+        f" (step {result['step']}, chosen by {record['config']['stop']})" if "step" in result else ""
     )
     line = (
         f"{record['image']}: start {start['psnr']:.2f} dB -> {result['psnr']:.2f} dB{chosen}, SSIM {result['ssim']:.3f} "

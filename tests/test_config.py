@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
 from aseqdip.cli import check_words, choices, config_folder, expand_home, help_text
 from aseqdip.config import Config, knobs
@@ -28,6 +29,24 @@ def test_every_config_composes(configure: Configure, group: str, choice: str) ->
     cfg = configure(f"{group}={choice}")
     if group not in ("network", "experiment"):
         assert getattr(cfg, group).name == choice
+
+
+def test_cells_are_task_setting_and_method(configure: Configure) -> None:
+    cfg = configure("cell=inpainting-hiar0.25-tv_dip")
+    assert (cfg.task.name, cfg.hiar, cfg.method.name, cfg.network.name) == (
+        "inpainting",
+        0.25,
+        "tv_dip",
+        "skip",
+    )
+    assert configure("cell=ct-views18-aseqdip", "views=9").views == 9, "the command line wins"
+
+
+def test_table_1_has_its_27_cells() -> None:
+    experiment = OmegaConf.load(config_folder() / "experiment" / "table1.yaml")
+    named = [cell.strip() for cell in experiment.hydra.sweeper.params.cell.split(",")]
+    assert len(set(named)) == 27
+    assert set(named) <= set(choices("cell"))
 
 
 @pytest.mark.parametrize(("task", "preset"), list(itertools.product(choices("task"), choices("preset"))))
