@@ -160,9 +160,7 @@ def describe(record: dict[str, Any]) -> str:
     if scores["last"]["psnr"] is None:
         return f"{record['image']}: {record['steps']} steps in {seconds:.0f} s; no truth, so no PSNR."
     start, result, best = scores["start"], scores[record["result"]], scores["best"]
-    chosen = (
-        f" (step {result['step']}, chosen by {record['config']['stop']})" if "step" in result else ""
-    )
+    chosen = f" (step {result['step']}, chosen by {record['config']['stop']})" if "step" in result else ""
     line = (
         f"{record['image']}: start {start['psnr']:.2f} dB -> {result['psnr']:.2f} dB{chosen}, SSIM {result['ssim']:.3f} "
         f"(last {scores['last']['psnr']:.2f}, EMA {scores['ema']['psnr']:.2f}, "

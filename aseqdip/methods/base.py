@@ -1,7 +1,7 @@
 """What a method is: a stream of iterates, and the state that must survive a kill."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aseqdip.config import Config
-from aseqdip.engine import Cost, Engine, Executed
+from aseqdip.engine import Cost, Engine, Executed, Objective
 from aseqdip.networks import make_network
 from aseqdip.problem import Problem
 
@@ -111,6 +111,17 @@ class Method(ABC):
     @abstractmethod
     def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
         """The iterates from ``state`` on; ``state`` is current whenever one is yielded."""
+
+    def descend(self, state: State, objective: Objective, output: Callable[[], Tensor]) -> Iterator[Iterate]:
+        """One optimiser step on ``objective`` after another; the last iterate is ``output`` with the final weights."""
+        step_on = self.engine.descend(objective, state.optimiser, state.network)
+        for step in range(state.step + 1, self.cfg.steps + 1):
+            x, terms = step_on()
+            if step == self.cfg.steps:
+                with torch.no_grad():
+                    x = output()
+            state.step = step
+            yield Iterate(step, x, terms)
 
     def arrays(self, state: State | None) -> dict[str, Tensor]:
         """What a method leaves besides its reconstruction, by name, image-shaped."""

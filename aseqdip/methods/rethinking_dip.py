@@ -39,13 +39,10 @@ class RethinkingDIP(Method):
             penalty = 2 * sigma**2 * divergence(x, u, state.rng) / y.numel() - sigma**2
             return x, {"loss": data + penalty, "data": data, "regulariser": penalty}
 
-        descend = self.engine.descend(objective, state.optimiser, state.network)
-        for step in range(state.step + 1, self.cfg.steps + 1):
-            for group in state.optimiser.param_groups:
-                group["lr"] = self.cfg.lr * m.decay ** ((step - 1) // 300)
-            x, terms = descend()
-            state.step = step
-            yield Iterate(step, x, terms)
+        for iterate in self.descend(state, objective, lambda: f(y)):
+            for group in state.optimiser.param_groups:  # the next step's rate
+                group["lr"] = self.cfg.lr * m.decay ** (iterate.step // 300)
+            yield iterate
 
 
 def divergence(x: Tensor, u: Tensor, rng: torch.Generator) -> Tensor:

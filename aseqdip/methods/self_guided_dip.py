@@ -39,11 +39,4 @@ class SelfGuidedDIP(Method):
             data, guide = self.distance(A(x) - y), m.alpha * self.distance(x - z)
             return x, {"loss": data + guide, "data": data, "regulariser": guide}
 
-        descend = self.engine.descend(objective, state.optimiser, state.network)
-        for step in range(state.step + 1, self.cfg.steps + 1):
-            x, terms = descend()
-            if step == self.cfg.steps:
-                with torch.no_grad():
-                    x = expectation()
-            state.step = step
-            yield Iterate(step, x, terms)
+        yield from self.descend(state, objective, expectation)

@@ -1,6 +1,7 @@
 """Deep image prior with a fixed input (Ulyanov et al., CVPR 2018), and what differs from it by a penalty."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,14 +48,8 @@ class VanillaDIP(Method):
                 return x, {"loss": data, "data": data}
             return x, {"loss": data + penalty, "data": data, "regulariser": penalty}
 
-        descend = self.engine.descend(objective, state.optimiser, state.network)
-        for step in range(state.step + 1, self.cfg.steps + 1):
-            x, terms = descend()
-            if step == self.cfg.steps:
-                with torch.no_grad():
-                    x = f(z)  # the result belongs to the final weights
-            state.step = step
-            yield Iterate(step, self.estimate(x, state), terms)
+        for iterate in self.descend(state, objective, lambda: f(z)):
+            yield replace(iterate, image=self.estimate(iterate.image, state))
 
     def estimate(self, x: Tensor, state: State) -> Tensor:
         """The reconstruction after a step whose output is x: x itself."""

@@ -333,7 +333,7 @@ def test_rethinking_learning_rate_decays(configure: Configure) -> None:
     rates = []
     for _ in method.iterates(case.problem, state):
         rates.append(state.optimiser.param_groups[0]["lr"])
-    assert [rates[0], rates[299], rates[300], rates[600]] == [cfg.lr, cfg.lr, cfg.lr / 2, cfg.lr / 4]
+    assert [rates[0], rates[298], rates[299], rates[599]] == [cfg.lr, cfg.lr, cfg.lr / 2, cfg.lr / 4]
 
 
 @pytest.mark.parametrize("task", ["mri", "ct", "denoising"])
