@@ -161,9 +161,10 @@ def describe(record: dict[str, Any]) -> str:
         return f"{record['image']}: {record['steps']} steps in {seconds:.0f} s; no truth, so no PSNR."
     start, result, best = scores["start"], scores[record["result"]], scores["best"]
     chosen = f" (step {result['step']}, chosen by {record['config']['stop']})" if "step" in result else ""
+    last = "" if record["result"] == "last" else f"last {scores['last']['psnr']:.2f}, "
     line = (
         f"{record['image']}: start {start['psnr']:.2f} dB -> {result['psnr']:.2f} dB{chosen}, SSIM {result['ssim']:.3f} "
-        f"(last {scores['last']['psnr']:.2f}, EMA {scores['ema']['psnr']:.2f}, "
+        f"({last}EMA {scores['ema']['psnr']:.2f}, "
         f"best {best['psnr']:.2f} at step {best['step']}), {seconds:.0f} s"
     )
     if "hole_psnr" in result:

@@ -8,7 +8,7 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from aseqdip.cli import check_words, choices, config_folder, expand_home, help_text
+from aseqdip.cli import check_words, choices, config_folder, expand_home, help_text, write_list
 from aseqdip.config import Config, knobs
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
@@ -173,6 +173,12 @@ def test_values_that_do_not_go_together(
 ) -> None:
     with pytest.raises(UserError, match=message):
         configure(*overrides)
+
+
+def test_seeds_are_a_list_not_a_sweep() -> None:
+    assert write_list("seeds=0,1,2") == "seeds=[0,1,2]"
+    assert write_list("seeds=[3]") == "seeds=[3]"
+    assert write_list("seed=0,1") == "seed=0,1", "a sweep"
 
 
 def test_home_folder_is_filled_in() -> None:
