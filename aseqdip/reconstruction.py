@@ -137,29 +137,34 @@ class Reconstruction:
         for tracker in trackers:
             if self.scores.rows:
                 tracker.rows(self.scores.rows)
-        while True:
-            with self.clock.measure("method"):
-                iterate = next(self.iterates, None)
-            if iterate is None:
-                self._flush(trackers)
-                return True
-            with self.clock.measure("scoring"):
-                self.scores.add(iterate)
-            now = time.monotonic()
-            if now - self.flushed > 0.5:  # a device sync at every step would cost more than the step
-                self._flush(trackers)
-            if self.scores.stopped(iterate.step):
-                self._flush(trackers)
-                return True
+        while self.advance(trackers):
             if interrupt.signal is not None:
-                self._flush(trackers)
+                self.flush(trackers)
                 self.save()
                 return False
-            if now - self.saved > 60 * self.cfg.checkpoint_minutes:
-                self._flush(trackers)
+            if time.monotonic() - self.saved > 60 * self.cfg.checkpoint_minutes:
+                self.flush(trackers)
                 self.save()
+        return True
 
-    def _flush(self, trackers: list[Tracker]) -> None:
+    def advance(self, trackers: list[Tracker]) -> bool:
+        """One iterate further, scored; False once there is none left or the stopping rule has had enough."""
+        with self.clock.measure("method"):
+            iterate = next(self.iterates, None)
+        if iterate is None:
+            self.flush(trackers)
+            return False
+        with self.clock.measure("scoring"):
+            self.scores.add(iterate)
+        if time.monotonic() - self.flushed > 0.5:  # a device sync at every step would cost more than the step
+            self.flush(trackers)
+        if self.scores.stopped(iterate.step):
+            self.flush(trackers)
+            return False
+        return True
+
+    def flush(self, trackers: list[Tracker]) -> None:
+        """Fetch the rows since the last call from the device and hand them to the trackers."""
         rows = self.scores.flush()
         self.clock.settle()
         self.flushed = time.monotonic()
@@ -188,6 +193,7 @@ class Reconstruction:
                 scores,
                 title,
                 START.get(cfg.task.name, "measurement"),
+                self.scores.headline,
             )
             figures.curve(self.folder / "curve.png", self.scores.rows, scores, title)
             arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
@@ -206,7 +212,7 @@ class Reconstruction:
         records.write_curve(self.folder / "curve.csv", self.scores.rows)
         records.write_arrays(self.folder / "reconstruction.npz", reconstruction=self.scores.last)
 
-    def _cost(self) -> dict[str, float]:
+    def cost(self) -> dict[str, float]:
         """Network passes and floating-point operations per step; the loss's gradient is in the latter."""
         cost = (self.state and self.state.network.cost) or Cost()
         extra = self.method.extra_passes if cost.passes else 0
@@ -233,7 +239,7 @@ class Reconstruction:
             "scores": scores,
             "steps": steps,
             "network_parameters": parameters,
-            **self._cost(),
+            **self.cost(),
             **self.method.facts,
             "seconds": {k: round(v, 4) for k, v in self.clock.seconds.items()},
             "seconds_per_step": self.clock.seconds["method"] / max(steps, 1),

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +125,15 @@ def test_finished_images_are_skipped(configure: Configure) -> None:
     again = run(configure("images=0:3"))
     assert len(first.records) == 2
     assert (again.skipped, [r["image"] for r in again.records]) == (["brain00", "brain01"], ["brain02"])
+
+
+def test_report_of_a_folder(configure: Configure, tmp_path: Path) -> None:
+    record, folder = only(run(configure("ema=0.5")))
+    words = [sys.executable, "-m", "aseqdip.report", str(folder.parent), "--figure", str(tmp_path / "a.png")]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    cells = dict(zip(printed[0].split(" | "), printed[2].split(" | "), strict=True))
+    assert cells["result"] == cells["EMA"] == f"{record['scores']['ema']['psnr']:.2f}"
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_several_seeds(configure: Configure) -> None:

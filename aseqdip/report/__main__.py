@@ -15,11 +15,13 @@ HEADER = (
     "method",
     "steps",
     "start",
+    "result",
     "last",
     "best (oracle)",
     "EMA",
-    "SSIM last",
+    "SSIM",
     "seconds",
+    "TFLOP",
 )
 
 
@@ -32,11 +34,12 @@ def table(found: list[dict[str, Any]]) -> str:
             which: "-" if part["psnr"] is None else f"{part['psnr']:.2f}" for which, part in scores.items()
         }
         best = psnr["best"] if psnr["best"] == "-" else f"{psnr['best']} at {scores['best']['step']}"
-        ssim = "-" if scores["last"]["ssim"] is None else f"{scores['last']['ssim']:.3f}"
+        result = scores[r["result"]]
+        ssim = "-" if result["ssim"] is None else f"{result['ssim']:.3f}"
         where = (r["task"], r["setting"], r["image"], r["method"], str(r["steps"]))
-        rows.append(
-            (*where, psnr["start"], psnr["last"], best, psnr["ema"], ssim, f"{r['seconds']['method']:.0f}")
-        )
+        found_psnr = (psnr["start"], psnr[r["result"]], psnr["last"], best, psnr["ema"], ssim)
+        cost = f"{r['flops_per_step'] * r['steps'] / 1e12:.1f}"
+        rows.append((*where, *found_psnr, f"{r['seconds']['method']:.0f}", cost))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

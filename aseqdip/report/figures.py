@@ -61,7 +61,8 @@ def preview(
     truth: Tensor | None,
     scores: dict[str, Any],
     title: str,
-    start_name: str = "start",
+    start_name: str,
+    chosen: str,
 ) -> None:
     """Truth, start, reconstruction and five-fold error side by side, PSNR and SSIM above each.
 
@@ -69,13 +70,13 @@ def preview(
         start, result, truth: displayed images, (1, 1 or 3, height, width); truth may be missing.
         scores: the record's "scores".
         start_name: what the start image is called.
+        chosen: which of the scores is the result's: last, ema or stopped.
     """
 
     def caption(name: str, which: str) -> str:
         part = scores.get(which) or {}
         return name if part.get("psnr") is None else f"{name}\n{part['psnr']:.2f} dB, SSIM {part['ssim']:.3f}"
 
-    chosen = "stopped" if "stopped" in scores else "last"
     panels = [(caption(start_name, "start"), start), (caption(f"reconstruction ({chosen})", chosen), result)]
     if truth is not None:
         error = (result - truth).abs().mean(1, keepdim=True)
@@ -107,7 +108,7 @@ def curve(path: Path, rows: Rows, scores: dict[str, Any], title: str) -> None:
     if known:
         axis, other = axes[0], axes[0].twinx()
         axis.plot(values["iteration"], values["psnr"], label="PSNR", linewidth=1, color="C0")
-        axis.plot(values["iteration"], values["psnr_ema"], label="PSNR of EMA 0.99", linewidth=1, color="C2")
+        axis.plot(values["iteration"], values["psnr_ema"], label="PSNR of EMA", linewidth=1, color="C2")
         axis.axhline(scores["start"]["psnr"], color="0.5", linestyle=":", label="start")
         best = scores["best"]
         axis.plot(best["step"], best["psnr"], "x", color="C3", label=f"best (oracle) {best['psnr']:.2f} dB")

@@ -1,0 +1,302 @@
+"""How fast a step is: a plain loop, ours, and what the hardware allows, measured in one process and interleaved.
+
+    python scripts/benchmark.py [--json FILE] [--cases mri,ct,denoising] [--devices cpu,cuda] [--cycles 4]
+
+"naive" is aSeqDIP as a first-time user writes it: plain fp32 modules in the default layout, Adam as it comes, the
+operator in the obvious way (CT by rotating the image), PSNR and SSIM by scikit-image on the host at each step.
+"ours" is the method with the engine's choices, scored at each step. Both take N = 2 updates and one more pass a cycle;
+a step's time is the median over cycles of a cycle's time / N. The ceiling is a large matrix product in the precision of
+our step.
+"""
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+START = time.perf_counter()
+
+import torch  # noqa: E402
+from hydra import compose, initialize_config_dir  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from aseqdip.case import Case  # noqa: E402
+from aseqdip.cli import config_folder  # noqa: E402
+from aseqdip.config import Config, typed_config  # noqa: E402
+from aseqdip.data import open_dataset  # noqa: E402
+from aseqdip.engine import Engine  # noqa: E402
+from aseqdip.methods import METHODS  # noqa: E402
+from aseqdip.networks import make_network  # noqa: E402
+from aseqdip.operators.ct import ParallelBeam  # noqa: E402
+from aseqdip.operators.mri import MultiCoilMRI  # noqa: E402
+from aseqdip.reconstruction import Reconstruction  # noqa: E402
+from aseqdip.tasks import make_case  # noqa: E402
+
+CASES = {
+    "mri": ("task=mri", "accel=4"),  # 320 x 320, 15 coils
+    "ct": ("task=ct", "views=30"),  # 512 x 512
+    "denoising": ("task=denoising", "sigma=30"),  # 512 x 512, RGB
+}
+
+
+def configure(case: str, device: str, *words: str) -> Config:
+    with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+        composed = compose("config", [*CASES[case], f"device={device}", "tracker=none", *words])
+    return typed_config(OmegaConf.to_container(composed, resolve=True))
+
+
+def load(cfg: Config) -> Case:
+    name, read = next(iter(open_dataset(cfg).items()))
+    return make_case(cfg, name, read())
+
+
+# --- the plain loop ------------------------------------------------------------------------------------------------
+
+
+def naive_operator(case: Case, views: int) -> Callable[[Tensor], Tensor]:
+    """A as one would write it first, scaled like ours."""
+    A = case.problem.operator
+    if isinstance(A, MultiCoilMRI):
+        maps, mask = A.maps, A.mask
+
+        def mri(x: Tensor) -> Tensor:
+            coils = maps * torch.complex(x[:, :1], x[:, 1:])
+            shifted = torch.fft.ifftshift(coils, dim=(-2, -1))
+            return mask * torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=(-2, -1))
+
+        return mri
+    if not isinstance(A, ParallelBeam):
+        return A
+    size = case.problem.z0.shape[-1]
+    angles = torch.arange(views, device=case.problem.z0.device) * (math.pi / views)
+    norm = A.radon_norm
+
+    def ct(x: Tensor) -> Tensor:
+        pad = math.ceil((math.sqrt(2) - 1) * size / 2)
+        padded = F.pad(x, (pad, pad, pad, pad)).expand(views, -1, -1, -1)
+        c, s, o = angles.cos(), angles.sin(), torch.zeros_like(angles)
+        turn = torch.stack([torch.stack([c, s, o], 1), torch.stack([-s, c, o], 1)], 1)
+        grid = F.affine_grid(turn, list(padded.shape), align_corners=False)
+        return F.grid_sample(padded, grid, align_corners=False).sum(2) / norm
+
+    return ct
+
+
+def host_scores(truth: Any, shown: Any, data_range: float) -> None:
+    peak_signal_noise_ratio(truth, shown, data_range=data_range)  # type: ignore[no-untyped-call]
+    window = {"gaussian_weights": True, "sigma": 1.5, "channel_axis": 0}
+    structural_similarity(truth, shown, data_range=data_range, **window)  # type: ignore[no-untyped-call]
+
+
+def naive_steps(cfg: Config, case: Case) -> Iterator[None]:
+    """aSeqDIP, one cycle of N updates at a time, without any of the engine's choices."""
+    problem, device = case.problem, case.problem.z0.device
+    channels = problem.z0.shape[1]
+    f: nn.Module = make_network(cfg.network, channels, channels, case.signed, problem.generator("network"))
+    f = f.to(device).train()
+    A = naive_operator(case, cfg.views)
+    with torch.no_grad():
+        y = A(case.problem.z0)  # the values do not matter for the time
+    adam, z = torch.optim.Adam(f.parameters(), lr=cfg.lr), problem.z0.clone()
+    assert case.scoring is not None
+    truth, data_range = case.scoring.truth[0].cpu().numpy(), case.scoring.data_range
+    while True:
+        for _ in range(cfg.N):
+            adam.zero_grad()
+            x = f(z)
+            residual = A(x) - y
+            loss = (residual.abs() ** 2).sum() + cfg.lam * ((x - z) ** 2).sum()
+            loss.backward()
+            adam.step()
+            shown = case.show(x.detach())[0].cpu().numpy()
+            host_scores(truth, shown, data_range)
+        with torch.no_grad():
+            z = f(z)
+        yield
+
+
+# --- ours ----------------------------------------------------------------------------------------------------------
+
+
+def our_steps(cfg: Config, case: Case, folder: Path) -> Iterator[Reconstruction]:
+    """The same cycles as the runner makes them."""
+    method = METHODS[cfg.method.name](cfg, Engine(cfg.device, cfg.precision), case.signed)
+    reconstruction = Reconstruction(cfg, case, method, folder)
+    while True:
+        for _ in range(cfg.N):
+            reconstruction.advance([])
+        yield reconstruction
+
+
+def network_seconds(reconstruction: Reconstruction, cycles: int) -> float:
+    """A step's share of forward and backward passes through the network alone."""
+    state = reconstruction.state
+    assert state is not None
+    f, z = state.network, state.z.detach()
+    extra = reconstruction.method.extra_passes
+
+    def work() -> None:
+        f(z).sum().backward()
+        state.optimiser.zero_grad(set_to_none=True)
+
+    def passing() -> None:
+        with torch.no_grad():
+            f(z)
+
+    return median_seconds(work, z.device, 2 * cycles) + extra * median_seconds(passing, z.device, 2 * cycles)
+
+
+# --- measuring -----------------------------------------------------------------------------------------------------
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    wait(device)
+    begin = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - begin
+
+
+def median_seconds(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
+    work()
+    return statistics.median(timed(work, device) for _ in range(repeats))
+
+
+def ceilings(device: torch.device, precision: str) -> tuple[float, float]:
+    """FLOP/s of a large matrix product, and bytes/s of a large copy."""
+    n = 8192 if device.type == "cuda" else 2048
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a = torch.zeros(n, n, dtype=dtype, device=device)
+    product = median_seconds(lambda: a @ a, device, 9)
+    source = torch.zeros(2**26, device=device)
+    target = torch.empty_like(source)
+    copy = median_seconds(lambda: target.copy_(source), device, 9)
+    return 2 * n**3 / product, 2 * source.numel() * 4 / copy
+
+
+def alone(case: str, device: str) -> dict[str, float]:
+    """Peak memory and time to the first step of ours, in a process of its own."""
+    words = [sys.executable, __file__, "--alone", case, "--devices", device]
+    result = subprocess.run(words, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def run_alone(case: str, device: str) -> None:
+    imported = time.perf_counter()
+    cfg = configure(case, device)
+    with tempfile.TemporaryDirectory() as folder:
+        steps = our_steps(cfg, load(cfg).to(torch.device(device)), Path(folder))
+        next(steps)
+        wait(torch.device(device))
+        first = time.perf_counter() - imported
+        next(steps)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    result = {"peak_mb": peak, "import_s": imported - START, "first_cycle_s": first}
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def measure(name: str, device_name: str, cycles: int) -> dict[str, Any]:
+    device = torch.device(device_name)
+    cfg = configure(name, device_name)
+    case = load(cfg).to(device)
+    ceiling, bandwidth = ceilings(device, Engine(device_name, cfg.precision).precision)
+    with tempfile.TemporaryDirectory() as folder:
+        naive, ours = naive_steps(cfg, case), our_steps(cfg, case, Path(folder))
+        next(naive), next(ours)  # the first cycle also allocates and plans
+        spent: dict[str, list[float]] = {"naive": [], "ours": []}
+        reconstruction = next(ours)
+        before = dict(reconstruction.clock.seconds)
+        for _ in range(cycles):
+            spent["naive"].append(timed(lambda: next(naive), device) / cfg.N)
+            spent["ours"].append(timed(lambda: next(ours), device) / cfg.N)
+        reconstruction.flush([])
+        seconds = {k: v - before[k] for k, v in reconstruction.clock.seconds.items()}
+        saving = timed(reconstruction.write, device)
+        network = network_seconds(reconstruction, cycles)
+        cost = reconstruction.cost()
+    naive_s, ours_s = (statistics.median(v) for v in spent.values())
+    # what is saved once is shared out over the steps of the paper's budget
+    overhead = sum(spent["ours"]) * cfg.N - seconds["method"] + saving / 4000 * cycles * cfg.N
+    return {
+        "case": name,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu x{torch.get_num_threads()}",
+        "precision": reconstruction.method.engine.precision,
+        "naive_step_s": naive_s,
+        "ours_step_s": ours_s,
+        "ratio": statistics.median(n / o for n, o in zip(spent["naive"], spent["ours"], strict=True)),
+        "flops_per_step": cost["flops_per_step"],
+        "network_step_s": network,
+        "ceiling_flops": ceiling,
+        "ceiling_bytes": bandwidth,
+        "fraction_of_ceiling": cost["flops_per_step"] / network / ceiling,
+        "fraction_of_whole_step": cost["flops_per_step"] / ours_s / ceiling,
+        "overhead_percent": 100 * overhead / seconds["method"],
+        **alone(name, device_name),
+    }
+
+
+COLUMNS = (
+    ("case", "case", "{}"), ("device", "device", "{}"), ("naive s", "naive_step_s", "{:.4g}"),
+    ("ours s", "ours_step_s", "{:.4g}"), ("ratio", "ratio", "{:.2f}"), ("GFLOP", "flops_per_step", "{:.0f}"),
+    ("ceiling GFLOP/s", "ceiling_flops", "{:.0f}"), ("network of ceiling", "fraction_of_ceiling", "{:.0%}"),
+    ("step of ceiling", "fraction_of_whole_step", "{:.0%}"), ("overhead %", "overhead_percent", "{:.1f}"),
+    ("peak MB", "peak_mb", "{:.0f}"), ("first cycle s", "first_cycle_s", "{:.1f}"),
+)  # fmt: skip
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    giga = {"flops_per_step", "ceiling_flops"}
+    lines = ["| " + " | ".join(c[0] for c in COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for row in rows:
+        cells = [form.format(row[key] / 1e9 if key in giga else row[key]) for _, key, form in COLUMNS]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    available = "cpu,cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--devices", default=available)
+    parser.add_argument("--cycles", type=int, default=5, help="timed cycles of N = 2 steps each")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    if words.alone:
+        run_alone(words.alone, words.devices)
+        return
+    rows = []
+    for device in words.devices.split(","):
+        for name in words.cases.split(","):
+            sys.stderr.write(f"{name} on {device} ...\n")
+            rows.append(measure(name, device, words.cycles))
+    sys.stdout.write(table(rows) + "\n")
+    if words.json:
+        words.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
