@@ -99,9 +99,10 @@ def _by_preset(paper: Any, quick: Any, smoke: Any, *, _root_: DictConfig) -> Any
     return {"paper": paper, "quick": quick, "smoke": smoke}[_root_.preset.name]
 
 
-def _by_task(mri: Any, ct: Any, picture: Any, *, _root_: DictConfig) -> Any:
-    """``${by_task:a,b,c}``: a preset's value for mri, ct and the three picture tasks."""
-    return {"mri": mri, "ct": ct}.get(_root_.task.name, picture)
+def _by_task(*values: Any, _root_: DictConfig) -> Any:
+    """``${by_task:a,b,c,d,e}``: a value for each task; with three, the last is that of all picture tasks."""
+    place = list(SETTINGS).index(_root_.task.name)
+    return values[min(place, len(values) - 1)]
 
 
 def _job(composed: DictConfig) -> dict[str, Any]:
