@@ -199,6 +199,7 @@ class Config:
     precision: str = knob(
         "of the network: auto is bf16 where the hardware has it", choices=("auto", "fp32", "bf16")
     )
+    parallel: str = knob("images at a time on this device, each on its share of it: a number, or auto")
     checkpoint_minutes: float = knob("how often an unfinished reconstruction is saved", above=0)
 
 
@@ -290,6 +291,8 @@ def typed_config(composed: Any) -> Config:
         )
     if cfg.size != "native" and not (cfg.size.isdigit() and int(cfg.size) > 0):
         raise UserError(f"size={cfg.size}: expected a number of pixels (512) or native.")
+    if cfg.parallel != "auto" and not (cfg.parallel.isdigit() and int(cfg.parallel) > 0):
+        raise UserError(f"parallel={cfg.parallel}: expected a number of images (4) or auto.")
     if cfg.dataset.hu_low >= cfg.dataset.hu_high:
         raise UserError(
             f"dataset.hu_low={cfg.dataset.hu_low:g} must be below dataset.hu_high={cfg.dataset.hu_high:g}."

@@ -116,9 +116,23 @@ class Engine:
     def __init__(self, device: str = "auto", precision: str = "auto") -> None:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
+        self.threads = torch.get_num_threads()
         torch.backends.cudnn.allow_tf32 = (
             False  # fp32 means fp32: the output layer and SSIM are convolutions too
         )
+
+    def share(self, workers: int) -> None:
+        """Give the calling thread its share of the device: 1/workers of the cores, or a CUDA stream of its own."""
+        if self.device.type == "cuda":
+            torch.cuda.set_stream(torch.cuda.Stream(self.device))
+        else:
+            torch.set_num_threads(max(1, self.threads // workers))  # of this Python thread alone
+
+    def workers(self, wanted: str, images: int) -> int:
+        """How many images to reconstruct at a time; auto: up to four, and on a CPU no more than there are cores."""
+        if wanted != "auto":
+            return min(int(wanted), images)
+        return min(4, images, self.threads if self.device.type == "cpu" else images)
 
     def prepare(self, network: nn.Module) -> Executed:
         """The network on the device, ready to be called on fp32 images."""

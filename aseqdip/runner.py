@@ -4,6 +4,7 @@ import itertools
 import logging
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,19 @@ def _run_seed(
     summary.skipped += finished
     if finished:
         log.info("Skipped %d finished image(s): delete their folders to compute them again.", len(finished))
-    for name in names:
-        if name not in finished and interrupt.signal is None:
+    todo = [name for name in names if name not in finished]
+    workers = engine.workers(cfg.parallel, len(todo))
+
+    def attempt(name: str) -> None:
+        if interrupt.signal is None:
             _attempt(cfg, engine, name, items, folder / name, summary, interrupt)
+
+    if workers <= 1:
+        for name in todo:
+            attempt(name)
+    else:  # PyTorch computes without Python's lock: threads share a device as well as processes, with less memory
+        with ThreadPoolExecutor(workers, initializer=engine.share, initargs=(workers,)) as pool:
+            list(pool.map(attempt, todo))
 
 
 def _attempt(

@@ -68,7 +68,9 @@ class WandB(Tracker):
     def _start(self, cfg: Config, name: str, group: str, run_id: str, folder: Path, mode: str) -> None:
         import wandb
 
-        settings = wandb.Settings(init_timeout=30, silent=True, console="off", x_disable_stats=True)
+        settings = wandb.Settings(
+            init_timeout=30, silent=True, console="off", x_disable_stats=True, reinit="create_new"
+        )
         self.run = wandb.init(
             project=cfg.tracker.project,
             entity=cfg.tracker.entity,

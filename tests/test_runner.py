@@ -278,3 +278,26 @@ def test_first_signal_is_noted_and_handlers_come_back() -> None:
         time.sleep(0.01)
         assert interrupt.signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_several_images_at_once_are_each_as_alone(configure: Configure, tmp_path: Path) -> None:
+    words = ("images=0:3", "steps=8")
+    alone = run(configure(*words, f"outputs={tmp_path / 'alone'}"))
+    together = run(configure(*words, "parallel=2", f"outputs={tmp_path / 'together'}"))
+    assert {r["image"] for r in together.records} == {r["image"] for r in alone.records}
+    for record in alone.records:
+        results = []
+        for summary in (alone, together):
+            with np.load(summary.folder / record["image"] / "reconstruction.npz") as saved:
+                results.append(saved["reconstruction"])
+        assert np.array_equal(*results)
+
+
+def test_one_of_several_may_fail(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    Image.new("RGB", (64, 64), (90, 20, 200)).save(tmp_path / "good.png")
+    summary = run(
+        configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "images=all", "parallel=auto")
+    )
+    assert list(summary.failed) == ["bad"]
+    assert [r["image"] for r in summary.records] == ["good"]

@@ -61,14 +61,17 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("offline")
-def test_offline_file_holds_every_iteration(configure: Configure) -> None:
-    summary = run(configure("tracker=wandb", "steps=30"))
-    folder = summary.folder / summary.records[0]["image"]
-    curve, stored = read_curve(folder / "curve.csv"), history(folder)
-    for name in ("loss", "psnr", "ssim", "psnr_ema", "autoencoding"):
-        assert sorted(stored[name]) == list(range(1, 31)), name
-        assert np.allclose([stored[name][i] for i in range(1, 31)], curve[name], rtol=1e-6)
-    assert list(folder.glob("wandb/offline-run-*/files/media/images/preview*.png"))
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_offline_file_holds_every_iteration(configure: Configure, parallel: int) -> None:
+    summary = run(configure("tracker=wandb", "steps=30", "images=0:2", f"parallel={parallel}"))
+    assert len(summary.records) == 2
+    for record in summary.records:
+        folder = summary.folder / record["image"]
+        curve, stored = read_curve(folder / "curve.csv"), history(folder)
+        for name in ("loss", "psnr", "ssim", "psnr_ema", "autoencoding"):
+            assert sorted(stored[name]) == list(range(1, 31)), name
+            assert np.allclose([stored[name][i] for i in range(1, 31)], curve[name], rtol=1e-6)
+        assert list(folder.glob("wandb/offline-run-*/files/media/images/preview*.png"))
 
 
 class Explodes:
