@@ -1,9 +1,11 @@
 """How a gradient step is executed: device, precision of the network, memory layout, optimiser."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from aseqdip.errors import UserError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: what a method's objective returns: the network's image, and the terms of the loss ("loss" is their sum)
 Objective = Callable[[], tuple[Tensor, dict[str, Tensor]]]
@@ -105,6 +111,56 @@ class Executed(nn.Module):
         return result.float().contiguous()
 
 
+class Graph(Generic[T]):
+    """A function without arguments, recorded into a CUDA graph after a few calls and replayed from then on.
+
+    What it returns are then the same tensors each time, overwritten by the next call. A function that cannot be recorded
+    goes on being called as it is; one line of the log says why.
+
+    Args:
+        function: reads and writes tensors that stay where they are; never waits for the device.
+        generators: the random streams it draws from.
+    """
+
+    warm_up = 3  # calls that find out algorithms, plan transforms and allocate optimiser states
+    _one_at_a_time = threading.Lock()
+
+    def __init__(self, function: Callable[[], T], generators: Sequence[torch.Generator]) -> None:
+        self.function = function
+        self.generators = generators
+        self.calls = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.result: T
+
+    def __call__(self) -> T:
+        self.calls += 1
+        if self.calls <= self.warm_up:
+            return self.function()
+        if self.calls == self.warm_up + 1:
+            self._record()
+        if self.graph is None:
+            return self.function()
+        self.graph.replay()
+        return self.result
+
+    def _record(self) -> None:
+        try:
+            graph = torch.cuda.CUDAGraph()
+            with self._one_at_a_time:
+                for generator in self.generators:
+                    graph.register_generator_state(generator)
+                stream = torch.cuda.Stream()
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    self.result = self.function()
+        except Exception as error:  # whatever cannot be captured still runs kernel by kernel
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            log.info("No CUDA graph, so steps run kernel by kernel: %s", reason)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+        else:
+            self.graph = graph
+
+
 class Engine:
     """Executes a method's network and steps on one device.
 
@@ -142,18 +198,39 @@ class Engine:
 
     def adam(self, groups: list[dict[str, Any]], rectified: bool = False) -> torch.optim.Optimizer:
         """Adam, or RAdam, on groups of parameters, each with its "lr"; moments (0.9, 0.999), eps 1e-8."""
+        cuda = self.device.type == "cuda"
+        if cuda:  # a rate in a tensor can change after the step was recorded
+            groups = [{**group, "lr": torch.tensor(group["lr"], device=self.device)} for group in groups]
         if rectified:
-            return torch.optim.RAdam(groups)
-        return torch.optim.Adam(groups, fused=True)  # one kernel
+            return torch.optim.RAdam(groups, capturable=cuda)
+        return torch.optim.Adam(groups, fused=True, capturable=cuda)  # one kernel
+
+    def set_rate(self, optimiser: torch.optim.Optimizer, lr: float) -> None:
+        """The learning rate of the next steps, for all groups."""
+        for group in optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+
+    def repeat(self, function: Callable[[], T], *generators: torch.Generator) -> Callable[[], T]:
+        """The function in the fastest form for many calls: itself on a CPU, a :class:`Graph` on CUDA."""
+        return Graph(function, generators) if self.device.type == "cuda" else function
 
     def generator(self, seed: int) -> torch.Generator:
         """A random stream on the device."""
         return torch.Generator(self.device).manual_seed(seed)
 
-    def descend(self, objective: Objective, optimiser: torch.optim.Optimizer, network: Executed) -> Objective:
+    def descend(
+        self,
+        objective: Objective,
+        optimiser: torch.optim.Optimizer,
+        network: Executed,
+        rng: torch.Generator,
+    ) -> Objective:
         """A function that takes one optimiser step on ``objective`` and returns what it was before the step.
 
-        The first step also finds out ``network.cost``.
+        The first step also finds out ``network.cost``. ``rng`` is the stream that the objective may draw from.
         """
 
         def step() -> tuple[Tensor, dict[str, Tensor]]:
@@ -164,4 +241,4 @@ class Engine:
             optimiser.step()
             return image.detach(), {name: term.detach() for name, term in terms.items()}
 
-        return step
+        return self.repeat(step, rng)

@@ -98,8 +98,9 @@ class Reconstruction:
 
     def _empty_scores(self) -> Scores:
         if self.state is None:
-            return Scores(self.case)
-        return Scores(self.case, make_rule(self.cfg), self.cfg.ema or EMA_DECAY, averaged=self.cfg.ema > 0)
+            return Scores(self.case, self.method.engine)
+        rule, decay = make_rule(self.cfg), self.cfg.ema or EMA_DECAY
+        return Scores(self.case, self.method.engine, rule, decay, averaged=self.cfg.ema > 0)
 
     def _resume(self) -> None:
         if self.state is None or not self.checkpoint.exists():
@@ -156,7 +157,8 @@ class Reconstruction:
             return False
         with self.clock.measure("scoring"):
             self.scores.add(iterate)
-        if time.monotonic() - self.flushed > 0.5:  # a device sync at every step would cost more than the step
+        # a device sync at every step would cost more than the step
+        if self.scores.full or time.monotonic() - self.flushed > 0.5:
             self.flush(trackers)
         if self.scores.stopped(iterate.step):
             self.flush(trackers)

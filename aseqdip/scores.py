@@ -1,12 +1,12 @@
 """What the runner accumulates over the iterates of one image: scores, averages, the stopping rule's choice."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aseqdip.case import Case
+from aseqdip.engine import Engine
 from aseqdip.methods.base import Iterate
 from aseqdip.records import COLUMNS
 from aseqdip.stopping import StoppingRule
@@ -14,71 +14,110 @@ from aseqdip.stopping import StoppingRule
 EMA_DECAY = 0.99  # of the average that is recorded beside the result
 ASK_RULE_EVERY = 25
 PSNR = COLUMNS.index("psnr")
+TERMS = COLUMNS[1:5]
 
 
 class NonFiniteError(Exception):
     """The loss or the image is no longer a number."""
 
 
-@dataclass
 class Scores:
     """Everything the runner accumulates over the iterates of one image, on the device and without waiting for it.
 
-    Attributes:
+    Args:
+        case: the image and its truth.
+        engine: executes the scoring of one iterate.
         rule: the stopping rule, if there is one.
-        rows: finished rows of the curve.
         decay: of the running average of iterates. averaged: whether that average is the result.
+
+    Attributes:
+        rows: finished rows of the curve.
         last: the last finite iterate; ema: running average; best: by PSNR against the truth (an oracle).
     """
 
-    case: Case
-    rule: StoppingRule | None = None
-    decay: float = EMA_DECAY
-    averaged: bool = False
-    rows: list[list[float]] = field(default_factory=list)
-    last: Tensor | None = None
-    ema: Tensor | None = None
-    best: Tensor | None = None
-    best_psnr: Tensor | None = None
-    pending: list[Tensor] = field(default_factory=list)
+    block = 512  # rows kept on the device before they must be fetched
+
+    def __init__(
+        self,
+        case: Case,
+        engine: Engine,
+        rule: StoppingRule | None = None,
+        decay: float = EMA_DECAY,
+        averaged: bool = False,
+    ) -> None:
+        self.case, self.rule, self.decay, self.averaged = case, rule, decay, averaged
+        self.rows: list[list[float]] = []
+        self.last: Tensor | None = None
+        self.ema: Tensor | None = None
+        self.best: Tensor | None = None
+        self.best_psnr: Tensor | None = None
+        self.pending = 0
+        self.ready = False
+        self._update = engine.repeat(self._score)
+
+    def _allocate(self, x: Tensor) -> None:
+        """Everything that :meth:`_score` reads and writes, unless a checkpoint brought it."""
+        if self.last is None:
+            self.last, self.ema = x.clone(), x.clone()
+            self.best, self.best_psnr = x.clone(), x.new_full((), -torch.inf)
+        self.x, self.terms = torch.empty_like(x), x.new_empty(len(TERMS))
+        self.table = x.new_empty(self.block, len(TERMS) + 4)
+        self.filled = torch.zeros(1, dtype=torch.long, device=x.device)
+        self.ready = True
 
     @torch.no_grad()
     def add(self, iterate: Iterate) -> None:
-        """Score one iterate; its row becomes readable with :meth:`flush`."""
+        """Score one iterate; its row becomes readable with :meth:`flush`, which is due once :attr:`full`."""
         x = iterate.image
+        if not self.ready:
+            self._allocate(x)
         nan = x.new_full((), float("nan"))
-        loss = iterate.terms["loss"].float()
-        good = torch.isfinite(loss) & torch.isfinite(x.sum())
-        self.last = x.clone() if self.last is None else torch.where(good, x, self.last)
-        self.ema = x.clone() if self.ema is None else torch.lerp(self.ema, x, 1 - self.decay)
+        self.x.copy_(x)
+        self.terms.copy_(torch.stack([iterate.terms.get(name, nan).float() for name in TERMS]))
+        self._update()
+        self.pending += 1
+        self.step = iterate.step
         if self.rule is not None:
-            self.rule.add(x, iterate.step, loss, self.ema if self.averaged else x)
-        scores = [nan] * 3
+            self.rule.add(x, iterate.step, self.terms[0], self.ema if self.averaged else x)
+
+    @torch.no_grad()
+    def _score(self) -> None:
+        """Take ``self.x`` into account: in place throughout, so that it can be recorded once and replayed."""
+        x, last, ema, best, best_psnr = self.x, self.last, self.ema, self.best, self.best_psnr
+        assert last is not None and ema is not None and best is not None and best_psnr is not None
+        good = torch.isfinite(self.terms[0]) & torch.isfinite(x.sum())
+        last.copy_(torch.where(good, x, last))
+        ema.lerp_(x, 1 - self.decay)
+        scores = [x.new_full((), float("nan"))] * 3
         if (scoring := self.case.scoring) is not None:
             shown = self.case.show(x)
-            scores = [scoring.psnr(shown), scoring.ssim(shown), scoring.psnr(self.case.show(self.ema))]
-            if self.best is None or self.best_psnr is None:
-                self.best, self.best_psnr = x.clone(), scores[0]
-            else:
-                better = scores[0] > self.best_psnr
-                self.best = torch.where(better, x, self.best)
-                self.best_psnr = torch.where(better, scores[0], self.best_psnr)
-        terms = [
-            iterate.terms.get(name, nan).float() for name in ("loss", "data", "autoencoding", "regulariser")
-        ]
-        self.pending.append(torch.stack([x.new_full((), float(iterate.step)), *terms, *scores, good.float()]))
+            scores = [scoring.psnr(shown), scoring.ssim(shown), scoring.psnr(self.case.show(ema))]
+            better = scores[0] > best_psnr
+            best.copy_(torch.where(better, x, best))
+            best_psnr.copy_(torch.where(better, scores[0], best_psnr))
+        row = torch.cat((self.terms, torch.stack([*scores, good.float()])))
+        self.table.index_copy_(0, self.filled, row[None])
+        self.filled.add_(1)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another row before the next :meth:`flush`."""
+        return self.pending == self.block
 
     def flush(self) -> list[list[float]]:
         """The rows since the last call. Raises NonFiniteError at the first iterate that is not finite."""
         if not self.pending:
             return []
-        fresh = torch.stack(self.pending).double().cpu().tolist()
-        self.pending.clear()
-        for index, row in enumerate(fresh):
-            if not row.pop():
-                del fresh[index:]
+        first = self.step - self.pending + 1
+        fetched = self.table[: self.pending].double().cpu().tolist()
+        self.pending = 0
+        self.filled.zero_()
+        fresh: list[list[float]] = []
+        for number, (*row, good) in enumerate(fetched, start=first):
+            if not good:
                 self.rows += fresh
-                raise NonFiniteError(f"the loss or the image is not finite at step {int(row[0])}")
+                raise NonFiniteError(f"the loss or the image is not finite at step {number}")
+            fresh.append([float(number), *row])
         self.rows += fresh
         return fresh
 

@@ -7,7 +7,7 @@ import torch
 
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
-from aseqdip.engine import Engine
+from aseqdip.engine import Engine, Graph
 from aseqdip.methods import METHODS
 from aseqdip.reconstruction import Reconstruction
 from aseqdip.runner import run
@@ -65,6 +65,37 @@ def test_checkpoint_continues_on_the_gpu(configure: Configure) -> None:
     assert Reconstruction(cfg, case, method, folder).run([], Now()) is False  # type: ignore[arg-type]
     (record,) = run(cfg).records
     assert record["steps"] == 6
+
+
+def test_recorded_steps_are_the_eager_ones(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam, the input update, the random streams and the scores go on as without a graph."""
+    for method in ("aseqdip", "self_guided_dip", "vanilla_dip", "sgld_dip"):
+        psnr = []
+        for warm_up in (3, 10**6):
+            monkeypatch.setattr(Graph, "warm_up", warm_up)
+            cfg = configure("device=cuda", "precision=fp32", f"method={method}", "steps=24", "perturb=0.01")
+            cfg.outputs += f"-{warm_up}"
+            (record,) = run(cfg).records
+            psnr.append([record["scores"][which]["psnr"] for which in ("last", "ema", "best")])
+        assert psnr[0] == pytest.approx(psnr[1], abs=0.05), method
+
+
+def test_steps_are_recorded(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    """No method falls back to eager execution."""
+    for task in TASKS:
+        for method in ("aseqdip", "vanilla_dip", "self_guided_dip"):
+            run(configure("device=cuda", f"task={task}", f"method={method}", "steps=12"))
+    run(configure("device=cuda", "task=denoising", "method=rethinking_dip", "steps=12"))
+    assert "No CUDA graph" not in caplog.text
+
+
+def test_several_images_at_once_are_each_as_alone(configure: Configure) -> None:
+    scores = []
+    for parallel in (1, 3):
+        cfg = configure("device=cuda", "images=0:3", f"parallel={parallel}", "steps=24")
+        cfg.outputs += f"-{parallel}"
+        scores.append({r["image"]: r["scores"]["last"]["psnr"] for r in run(cfg).records})
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)
 
 
 def test_no_host_synchronisation_in_the_loop(configure: Configure) -> None:

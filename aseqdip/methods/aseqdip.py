@@ -34,13 +34,18 @@ class ASeqDIP(Method):
             data, autoencoding = self.distance(A(x) - y), self.distance(x - z)
             return x, {"loss": data + lam * autoencoding, "data": data, "autoencoding": autoencoding}
 
-        descend = self.engine.descend(objective, state.optimiser, state.network)
+        @torch.no_grad()
+        def update_input() -> Tensor:
+            x: Tensor = f(z)  # one more pass, with the weights after the N-th step
+            z.copy_(self.next_input(x, problem))
+            return x
+
+        descend = self.engine.descend(objective, state.optimiser, f, state.rng)
+        update_input = self.engine.repeat(update_input)
         for step in range(state.step + 1, self.cfg.steps + 1):
             x, terms = descend()  # line 4
             if step % N == 0:
-                with torch.no_grad():
-                    x = f(z)  # line 5: one more pass, with the weights after the N-th step
-                    z.copy_(self.next_input(x, problem))
+                x = update_input()  # line 5
             state.step = step
             yield Iterate(step, x, terms)
 

@@ -114,7 +114,7 @@ class Method(ABC):
 
     def descend(self, state: State, objective: Objective, output: Callable[[], Tensor]) -> Iterator[Iterate]:
         """One optimiser step on ``objective`` after another; the last iterate is ``output`` with the final weights."""
-        step_on = self.engine.descend(objective, state.optimiser, state.network)
+        step_on = self.engine.descend(objective, state.optimiser, state.network, state.rng)
         for step in range(state.step + 1, self.cfg.steps + 1):
             x, terms = step_on()
             if step == self.cfg.steps:

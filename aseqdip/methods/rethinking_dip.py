@@ -40,8 +40,7 @@ class RethinkingDIP(Method):
             return x, {"loss": data + penalty, "data": data, "regulariser": penalty}
 
         for iterate in self.descend(state, objective, lambda: f(y)):
-            for group in state.optimiser.param_groups:  # the next step's rate
-                group["lr"] = self.cfg.lr * m.decay ** (iterate.step // 300)
+            self.engine.set_rate(state.optimiser, self.cfg.lr * m.decay ** (iterate.step // 300))
             yield iterate
 
 
