@@ -1,10 +1,10 @@
-# make demo | make test | make setup | make check
+# make demo | make test | make setup | make check | make bench [BENCH_JSON=file.json]
 # Another Python or PyTorch: make setup PYTHON=python3.12 TORCH="torch --index-url https://download.pytorch.org/whl/cu126"
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check bench clean
 
 setup: .venv/.ready
 
@@ -25,6 +25,9 @@ check: setup
 
 test: check
 	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python scripts/benchmark.py $(if $(BENCH_JSON),--json $(BENCH_JSON))
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -27,6 +27,7 @@ from aseqdip.methods.base import Iterate, State
 from aseqdip.problem import Problem
 from aseqdip.reconstruction import Interrupt, Reconstruction
 from aseqdip.records import COLUMNS, read_curve, read_records, run_folder
+from aseqdip.report.__main__ import means
 from aseqdip.runner import Summary, run
 from aseqdip.tasks import make_case
 
@@ -134,6 +135,14 @@ def test_report_of_a_folder(configure: Configure, tmp_path: Path) -> None:
     cells = dict(zip(printed[0].split(" | "), printed[2].split(" | "), strict=True))
     assert cells["result"] == cells["EMA"] == f"{record['scores']['ema']['psnr']:.2f}"
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_report_of_means(configure: Configure) -> None:
+    summary = run(configure("images=0:2"))
+    lines = means(summary.records).splitlines()
+    cells = dict(zip(lines[0].split(" | "), lines[2].split(" | "), strict=True))
+    psnr = [r["scores"]["last"]["psnr"] for r in summary.records]
+    assert (cells["n"], cells["last"], len(lines)) == ("2", f"{sum(psnr) / 2:.2f}", 3)
 
 
 def test_several_seeds(configure: Configure) -> None:

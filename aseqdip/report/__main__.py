@@ -1,60 +1,87 @@
-"""python -m aseqdip.report outputs/ [--figure curves.png]: a table of the records below a folder, and their curves."""
+"""python -m aseqdip.report outputs/ [--mean] [--figure curves.png]: a table of the records below a folder, and their curves."""
 
 import argparse
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from aseqdip.records import read_records
 from aseqdip.report import figures
 
-HEADER = (
-    "task",
-    "setting",
-    "image",
-    "method",
-    "steps",
-    "start",
-    "result",
-    "last",
-    "best (oracle)",
-    "EMA",
-    "SSIM",
-    "seconds",
-    "TFLOP",
-)
+GROUP = ("task", "setting", "method", "recipe", "preset")
+SCORES = ("start", "result", "last", "best (oracle)", "EMA", "SSIM", "seconds", "TFLOP")
+
+
+def scores(record: dict[str, Any]) -> dict[str, float | None]:
+    """The numbers of one reconstruction: PSNR in dB, SSIM, the method's seconds and floating-point operations."""
+    parts, result = record["scores"], record["result"]
+    chosen = {"start": "start", "result": result, "last": "last", "best (oracle)": "best", "EMA": "ema"}
+    numbers: dict[str, float | None] = {name: parts[which]["psnr"] for name, which in chosen.items()}
+    cost = record["flops_per_step"] * record["steps"] / 1e12
+    return {
+        **numbers,
+        "SSIM": parts[result]["ssim"],
+        "seconds": record["seconds"]["method"],
+        "TFLOP": cost,
+    }
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Markdown: one row a reconstruction, PSNR in dB."""
-    rows = [HEADER, ("---",) * len(HEADER)]
+    """Markdown: one row a reconstruction; the step of the best iterate beside it."""
+    rows = []
     for r in found:
-        scores = r["scores"]
-        psnr = {
-            which: "-" if part["psnr"] is None else f"{part['psnr']:.2f}" for which, part in scores.items()
+        numbers = _shown(scores(r))
+        if "step" in r["scores"]["best"]:
+            numbers["best (oracle)"] += f" at {r['scores']['best']['step']}"
+        rows.append([r["task"], r["setting"], r["image"], r["method"], str(r["steps"]), *numbers.values()])
+    return _markdown(["task", "setting", "image", "method", "steps", *SCORES], rows)
+
+
+def means(found: list[dict[str, Any]]) -> str:
+    """Markdown: one row for each task, setting, method and recipe: means over images and seeds, n of them."""
+    groups: dict[tuple[str, ...], list[dict[str, float | None]]] = {}
+    for r in found:
+        key = tuple(str(r[name]) for name in GROUP)
+        groups.setdefault(key, []).append(scores(r))
+    rows = []
+    for key, members in groups.items():
+        columns = {name: [m[name] for m in members] for name in SCORES}
+        mean = {
+            name: None if None in values else fmean(v for v in values if v is not None)
+            for name, values in columns.items()
         }
-        best = psnr["best"] if psnr["best"] == "-" else f"{psnr['best']} at {scores['best']['step']}"
-        result = scores[r["result"]]
-        ssim = "-" if result["ssim"] is None else f"{result['ssim']:.3f}"
-        where = (r["task"], r["setting"], r["image"], r["method"], str(r["steps"]))
-        found_psnr = (psnr["start"], psnr[r["result"]], psnr["last"], best, psnr["ema"], ssim)
-        cost = f"{r['flops_per_step'] * r['steps'] / 1e12:.1f}"
-        rows.append((*where, *found_psnr, f"{r['seconds']['method']:.0f}", cost))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        rows.append([*key, str(len(members)), *_shown(mean).values()])
+    return _markdown([*GROUP, "n", *SCORES], rows)
+
+
+def _shown(numbers: dict[str, float | None]) -> dict[str, str]:
+    digits = {"SSIM": 3, "seconds": 0, "TFLOP": 1}
+    return {
+        name: "-" if value is None else f"{value:.{digits.get(name, 2)}f}" for name, value in numbers.items()
+    }
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m aseqdip.report", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="folders that hold records")
+    parser.add_argument(
+        "--mean", action="store_true", help="one row a method: means over its images and seeds"
+    )
     parser.add_argument("--figure", type=Path, help="also draw the PSNR curves into this PNG file")
     words = parser.parse_args()
     found = [record for folder in words.folder for record in read_records(folder)]
     if not found:
         sys.exit(f"There is no record.json below {', '.join(map(str, words.folder))}: run something first.")
-    sys.stdout.write(table(found) + "\n")
+    sys.stdout.write((means(found) if words.mean else table(found)) + "\n")
     if words.figure is not None:
         figures.comparison(words.figure, found)
 
 
-main()
+if __name__ == "__main__":
+    main()
