@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,11 @@ STOP_KNOBS: dict[str, tuple[str, ...]] = {
     "zero": ("stop",),
 }
 
-#: what the paper states for aSeqDIP (Sec. 4.1, Algorithm 1); any other value is a deviation that the record names
-PAPER = {"steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network"}
+#: what the paper states (Sec. 4.1, Algorithm 1; App. C.6 for TV-DIP); any other value is a deviation that the record names
+PAPER = {
+    **{"steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network"},
+    "method.rho": 1.0,
+}
 
 
 def identity(cfg: Config) -> dict[str, Any]:
@@ -57,13 +61,10 @@ def identity(cfg: Config) -> dict[str, Any]:
     wanted = (*COMMON_KNOBS, *TASK_KNOBS[cfg.task.name], "method.name", *METHODS[cfg.method.name].knobs)
     if METHODS[cfg.method.name].knobs:
         wanted += ("precision", "ema", *STOP_KNOBS[cfg.stop])
-    chosen = {}
+    chosen: dict[str, Any] = {}
     for name, _ in knobs():
         if name in wanted or name.split(".")[0] in wanted:
-            value: Any = cfg
-            for part in name.split("."):
-                value = getattr(value, part)
-            chosen[name] = value
+            chosen[name] = attrgetter(name)(cfg)
     if cfg.dataset.reader in ("brain", "body", "photos"):
         del chosen["data_root"]  # generated or bundled: no folder is read
     return chosen
@@ -77,11 +78,8 @@ def run_folder(cfg: Config) -> Path:
 
 def deviations(cfg: Config) -> dict[str, Any]:
     """The knobs whose value is not the paper's, among those this method uses."""
-    return {
-        k: getattr(cfg, k)
-        for k, v in PAPER.items()
-        if k in METHODS[cfg.method.name].knobs and getattr(cfg, k) != v
-    }
+    values = {k: attrgetter(k)(cfg) for k in PAPER if k in METHODS[cfg.method.name].knobs}
+    return {k: value for k, value in values.items() if value != PAPER[k]}
 
 
 def write_json(path: Path, content: Any) -> None:
