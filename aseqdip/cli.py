@@ -1,7 +1,9 @@
 """The command line: check the words, compose the configuration, run, say how it ended."""
 
 import logging
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ def config_folder() -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of ``aseqdip`` and ``run.py``; exits with 0, 1 (an image failed), 2 (bad input), 128 + signal."""
+    os.environ["ASEQDIP_STARTED"] = str(time.time())  # for budget_minutes, in worker processes too
     words = [write_list(expand_home(word)) for word in (sys.argv[1:] if argv is None else argv)]
     if any(word in ("-h", "--help") for word in words):
         sys.stdout.write(help_text())
@@ -121,7 +124,9 @@ def _job(composed: DictConfig) -> dict[str, Any]:
     if summary.interrupted is not None:
         sys.exit(128 + summary.interrupted)
     done = len(summary.records)
-    if done == 0 and not summary.failed:
+    if summary.late:
+        log.info("Out of time (budget_minutes) with %d done: the same command continues.", done)
+    elif done == 0 and not summary.failed and not summary.elsewhere:
         log.info("Nothing to do: all %d image(s) were finished before.", len(summary.skipped))
     else:
         log.info(

@@ -200,6 +200,10 @@ class Config:
         "of the network: auto is bf16 where the hardware has it", choices=("auto", "fp32", "bf16")
     )
     parallel: str = knob("images at a time on this device, each on its share of it: a number, or auto")
+    budget_minutes: float | None = knob(
+        "stop cleanly after this time, counted from the start of the command; the same command then continues",
+        above=0,
+    )
     checkpoint_minutes: float = knob("how often an unfinished reconstruction is saved", above=0)
 
 

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,27 @@ def check_writable(folder: Path) -> None:
         raise UserError(
             f"Results cannot be written to {folder} ({error.strerror}): set outputs=... to another folder."
         ) from error
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process may work in the folder (made if need be): False while another one, or a thread, does.
+
+    The claim ends with its holder, however that ends; the hidden file it hangs on stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # not on Windows: there, nothing keeps two processes apart
+        yield True
+        return
+    with (folder / ".claim").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -56,10 +56,28 @@ class Clock:
 
 
 class Interrupt:
-    """Turns the first SIGINT or SIGTERM into a flag, so that a step ends and is saved; the second one kills."""
+    """Turns the first SIGINT or SIGTERM into a flag, so that a step ends and is saved; the second one kills.
 
-    def __init__(self) -> None:
+    Args:
+        deadline: the time (``time.time()``) at which to stop as well; None for none.
+
+    Attributes:
+        signal: what was received, if anything.
+    """
+
+    def __init__(self, deadline: float | None = None) -> None:
         self.signal: int | None = None
+        self.deadline = deadline
+
+    @property
+    def due(self) -> bool:
+        """Whether to save and stop now."""
+        return self.signal is not None or self.late
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline is past."""
+        return self.deadline is not None and time.time() > self.deadline
 
     def __enter__(self) -> "Interrupt":
         self.previous = {}
@@ -139,7 +157,7 @@ class Reconstruction:
             if self.scores.rows:
                 tracker.rows(self.scores.rows)
         while self.advance(trackers):
-            if interrupt.signal is not None:
+            if interrupt.due:
                 self.flush(trackers)
                 self.save()
                 return False

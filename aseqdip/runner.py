@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from aseqdip.data import open_dataset
 from aseqdip.data.sample import Items, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
-from aseqdip.files import check_writable
+from aseqdip.files import check_writable, claimed
 from aseqdip.methods import METHODS
 from aseqdip.reconstruction import Interrupt, Reconstruction
 from aseqdip.tasks import check_combination, make_case, references, setting
@@ -32,7 +33,9 @@ class Summary:
     records: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    interrupted: int | None = None
+    elsewhere: list[str] = field(default_factory=list)  # another process is at work on them
+    interrupted: int | None = None  # by this signal
+    late: bool = False  # out of time
 
 
 def run(cfg: Config) -> Summary:
@@ -48,12 +51,18 @@ def run(cfg: Config) -> Summary:
     repeats = [replace(cfg, seed=seed, seeds=None) for seed in cfg.seeds or [cfg.seed]]
     folders = [records.run_folder(repeat) for repeat in repeats]
     summary = Summary(folders[0] if len(folders) == 1 else folders[0].parent)
-    with Interrupt() as interrupt:
+    deadline = None if cfg.budget_minutes is None else command_start() + 60 * cfg.budget_minutes
+    with Interrupt(deadline) as interrupt:
         for repeat, folder in zip(repeats, folders, strict=True):
-            if interrupt.signal is None:
+            if not interrupt.due:
                 _run_seed(repeat, engine, items, names, folder, summary, interrupt)
-    summary.interrupted = interrupt.signal
+    summary.interrupted, summary.late = interrupt.signal, interrupt.late
     return summary
+
+
+def command_start() -> float:
+    """When the command began: main() notes it where worker processes find it too; else now."""
+    return float(os.environ.setdefault("ASEQDIP_STARTED", str(time.time())))
 
 
 def _run_seed(
@@ -78,8 +87,16 @@ def _run_seed(
     workers = engine.workers(cfg.parallel, len(todo))
 
     def attempt(name: str) -> None:
-        if interrupt.signal is None:
-            _attempt(cfg, engine, name, items, folder / name, summary, interrupt)
+        if interrupt.due:
+            return
+        with claimed(folder / name) as free:
+            if not free:
+                log.info("%s: another process is at work on it.", name)
+                summary.elsewhere.append(name)
+            elif records.finished(folder / name):  # by another process, in the meantime
+                summary.skipped.append(name)
+            else:
+                _attempt(cfg, engine, name, items, folder / name, summary, interrupt)
 
     if workers <= 1:
         for name in todo:
@@ -124,8 +141,9 @@ def _attempt(
             tracker.finish(record, preview if record is not None else None)
     if record is not None:
         log.info("%s", describe(record))
-    elif interrupt.signal is not None:
-        log.info("%s: interrupted; the same command continues it.", name)
+    elif interrupt.due:
+        why = "out of time" if interrupt.signal is None else "interrupted"
+        log.info("%s: %s; the same command continues it.", name, why)
 
 
 def _fail(

@@ -60,7 +60,7 @@ def test_checkpoint_continues_on_the_gpu(configure: Configure) -> None:
     folder.mkdir(parents=True)
 
     class Now:
-        signal = 15
+        due = True
 
     assert Reconstruction(cfg, case, method, folder).run([], Now()) is False  # type: ignore[arg-type]
     (record,) = run(cfg).records

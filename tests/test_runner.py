@@ -21,6 +21,7 @@ from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
+from aseqdip.files import claimed
 from aseqdip.methods import METHODS
 from aseqdip.methods.aseqdip import ASeqDIP
 from aseqdip.methods.base import Iterate, State
@@ -166,14 +167,16 @@ def test_averaged_iterates_can_be_the_result(configure: Configure) -> None:
 class StopsAt:
     """Stands in for a signal that arrives during a given step."""
 
+    late = False
+
     def __init__(self, step: int) -> None:
         self.calls = 0
         self.step = step
 
     @property
-    def signal(self) -> int | None:
+    def due(self) -> bool:
         self.calls += 1
-        return signal.SIGTERM if self.calls >= self.step else None
+        return self.calls >= self.step
 
 
 @pytest.mark.parametrize("task", ["mri", "ct", "inpainting"])
@@ -196,6 +199,25 @@ def test_killed_and_continued_gives_the_same_bits(
     assert (folder / "curve.csv").read_text() == (whole_folder / "curve.csv").read_text()
     with np.load(folder / "reconstruction.npz") as a, np.load(whole_folder / "reconstruction.npz") as b:
         assert np.array_equal(a["reconstruction"], b["reconstruction"])
+
+
+def test_out_of_time_is_a_clean_stop(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASEQDIP_STARTED", str(time.time() - 59.5))
+    stopped = run(configure("steps=200", "images=0:2", "budget_minutes=1"))
+    assert (stopped.late, stopped.interrupted, stopped.records) == (True, None, [])
+    (folder,) = stopped.folder.glob("brain00")
+    assert (folder / "checkpoint.pt").is_file()
+    monkeypatch.setenv("ASEQDIP_STARTED", str(time.time()))
+    assert len(run(configure("steps=200", "images=0:2", "budget_minutes=1")).records) == 2
+
+
+def test_two_processes_do_not_collide(configure: Configure) -> None:
+    cfg = configure("images=0:2")
+    with claimed(run_folder(cfg) / "brain00") as free:
+        assert free
+        summary = run(cfg)
+    assert (summary.elsewhere, [r["image"] for r in summary.records]) == (["brain00"], ["brain01"])
+    assert [r["image"] for r in run(cfg).records] == ["brain00"], "released with its holder"
 
 
 def test_periodic_checkpoints(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
