@@ -1,10 +1,12 @@
 """How a gradient step is executed: device, precision of the network, memory layout, optimiser."""
 
 import contextlib
+import ctypes
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -48,6 +50,20 @@ def pick_precision(name: str, device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     # without the instruction, bf16 convolutions on a CPU are emulated and slower than fp32
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> bool:
+    """Have the C library keep what is freed: else each step's large tensors are given back and paged in anew.
+
+    Took a step of the skip network at 512 x 512 from 2.0 to 1.3 s. Only glibc knows how; False elsewhere.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    mmap_max, trim_threshold = -4, -1  # from malloc.h
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
 
 
 @dataclass
@@ -173,6 +189,8 @@ class Engine:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.threads = torch.get_num_threads()
+        if self.device.type == "cpu":
+            keep_freed_memory()
         torch.backends.cudnn.allow_tf32 = (
             False  # fp32 means fp32: the output layer and SSIM are convolutions too
         )

@@ -12,6 +12,26 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
+def upsample(features: Tensor, mode: str, align_corners: bool | None = None) -> Tensor:
+    """Twice the size, in the features' own precision: autocast would widen them to fp32 and back."""
+    with torch.autocast(features.device.type, enabled=False):
+        return F.interpolate(features, scale_factor=2, mode=mode, align_corners=align_corners)
+
+
+class ReflectConv(nn.Conv2d):
+    """A convolution of odd kernel that reflects at the border, in the input's own precision (as :func:`upsample`)."""
+
+    def __init__(self, channels: int, out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(channels, out, kernel, stride)
+        self.border = kernel // 2
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.border:
+            with torch.autocast(features.device.type, enabled=False):
+                features = F.pad(features, (self.border,) * 4, mode="reflect")
+        return super().forward(features)
+
+
 class Head(nn.Module):
     """The output layer: convolution and optional sigmoid, always in fp32, also under autocast.
 
@@ -20,7 +40,7 @@ class Head(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, sigmoid: bool, kernel: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, out_channels, kernel, padding=kernel // 2, padding_mode="reflect")
+        self.conv = ReflectConv(channels, out_channels, kernel)
         self.sigmoid = sigmoid
 
     def forward(self, features: Tensor) -> Tensor:

@@ -2,14 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from aseqdip.networks.blocks import Head, batch_norm
+from aseqdip.networks.blocks import Head, ReflectConv, batch_norm, upsample
 
 
 def _conv(channels: int, out: int, stride: int = 1) -> nn.Sequential:
     """3x3 convolution with reflected borders, batch norm, softplus."""
-    conv = nn.Conv2d(channels, out, 3, stride, padding=1, padding_mode="reflect")
+    conv = ReflectConv(channels, out, 3, stride)
     return nn.Sequential(conv, batch_norm(out), nn.Softplus())
 
 
@@ -44,6 +43,6 @@ class S2S(nn.Module):
             kept.append(block(kept[-1]))
         x = self.bridge(kept.pop())
         for block in (*self.up, self.last):
-            x = block(torch.cat((kept.pop(), F.interpolate(x, scale_factor=2, mode="nearest")), dim=1))
+            x = block(torch.cat((kept.pop(), upsample(x, "nearest")), dim=1))
         result: Tensor = self.head(x)
         return result

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from aseqdip.networks.blocks import Head, batch_norm
+from aseqdip.networks.blocks import Head, ReflectConv, batch_norm, upsample
 
 
 def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """Convolution with reflected borders, batch norm, leaky ReLU (0.2)."""
-    conv = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, padding_mode="reflect")
+    conv = ReflectConv(channels, out, kernel, stride)
     return nn.Sequential(conv, batch_norm(out), nn.LeakyReLU(0.2, inplace=True))
 
 
@@ -21,7 +21,7 @@ class Skip(nn.Module):
         width: channels of the down and up paths (128).
         skip: channels of the skip connections (4).
         depth: number of scales (5).
-        upsample: "bilinear" or "nearest".
+        mode: of up-sampling, "bilinear" or "nearest".
         sigmoid: squash the output to (0, 1).
 
     2,184,307 parameters for 3 -> 3 channels with the defaults. Sides must be multiples of 2^depth.
@@ -34,7 +34,7 @@ class Skip(nn.Module):
         width: int,
         skip: int,
         depth: int,
-        upsample: str,
+        mode: str,
         sigmoid: bool,
     ) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Skip(nn.Module):
             nn.Sequential(batch_norm(width + skip), _conv(width + skip, width, 3), _conv(width, width, 1))
             for _ in inputs
         )
-        self.upsample = nn.Upsample(scale_factor=2, mode=upsample)
+        self.mode = mode
         self.head = Head(width, out_channels, sigmoid)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -56,6 +56,6 @@ class Skip(nn.Module):
             kept.append(skip(x))
             x = down(x)
         for up in self.up:
-            x = up(torch.cat((kept.pop(), self.upsample(x)), dim=1))
+            x = up(torch.cat((kept.pop(), upsample(x, self.mode)), dim=1))
         result: Tensor = self.head(x)
         return result

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from aseqdip.networks.blocks import Head, batch_norm
+from aseqdip.networks.blocks import Head, batch_norm, upsample
 
 
 class DoubleConv(nn.Sequential):
@@ -44,7 +44,7 @@ class UNet(nn.Module):
             skips.append(block(nn.functional.max_pool2d(skips[-1], 2)))
         x = skips.pop()
         for block in self.up:
-            x = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+            x = upsample(x, "bilinear", align_corners=True)
             x = block(torch.cat((skips.pop(), x), dim=1))
         result: Tensor = self.head(x)
         return result
