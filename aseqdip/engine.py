@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -52,18 +51,20 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 
 
-@lru_cache(maxsize=1)
-def keep_freed_memory() -> bool:
+def keep_freed_memory(keep: bool = True) -> bool:
     """Have the C library keep what is freed: else each step's large tensors are given back and paged in anew.
 
-    Took a step of the skip network at 512 x 512 from 2.0 to 1.3 s. Only glibc knows how; False elsewhere.
+    Took a step of the skip network at 512 x 512 from 2.0 to 1.3 s. Only glibc knows how; returns False elsewhere.
+    ``keep=False`` goes back to about what a process begins with.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
     mmap_max, trim_threshold = -4, -1  # from malloc.h
-    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
+    return bool(
+        mallopt(mmap_max, 0 if keep else 65536) and mallopt(trim_threshold, 2**31 - 1 if keep else 2**17)
+    )
 
 
 @dataclass
