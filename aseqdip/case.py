@@ -1,6 +1,5 @@
 """One reconstruction to run: the method's part, and the truth's part that only the runner sees."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,15 +55,15 @@ class Case:
     Attributes:
         problem: the method's part.
         scoring: the truth's part; None where there is no truth.
-        show: image -> what a person looks at and what is scored: clipped to the valid range, magnitude for MRI.
         signed: whether images take negative values (complex MRI).
+        support: where an MRI image is shown: 1 where there are coil sensitivity maps, (1, 1, height, width).
         info: facts for the record: source, scale, operator norm, mask, maps.
     """
 
     problem: Problem
     scoring: Scoring | None
-    show: Callable[[Tensor], Tensor]
     signed: bool = False
+    support: Tensor | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Case":
@@ -72,4 +71,11 @@ class Case:
         p = self.problem
         problem = replace(p, y=p.y.to(device), operator=p.operator.to(device), z0=p.z0.to(device))
         scoring = None if self.scoring is None else self.scoring.to(device)
-        return Case(problem, scoring, self.show, self.signed, self.info)
+        support = None if self.support is None else self.support.to(device)
+        return Case(problem, scoring, self.signed, support, self.info)
+
+    def show(self, image: Tensor) -> Tensor:
+        """What a person looks at and what is scored: magnitude on the support for MRI, else clipped to [0, 1]."""
+        if self.support is None:
+            return image.clamp(0, 1)
+        return image.norm(dim=1, keepdim=True) * self.support

@@ -192,6 +192,7 @@ class Engine:
         self.threads = torch.get_num_threads()
         if self.device.type == "cpu":
             keep_freed_memory()
+        torch.backends.cudnn.benchmark = True  # one shape, thousands of times: let cuDNN find its best
         torch.backends.cudnn.allow_tf32 = (
             False  # fp32 means fp32: the output layer and SSIM are convolutions too
         )

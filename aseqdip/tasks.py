@@ -167,8 +167,8 @@ def _mri(cfg: Config, name: str, sample: Sample) -> Case:
     return Case(
         problem,
         scoring,
-        lambda x: _magnitude(x) * support.to(x.device),
         signed=True,
+        support=support,
         info=_normed(info, problem),
     )
 
@@ -256,7 +256,7 @@ def _ct(cfg: Config, name: str, image: Tensor) -> Case:
         y = -torch.log(counts.clamp_min(1) / cfg.photons) / (per_pixel * operator.radon_norm)
     problem = Problem(y, operator, operator.direct(y).clamp(0, 1), name, cfg.seed)
     info = {"operator_norm": operator.radon_norm, "scaled_by_norm": True}
-    return Case(problem, Scoring(image, 1.0), lambda x: x.clamp(0, 1), info=info)
+    return Case(problem, Scoring(image, 1.0), info=info)
 
 
 def _slice(cfg: Config, image: Tensor) -> Tensor:
@@ -293,7 +293,7 @@ def _picture(cfg: Config, name: str, image: Tensor) -> Case:
     problem = Problem(y, operator, operator.direct(y), name, cfg.seed, cfg.sigma / 255 or None)
     hole = 1 - operator.mask if isinstance(operator, Mask) else None
     scoring = Scoring(image, 1.0, hole) if cfg.truth == "known" else None
-    return Case(problem, scoring, lambda x: x.clamp(0, 1), info=_normed({}, problem))
+    return Case(problem, scoring, info=_normed({}, problem))
 
 
 def _picture_operator(cfg: Config, name: str, height: int, width: int) -> Operator:
