@@ -8,6 +8,7 @@ from typing import Any
 
 from aseqdip.records import read_records
 from aseqdip.report import figures
+from aseqdip.report.statistics import paired
 
 GROUP = ("task", "setting", "method", "recipe", "preset")
 SCORES = ("start", "result", "last", "best (oracle)", "EMA", "SSIM", "seconds", "TFLOP")
@@ -38,21 +39,41 @@ def table(found: list[dict[str, Any]]) -> str:
     return _markdown(["task", "setting", "image", "method", "steps", *SCORES], rows)
 
 
-def means(found: list[dict[str, Any]]) -> str:
-    """Markdown: one row for each task, setting, method and recipe: means over images and seeds, n of them."""
-    groups: dict[tuple[str, ...], list[dict[str, float | None]]] = {}
+def means(found: list[dict[str, Any]], reference: str = "aseqdip") -> str:
+    """Markdown: one row for each task, setting, method, recipe and preset: means over images and seeds, n of them.
+
+    The last column is the result's PSNR minus the reference method's on the images and seeds that both have: mean, 95 %
+    bootstrap interval, and how often the method is ahead.
+    """
+    groups: dict[tuple[str, ...], dict[tuple[str, int], dict[str, float | None]]] = {}
     for r in found:
-        key = tuple(str(r[name]) for name in GROUP)
-        groups.setdefault(key, []).append(scores(r))
+        members = groups.setdefault(tuple(str(r[name]) for name in GROUP), {})
+        members[r["image"], r["seed"]] = scores(r)
     rows = []
     for key, members in groups.items():
-        columns = {name: [m[name] for m in members] for name in SCORES}
+        columns = {name: [m[name] for m in members.values()] for name in SCORES}
         mean = {
             name: None if None in values else fmean(v for v in values if v is not None)
             for name, values in columns.items()
         }
-        rows.append([*key, str(len(members)), *_shown(mean).values()])
-    return _markdown([*GROUP, "n", *SCORES], rows)
+        task, setting, _, recipe, preset = key
+        against = groups.get((task, setting, reference, recipe, preset), {})
+        versus = "" if against is members else _versus(members, against)
+        rows.append([*key, str(len(members)), *_shown(mean).values(), versus])
+    return _markdown([*GROUP, "n", *SCORES, f"- {reference} (95 %)"], rows)
+
+
+def _versus(
+    members: dict[tuple[str, int], dict[str, float | None]],
+    reference: dict[tuple[str, int], dict[str, float | None]],
+) -> str:
+    pairs = [(m["result"], reference[k]["result"]) for k, m in members.items() if k in reference]
+    known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+    if not known:
+        return ""
+    p = paired([ours for ours, _ in known], [theirs for _, theirs in known])
+    interval = "" if p.n == 1 else f" ({p.low:+.2f} to {p.high:+.2f})"
+    return f"{p.mean:+.2f}{interval}, {p.wins} of {p.n}"
 
 
 def _shown(numbers: dict[str, float | None]) -> dict[str, str]:
