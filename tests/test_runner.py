@@ -202,13 +202,22 @@ def test_killed_and_continued_gives_the_same_bits(
 
 
 def test_out_of_time_is_a_clean_stop(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASEQDIP_STARTED", str(time.time() - 59.5))
-    stopped = run(configure("steps=200", "images=0:2", "budget_minutes=1"))
+    checks = iter(range(10**6))
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "late", property(lambda self: next(checks) > 6))  # during the first image
+        stopped = run(configure("steps=30", "images=0:2", "budget_minutes=1"))
     assert (stopped.late, stopped.interrupted, stopped.records) == (True, None, [])
-    (folder,) = stopped.folder.glob("brain00")
-    assert (folder / "checkpoint.pt").is_file()
-    monkeypatch.setenv("ASEQDIP_STARTED", str(time.time()))
-    assert len(run(configure("steps=200", "images=0:2", "budget_minutes=1")).records) == 2
+    assert (stopped.folder / "brain00" / "checkpoint.pt").is_file()
+    assert not (stopped.folder / "brain01").exists()
+    assert len(run(configure("steps=30", "images=0:2", "budget_minutes=1000")).records) == 2
+
+
+def test_budget_counts_from_the_start_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASEQDIP_STARTED", "1000.5")
+    assert runner.command_start() == 1000.5
+    assert Interrupt(deadline=time.time() - 1).due
+    assert not Interrupt(deadline=time.time() + 100).due
+    assert not Interrupt().due
 
 
 def test_two_processes_do_not_collide(configure: Configure) -> None:
