@@ -5,6 +5,7 @@ import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, get_args
 
 from omegaconf import MISSING, OmegaConf
@@ -283,11 +284,7 @@ def typed_config(composed: Any) -> Config:
         raise UserError(f"The configuration does not fit its schema: {str(error).splitlines()[0]}") from error
     assert isinstance(cfg, Config)
     for name, f in knobs():
-        parent: Any = cfg
-        *path, leaf = name.split(".")
-        for part in path:
-            parent = getattr(parent, part)
-        check_value(name, f, getattr(parent, leaf))
+        check_value(name, f, attrgetter(name)(cfg))
     if cfg.method.name == "aseqdip" and cfg.steps % cfg.N:
         raise UserError(
             f"steps={cfg.steps} is not a multiple of N={cfg.N}: each input update follows N parameter updates; "

@@ -35,12 +35,14 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield True
         return
     with (folder / ".claim").open("w") as file:
+        free = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            free = False
+        except OSError:  # a file system without locks: as on Windows
+            pass
+        yield free
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -89,14 +89,17 @@ def _run_seed(
     def attempt(name: str) -> None:
         if interrupt.due:
             return
-        with claimed(folder / name) as free:
-            if not free:
-                log.info("%s: another process is at work on it.", name)
-                summary.elsewhere.append(name)
-            elif records.finished(folder / name):  # by another process, in the meantime
-                summary.skipped.append(name)
-            else:
-                _attempt(cfg, engine, name, items, folder / name, summary, interrupt)
+        try:
+            with claimed(folder / name) as free:
+                if not free:
+                    log.info("%s: another process is at work on it.", name)
+                    summary.elsewhere.append(name)
+                elif records.finished(folder / name):  # by another process, in the meantime
+                    summary.skipped.append(name)
+                else:
+                    _attempt(cfg, engine, name, items, folder / name, summary, interrupt)
+        except OSError as error:  # its folder cannot be made: the other images' may
+            _fail(summary, name, folder / name, str(error), "", None)
 
     if workers <= 1:
         for name in todo:
@@ -120,7 +123,6 @@ def _attempt(
             pool = items if cfg.pool is None else open_dataset(replace(cfg, data_root=cfg.pool))
             case.problem.references = references(cfg, sample, case.problem.z0, pool)
         method = METHODS[cfg.method.name](cfg, engine, case.signed)
-        folder.mkdir(parents=True, exist_ok=True)
         reconstruction = Reconstruction(cfg, case, method, folder)
         _announce(cfg, reconstruction)
         group = f"{cfg.task.name}/{setting(cfg)}/{cfg.method.name}"

@@ -14,6 +14,7 @@ from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.networks import NETWORKS
 from aseqdip.records import COMMON_KNOBS, TASK_KNOBS, deviations, identity, run_folder
+from aseqdip.tasks import setting
 
 Configure = Callable[..., Config]
 
@@ -40,6 +41,9 @@ def test_cells_are_task_setting_and_method(configure: Configure) -> None:
         "skip",
     )
     assert configure("cell=ct-views18-aseqdip", "views=9").views == 9, "the command line wins"
+    for cell in (c for c in choices("cell") if c.endswith("-aseqdip")):
+        task, name, _ = cell.split("-")
+        assert setting(configure(f"cell={cell}")) == name, "named as the folders of results are"
 
 
 def test_table_1_has_its_27_cells() -> None:

@@ -220,6 +220,15 @@ def test_budget_counts_from_the_start_of_the_command(monkeypatch: pytest.MonkeyP
     assert not Interrupt().due
 
 
+def test_an_image_whose_folder_cannot_be_made_fails_alone(configure: Configure) -> None:
+    cfg = configure("images=0:2")
+    run_folder(cfg).mkdir(parents=True)
+    (run_folder(cfg) / "brain00").write_text("in the way")
+    summary = run(cfg)
+    assert list(summary.failed) == ["brain00"]
+    assert [r["image"] for r in summary.records] == ["brain01"]
+
+
 def test_two_processes_do_not_collide(configure: Configure) -> None:
     cfg = configure("images=0:2")
     with claimed(run_folder(cfg) / "brain00") as free:

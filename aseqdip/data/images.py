@@ -66,19 +66,11 @@ def complex_images(cfg: Config) -> Items:
 
 
 def _read_complex(path: Path) -> Sample:
-    array = _load_array(path, "image")
+    array, patient = _load_array(path, "image")
     if array.ndim != 2:
         raise UserError(f"{path}: 'image' has shape {array.shape}; expected (height, width).")
     image = finite(array.astype(np.complex64), f"{path}: image")[None]
-    return Sample(str(path), image=image, patient=_subject(path))
-
-
-def _subject(path: Path) -> str:
-    """The text 'subject' that an ``.npz`` may hold: whose image it is."""
-    if path.suffix != ".npz":
-        return ""
-    with np.load(path, allow_pickle=False) as arrays:
-        return str(arrays["subject"]) if "subject" in arrays else ""
+    return Sample(str(path), image=image, patient=patient)
 
 
 def ct_slices(cfg: Config) -> Items:
@@ -90,7 +82,7 @@ def ct_slices(cfg: Config) -> Items:
 
 
 def _read_ct(path: Path, low: float, high: float) -> Sample:
-    hu, patient = (_load_array(path, "hu"), _subject(path)) if path.suffix == ".npz" else _read_dicom(path)
+    hu, patient = _load_array(path, "hu") if path.suffix == ".npz" else _read_dicom(path)
     if hu.ndim != 2:
         raise UserError(f"{path} has shape {hu.shape}; expected one slice, (height, width).")
     scaled = finite(((hu.astype(np.float32) - low) / (high - low)), str(path))
@@ -120,12 +112,15 @@ def _read_dicom(path: Path) -> tuple[np.ndarray, str]:
     return hu, str(file.get("PatientID", ""))
 
 
-def _load_array(path: Path, key: str) -> np.ndarray:
+def _load_array(path: Path, key: str) -> tuple[np.ndarray, str]:
+    """The array of a NumPy file, and whose image it is where the file says so in a text 'subject'."""
+    subject = ""
     try:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.ndarray):
             if key not in loaded:
                 raise UserError(f"{path} holds {', '.join(loaded.files)}; expected an array '{key}'.")
+            subject = str(loaded["subject"]) if "subject" in loaded else ""
             loaded = loaded[key]
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
@@ -133,7 +128,7 @@ def _load_array(path: Path, key: str) -> np.ndarray:
         ) from error
     if not np.issubdtype(loaded.dtype, np.number):
         raise UserError(f"{path}: '{key}' has type {loaded.dtype}; expected numbers.")
-    return np.asarray(loaded)
+    return np.asarray(loaded), subject
 
 
 def _channels_first(array: np.ndarray) -> Tensor:
