@@ -257,6 +257,7 @@ class Reconstruction:
             "deviations_from_paper": records.deviations(cfg),
             "result": self.scores.headline,
             "scores": scores,
+            "curve": records.thin(self.scores.rows),
             "steps": steps,
             "network_parameters": parameters,
             **self.cost(),

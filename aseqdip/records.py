@@ -114,6 +114,22 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
     return {name: np.array([float(row[name]) if row[name] else np.nan for row in rows]) for name in COLUMNS}
 
 
+def thin(rows: Rows) -> dict[str, Any]:
+    """A curve's PSNR, of the iterates and of their running average, in at most 200 means over "every" iterations each.
+
+    Small enough to live in the record itself, so that curves can be drawn from records alone; the last block may be shorter.
+    """
+    every = max(1, -(-len(rows) // 200))
+    table = np.asarray(rows, dtype=float).reshape(-1, len(COLUMNS))
+    starts = np.arange(0, len(table), every)
+    sizes = np.diff(np.append(starts, len(table)))
+    means = {
+        name: np.add.reduceat(table[:, COLUMNS.index(name)], starts) / sizes if len(starts) else np.empty(0)
+        for name in ("psnr", "psnr_ema")
+    }
+    return {"every": every, **{name: [round(float(v), 3) for v in values] for name, values in means.items()}}
+
+
 def write_arrays(path: Path, **arrays: torch.Tensor | None) -> None:
     """Compressed ``.npz`` of the tensors that are there."""
     kept = {name: a.detach().cpu().numpy() for name, a in arrays.items() if a is not None}
