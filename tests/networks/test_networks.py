@@ -3,11 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from aseqdip.config import NetworkConfig
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.networks import NETWORKS, make_network
+from aseqdip.networks.blocks import Head, upsample
 from aseqdip.networks.s2s import S2S
 from aseqdip.networks.skip import Skip
 from aseqdip.networks.unet import UNet
@@ -88,3 +90,32 @@ def test_output_layer_stays_in_fp32_under_bf16() -> None:
     assert 0 < float((rounded - exact).detach().norm() / exact.detach().norm()) < 0.05
     bf16_values = rounded.to(torch.bfloat16).float()
     assert not torch.equal(rounded, bf16_values), "the image itself is not rounded to bf16"
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 0.01)])
+def test_gradient_of_upsampling_is_pytorchs(
+    align_corners: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    x = torch.randn(2, 5, 6, 9, generator=rng(), dtype=torch.float64)
+    outer = torch.randn(2, 5, 12, 18, generator=rng(1), dtype=torch.float64)
+    gradients = []
+    for up in (upsample, lambda f, mode, align: F.interpolate(f, None, 2, mode, align)):
+        kind = dtype if up is upsample else torch.float64
+        leaf = x.to(kind).requires_grad_()
+        up(leaf, "bilinear", align_corners).backward(outer.to(kind))
+        assert leaf.grad is not None
+        gradients.append(leaf.grad.double())
+    ours, exact = gradients
+    assert float((ours - exact).norm() / exact.norm()) < tolerance
+    with torch.random.fork_rng():  # the check draws its directions from the global stream
+        assert torch.autograd.gradgradcheck(
+            lambda f: upsample(f, "bilinear", align_corners), (x[:1, :1].clone().requires_grad_(),)
+        )
+
+
+def test_output_layer_is_a_convolution() -> None:
+    with torch.random.fork_rng():
+        head = Head(4, 3, sigmoid=False)
+    x = torch.randn(1, 4, 5, 6, generator=rng())
+    torch.testing.assert_close(head(x), F.conv2d(x, head.conv.weight, head.conv.bias))
