@@ -1,10 +1,11 @@
-# make demo | make test | make setup | make check | make bench [BENCH_JSON=file.json]
+# make demo | make test | make setup | make check | make bench [BENCH_JSON=file.json] | make report
+# make campaign MINUTES=9 OUT=slot [SETTINGS="data=public data_root=data"]: without make setup, on a machine as it is
 # Another Python or PyTorch: make setup PYTHON=python3.12 TORCH="torch --index-url https://download.pytorch.org/whl/cu126"
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench campaign report clean
 
 setup: .venv/.ready
 
@@ -28,6 +29,10 @@ test: check
 
 bench: setup
 	$(BIN)/python scripts/benchmark.py $(if $(BENCH_JSON),--json $(BENCH_JSON))
+
+MINUTES ?= 9
+campaign:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/campaign.py --minutes $(MINUTES) --out $(OUT) $(SETTINGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info
