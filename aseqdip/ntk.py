@@ -50,8 +50,8 @@ def _band(m: Tensor) -> Tensor:
 
 
 def _relu_moments(sigma: Tensor) -> tuple[Tensor, Tensor]:
-    scale = sigma.diagonal().sqrt()
-    scale = torch.outer(scale, scale).clamp_min(1e-300)
+    # the root of the product, not the product of roots: the cosine of equal values is then 1 to the last digit
+    scale = torch.outer(sigma.diagonal(), sigma.diagonal()).sqrt().clamp_min(1e-300)
     cosine = (sigma / scale).clamp(-1, 1)
     away = math.pi - cosine.acos()
     return scale * ((1 - cosine**2).sqrt() + away * cosine) / (2 * math.pi), away / (2 * math.pi)
@@ -71,7 +71,8 @@ class Dynamics:
 
     def __init__(self, z: Tensor, y: Tensor, theta: Tensor, sigma: Tensor, rate: float) -> None:
         eigenvalues, self.basis = torch.linalg.eigh(theta)
-        self.factor = 1 - rate * eigenvalues.clamp_min(0)  # rounding leaves some at -1e-7
+        rounding = len(z) * torch.finfo(eigenvalues.dtype).eps * eigenvalues[-1]
+        self.factor = 1 - rate * torch.where(eigenvalues > rounding, eigenvalues, 0)
         self.y = y
         self.start = self.basis.T @ (y - z)
         self.variances = (self.basis.T @ sigma @ self.basis).diagonal()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -152,7 +153,8 @@ class Study:
         self._resume()
         begin = saved = time.monotonic()
         advance, last = self.engine.repeat(self.networks.step), self.cfg.steps
-        steps = tqdm(range(self.done, last + 1), self.cfg.study, mininterval=1, leave=False)
+        pause = 0.5 if sys.stderr.isatty() else 30  # a log file is not to fill with redrawn bars
+        steps = tqdm(range(self.done, last + 1), self.cfg.study, mininterval=pause, leave=False)
         for step in steps:
             self.curve[step] = advance()
             self.done = step + 1

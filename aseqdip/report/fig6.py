@@ -18,7 +18,7 @@ def draw(path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> N
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
     left.plot(arrays["signals"][1], ".-", color="0.65", linewidth=0.7, label="measurement y = x + n")
@@ -26,16 +26,16 @@ def draw(path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> N
     left.set(xlabel="sample", title="signal and measurement")
     left.legend(fontsize=8, loc="upper right")
     for j, name in enumerate(record["inputs"]):
-        right.plot(
-            arrays["steps"], arrays["error"][:, j], color=f"C{j}", linewidth=1.6, label=f"input {name}"
-        )
-        right.plot(arrays["steps"], arrays["theory"][:, j], "--", color=f"C{j}", linewidth=1.2)
-        right.plot(arrays["steps"], arrays["theory_single"][:, j], ":", color=f"C{j}", linewidth=1)
-    right.axhline(record["noise_level"], color="0.7", linewidth=0.8, zorder=0)
-    styles = {"-": "measured", "--": "Theorem A.1: mean output", ":": "theory: mean error of one network"}
+        lines = {"error": ("-", 1.8), "theory": ("--", 1.3), "theory_single": (":", 1.1)}
+        for what, (style, width) in lines.items():
+            right.plot(arrays["steps"], arrays[what][:, j], style, color=f"C{j}", linewidth=width)
+        right.plot([], [], color=f"C{j}", linewidth=1.8, label=f"input: {name}")
+    styles = {"-": "measured", "--": "Theorem A.1", ":": "theory, mean error over initial weights"}
     for style, label in styles.items():
-        right.plot([], [], style, color="0.3", linewidth=1.2, label=label)
-    right.set_xscale("symlog", linthresh=1, linscale=0.4)
+        right.plot([], [], style, color="0.3", linewidth=1.3, label=label)
+    right.axhline(record["noise_level"], color="0.8", linewidth=3, zorder=0, label="noise level")
+    right.set_xscale("symlog", linthresh=1, linscale=0.4)  # step 0 is there too
     right.set(xlim=(0, record["steps"]), ylim=(0, 2), xlabel="iteration", ylabel="mean squared error to x")
-    right.legend(fontsize=8, ncols=2, loc="upper center")
+    right.set_title("error along gradient descent")
+    figure.legend(*right.get_legend_handles_labels(), fontsize=8, ncols=4, loc="outside lower center")
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=160))
