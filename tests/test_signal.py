@@ -2,6 +2,8 @@
 
 import json
 import signal as signals_of_the_system
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -192,3 +194,20 @@ def test_divergence_is_named(configure: Configure) -> None:
     summary = signal.run(configure("experiment=fig6", "lr=0.025"))
     assert "diverged before step" in summary.failed["seed 0"]
     assert "network.init=default" in summary.failed["seed 0"]
+
+
+@pytest.mark.slow
+def test_from_the_command_line(tmp_path: Path) -> None:
+    """As a sweep over seeds, then once more for one of them."""
+    words = ("experiment=fig6", "preset=smoke", "device=cpu", "steps=20")
+
+    def call(*more: str) -> str:
+        command = [sys.executable, str(Path(__file__).parent.parent / "run.py"), *words, *more]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+        return done.stdout
+
+    first = call("-m", "seed=0,1")
+    assert first.count("1 done, 0 skipped, 0 failed") == 2
+    assert "error" in first and "noise z" in first
+    assert len(list((tmp_path / "outputs" / "fig6").glob("*/record.json"))) == 2
+    assert "Nothing to do" in call("seed=1")
