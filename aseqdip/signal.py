@@ -27,6 +27,7 @@ from aseqdip.networks.blocks import initialise
 from aseqdip.ntk import TAPS, Dynamics, kernels
 from aseqdip.problem import generator
 from aseqdip.reconstruction import Interrupt
+from aseqdip.report.fig6 import describe, draw, summarise
 from aseqdip.runner import Summary, command_start
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,11 @@ class Study:
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
-        saved = torch.load(self.checkpoint, map_location=self.engine.device, weights_only=True)
+        try:
+            saved = torch.load(self.checkpoint, map_location=self.engine.device, weights_only=True)
+        except Exception as error:  # a damaged file raises many kinds; starting over is always right
+            log.warning("%s is damaged (%s); starting from the beginning.", self.checkpoint, error)
+            return
         with torch.no_grad():
             torch._foreach_copy_(self.networks.weights, saved["weights"])
         self.done, self.seconds = saved["done"], saved["seconds"]
@@ -208,9 +213,9 @@ class Study:
         arrays = {"signals": self.signals, "steps": steps, "error": shown[:, 0], "residual": shown[:, 1]}
         arrays |= {"theory": mean, "theory_single": single}
         records.write_arrays(self.folder / "curves.npz", **arrays)
-        record = self._record(noise, summarise(curve, noise), [t.fit(FITTED * noise * SIZE) for t in theory])
-        from aseqdip.report.fig6 import draw  # matplotlib only where it is needed
-
+        record = self._record(
+            noise, summarise(curve.numpy(), noise, FITTED), [t.fit(FITTED * noise * SIZE) for t in theory]
+        )
         draw(self.folder / "fig6.png", {name: a.numpy() for name, a in arrays.items()}, record)
         records.write_json(self.folder / "record.json", record)
         self.checkpoint.unlink(missing_ok=True)
@@ -252,39 +257,3 @@ def predict(cfg: Config, signals: Tensor) -> list[Dynamics]:
     rate = 2 * cfg.lr / SIZE  # of the mean of squares
     width, init = cfg.network.width, cfg.network.init
     return [Dynamics(z, signals[1], *kernels(z, width, LAYERS, init), rate) for z in signals]
-
-
-def summarise(curve: Tensor, noise: float) -> list[dict[str, Any]]:
-    """The figures of each input. ``curve``: errors to x and to y by step, shape (steps + 1, 2, 3)."""
-    found = []
-    for error, residual in curve.numpy().transpose(2, 1, 0):
-        fitted = np.flatnonzero(residual < FITTED * noise)
-        far = np.flatnonzero(abs(error / noise - 1) > 0.1)
-        found.append(
-            {
-                "start": float(error[0]),
-                "lowest": float(error.min()),
-                "lowest_at": int(error.argmin()),
-                "end": float(error[-1]),
-                "unfitted_at_end": float(residual[-1] / noise),
-                "fitted_at": int(fitted[0]) if len(fitted) else None,
-                "at_noise_level_from": int(far[-1]) + 1 if len(far) and far[-1] + 1 < len(error) else None,
-            }
-        )
-    return found
-
-
-def describe(record: dict[str, Any]) -> None:
-    """The figures in the log."""
-    log.info("Noise level %.3f; fitted: residual below 1 %% of the noise's energy.", record["noise_level"])
-    for name, m in record["inputs"].items():
-        fitted = "not fitted (%.0f %% left)" % (100 * m["unfitted_at_end"])
-        fitted = fitted if m["fitted_at"] is None else f"fitted at {m['fitted_at']}"
-        log.info(
-            "%-14s error %.3f at the start, lowest %.4f at step %d, %.3f at the end; %s (theory: %s)",
-            *(name, m["start"], m["lowest"], m["lowest_at"], m["end"], fitted, m["theory_fitted_at"]),
-        )
-    if record["ratio"]:
-        least = ">= " if record["ratio_is_lower_bound"] else ""
-        theory = record["theory_ratio"] or math.inf
-        log.info("x takes %s%.1f times the steps of noise (theory: %.1f)", least, record["ratio"], theory)

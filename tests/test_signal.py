@@ -20,6 +20,7 @@ from aseqdip.engine import Engine
 from aseqdip.ntk import Dynamics, kernels, variances
 from aseqdip.reconstruction import Interrupt
 from aseqdip.records import read_records
+from aseqdip.report.fig6 import summarise
 
 Configure = Callable[..., Config]
 
@@ -162,7 +163,7 @@ def test_record_has_the_figures(configure: Configure) -> None:
 def test_figures_of_a_known_curve() -> None:
     curve = torch.tensor([2.0, 0.5, 0.7, 1.05, 1.0]).double()[:, None, None].expand(5, 2, 3).clone()
     curve[:, 1] = torch.tensor([3.0, 1.0, 0.5, 0.009, 0.005]).double()[:, None]
-    assert signal.summarise(curve, 1.0)[0] == {
+    assert summarise(curve.numpy(), 1.0, 0.01)[0] == {
         "start": 2.0,
         "lowest": 0.5,
         "lowest_at": 1,
@@ -171,6 +172,8 @@ def test_figures_of_a_known_curve() -> None:
         "fitted_at": 3,
         "at_noise_level_from": 3,
     }
+    assert summarise(curve[3:].numpy(), 1.0, 0.01)[0]["at_noise_level_from"] == 0
+    assert summarise(curve[:3].numpy(), 1.0, 0.01)[0]["at_noise_level_from"] is None
 
 
 def test_interrupted_resumed_and_then_left_alone(configure: Configure, tmp_path: Path) -> None:
@@ -183,11 +186,20 @@ def test_interrupted_resumed_and_then_left_alone(configure: Configure, tmp_path:
         assert signal.Study(cfg, Engine("cpu"), folder).run(interrupt) is None
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["done"] < 150
     resumed = signal.run(cfg)
+    assert not (folder / "checkpoint.pt").exists()
     assert [r["inputs"] for r in resumed.records] == [r["inputs"] for r in whole.records]
     before = (folder / "record.json").stat().st_mtime_ns
     again = signal.run(cfg)
     assert (again.records, again.skipped) == ([], ["seed 0"])
     assert (folder / "record.json").stat().st_mtime_ns == before
+
+
+def test_damaged_checkpoint_starts_over(configure: Configure) -> None:
+    cfg = configure("experiment=fig6", "steps=5", "network.width=8")
+    folder = Path(cfg.outputs) / "fig6" / signal._digest(cfg)
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"broken")
+    assert len(signal.run(cfg).records) == 1
 
 
 def test_divergence_is_named(configure: Configure) -> None:
