@@ -37,7 +37,7 @@ INPUTS = ("signal x", "measurement y", "noise z")
 FITTED = 0.01  # of the noise's energy: what is left of ||f - y||^2 once y counts as learned
 KNOBS = ("study", "steps", "lr", "network.width", "network.init", "seed")
 PAPER = {"lr": 5e-4, "network.width": 64, "network.init": "he"}
-LOSS = "mean of squares; half their sum (Theorem A.1) is the same at 50 times the learning rate, and diverges there"
+LOSS = "mean of squares; half their sum (Theorem A.1) is the same at 50 times the learning rate, where weights by He diverge"
 
 
 def run(cfg: Config) -> Summary:

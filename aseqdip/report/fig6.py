@@ -78,10 +78,10 @@ def draw(path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> N
         for what, (style, width) in lines.items():
             right.plot(arrays["steps"], arrays[what][:, j], style, color=f"C{j}", linewidth=width)
         right.plot([], [], color=f"C{j}", linewidth=1.8, label=f"input: {name}")
+    right.axhline(record["noise_level"], color="0.8", linewidth=3, zorder=0, label="noise level")
     styles = {"-": "measured", "--": "Theorem A.1", ":": "theory, mean error over initial weights"}
     for style, label in styles.items():
         right.plot([], [], style, color="0.3", linewidth=1.3, label=label)
-    right.axhline(record["noise_level"], color="0.8", linewidth=3, zorder=0, label="noise level")
     right.set_xscale("symlog", linthresh=1, linscale=0.4)  # step 0 is there too
     right.set(xlim=(0, record["steps"]), ylim=(0, 2), xlabel="iteration", ylabel="mean squared error to x")
     right.set_title("error along gradient descent")
