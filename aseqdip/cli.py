@@ -110,11 +110,12 @@ def _by_task(*values: Any, _root_: DictConfig) -> Any:
 
 def _job(composed: DictConfig) -> dict[str, Any]:
     """One composed config: what Hydra calls, once or for each job of a sweep."""
-    from aseqdip.runner import run  # the parts that need torch only once the words are known to be good
+    from aseqdip import runner, signal  # the parts that need torch only once the words are known to be good
 
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        summary = run(typed_config(OmegaConf.to_container(composed, resolve=True)))
+        cfg = typed_config(OmegaConf.to_container(composed, resolve=True))
+        summary = signal.run(cfg) if cfg.study == "fig6" else runner.run(cfg)
     except UserError as error:
         if multirun:
             sys.tracebacklimit = 0  # a sweep goes on with its other jobs, then reports: the message is enough

@@ -71,9 +71,9 @@ class NetworkConfig:
     upsample: str = knob("skip network: how it up-samples", "bilinear", choices=("bilinear", "nearest"))
     sigmoid: bool | None = knob("output through a sigmoid; default: skip and s2s, for images in [0, 1]", None)
     init: str = knob(
-        "initial weights: normal is N(0, 0.02^2), default is PyTorch's",
+        "initial weights: normal is N(0, 0.02^2), he is N(0, 2/fan-in), default is PyTorch's",
         "normal",
-        choices=("normal", "default"),
+        choices=("normal", "default", "he"),
     )
 
 
@@ -134,6 +134,10 @@ class Config:
     preset: PresetConfig = field(default_factory=PresetConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
+    study: str = knob(
+        "an experiment that reconstructs no images: fig6 is the paper's 1-D network (Appendix A.2)",
+        choices=("none", "fig6"),
+    )
     steps: int = knob("parameter updates in total, N*K in the paper", low=1)
     N: int = knob("aSeqDIP: parameter updates per input update; steps must be a multiple", low=1)
     lam: float = knob("aSeqDIP: weight lambda of the autoencoding term", low=0)

@@ -161,6 +161,8 @@ def config_dict(cfg: Config) -> dict[str, Any]:
 
 
 def read_records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every complete record below a folder, with its own folder under "folder"."""
+    """Every complete record of an image below a folder, with its own folder under "folder"."""
     for path in sorted(folder.rglob("record.json")):
-        yield {**json.loads(path.read_text()), "folder": str(path.parent)}
+        record = json.loads(path.read_text())
+        if "study" not in record:
+            yield {**record, "folder": str(path.parent)}

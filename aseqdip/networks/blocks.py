@@ -100,13 +100,14 @@ def initialise(network: nn.Module, how: str, generator: torch.Generator) -> None
     """Fill every parameter from ``generator`` (a CPU one, so that all devices start alike).
 
     "normal": convolutions N(0, 0.02^2), batch-norm weights N(1, 0.02^2), biases 0 (the DIP-family default);
+    "he": convolutions N(0, 2 / fan-in), unit batch norm, biases 0;
     "default": PyTorch's own: Kaiming-uniform convolutions, unit batch norm.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)):
             _draw(module.weight, how, 0.0, generator)
             if module.bias is not None:
-                bound = 0.0 if how == "normal" else 1 / math.sqrt(module.weight[0].numel())
+                bound = 1 / math.sqrt(module.weight[0].numel()) if how == "default" else 0.0
                 _set(module.bias, torch.empty(module.bias.shape).uniform_(-bound, bound, generator=generator))
         elif isinstance(module, nn.BatchNorm2d):
             if how == "normal":
@@ -120,6 +121,8 @@ def _draw(weight: Tensor, how: str, mean: float, generator: torch.Generator) -> 
     value = torch.empty(weight.shape)
     if how == "normal":
         value.normal_(mean, 0.02, generator=generator)
+    elif how == "he":
+        nn.init.kaiming_normal_(value, nonlinearity="relu", generator=generator)
     else:
         nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=generator)
     _set(weight, value)
