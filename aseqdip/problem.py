@@ -28,7 +28,6 @@ class Problem:
         seed: the run's seed.
         noise_std: standard deviation of the noise in y per real component, if known.
         references: names and images of other objects, shaped like z0, for a method that wants a similar one.
-        oracle: the truth, which no method can have: given under input=oracle alone (paper, Fig. 1), and the record says so.
     """
 
     y: Tensor
@@ -38,7 +37,6 @@ class Problem:
     seed: int
     noise_std: float | None = None
     references: Iterable[tuple[str, Tensor]] = ()
-    oracle: Tensor | None = None
 
     def generator(self, purpose: str) -> torch.Generator:
         """This problem's random stream for one purpose ("network", "input", ...)."""

@@ -138,11 +138,9 @@ def _attempt(
         sample = items[name]()
         case = make_case(cfg, name, sample).to(engine.device)
         if cfg.input == "reference":
-            others = replace(cfg, data_root=cfg.pool, dataset=replace(cfg.dataset, files=None))
-            pool = items if cfg.pool is None else open_dataset(others)
-            case.problem.references = references(cfg, sample, case.problem.z0, pool)
+            case.problem.references = references(cfg, sample, case.problem.z0, _pool(cfg, items))
         if cfg.input == "oracle":
-            case.problem.oracle = _oracle(case)
+            case.problem.references = [("truth", _oracle(case))]
         method = METHODS[cfg.method.name](cfg, engine, case.signed)
         reconstruction = Reconstruction(cfg, case, method, folder)
         _announce(cfg, reconstruction)
@@ -169,10 +167,19 @@ def _attempt(
         log.info("%s: %s; the same command continues it.", name, why)
 
 
+def _pool(cfg: Config, items: Items) -> Items:
+    """The images that may serve as a reference: every file of the pool's folder, else those of the data set."""
+    if cfg.pool is None:
+        return items
+    return open_dataset(replace(cfg, data_root=cfg.pool, dataset=replace(cfg.dataset, files=None)))
+
+
 def _oracle(case: Case) -> Tensor:
     """The truth, for input=oracle: the one place where a method is given it."""
     if case.truth is None:
-        raise UserError(f"input=oracle needs the true image, and {case.problem.image} has none: use another input.")
+        raise UserError(
+            f"input=oracle needs the true image, and {case.problem.image} has none: use another input."
+        )
     return case.truth
 
 

@@ -59,7 +59,9 @@ def references(cfg: Config, sample: Sample, like: Tensor, pool: Items) -> Iterat
         if (other.patient or other.source) == (sample.patient or sample.source) or other.mask is not None:
             continue
         if cfg.task.name == "mri" and other.image is not None:  # coils would be simulated, and combined again
-            image = to_channels(_with_phase(cfg, name, fit(other.image.mean(0), *like.shape[-2:]))[None, None])
+            image = to_channels(
+                _with_phase(cfg, name, fit(other.image.mean(0), *like.shape[-2:]))[None, None]
+            )
         elif cfg.task.name == "mri":
             kspace, maps, _ = _coil_data(cfg, name, other)
             image = to_channels((maps.conj() * ifft2c(kspace)).sum(0)[None, None])

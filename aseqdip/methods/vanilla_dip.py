@@ -30,9 +30,9 @@ class VanillaDIP(Method):
             self.facts["reference"], image = nearest_reference(problem, self.signed)
             return image
         if self.cfg.input == "oracle":
-            assert problem.oracle is not None, "the runner hands it over"
+            ((_, truth),) = problem.references  # the runner hands it over, because the config says so
             self.facts["oracle_input"] = True
-            return problem.oracle + (self.cfg.input_noise * torch.randn(z.shape, generator=rng)).to(z.device)
+            return truth + (self.cfg.input_noise * torch.randn(z.shape, generator=rng)).to(z.device)
         shape = (1, self.cfg.input_channels or z.shape[1], *z.shape[2:])
         if self.cfg.input == "normal":
             return self.cfg.input_noise * torch.randn(shape, generator=rng)
