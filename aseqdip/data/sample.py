@@ -79,7 +79,7 @@ def _listed(cfg: Config, folder: Path) -> list[Path]:
     files = [folder / name for name in cfg.dataset.files or []]
     missing = [str(f.relative_to(folder)) for f in files if not f.is_file()]
     if missing:
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise UserError(
             f"dataset={cfg.dataset.name} lists {len(files)} files, of which {len(missing)} are missing in {folder}: {shown}. "
             "Set data_root=... to the folder that docs/data.md describes; python scripts/prepare.py says what is missing."
