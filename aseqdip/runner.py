@@ -144,9 +144,8 @@ def _attempt(
         method = METHODS[cfg.method.name](cfg, engine, case.signed)
         reconstruction = Reconstruction(cfg, case, method, folder)
         _announce(cfg, reconstruction)
-        group = f"{cfg.task.name}/{setting(cfg)}/{cfg.method.name}"
         total = 1 if reconstruction.state is None else cfg.steps
-        trackers = make_trackers(cfg, name, group, _run_id(folder), folder, total)
+        trackers = make_trackers(cfg, name, _run_id(folder), folder, total)
         if reconstruction.run(trackers, interrupt):
             record = reconstruction.write()
             summary.records.append(record)
