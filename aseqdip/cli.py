@@ -247,7 +247,7 @@ def help_text() -> str:
         "  python run.py preset=quick                        the same in a few minutes on a laptop",
         "  python run.py task=ct method=aseqdip views=18     another task, another setting",
         "  python run.py -m lam=0.5,1,2                      a sweep: every combination of comma-separated values",
-        "  python run.py -m experiment=lambda_ablation       a named sweep",
+        "  python run.py -m experiment=table2 data=public    a named sweep, on a named list of images",
         "  python run.py task=denoising dataset=folder data_root=~/pictures images=all",
         "",
         "Finished images are skipped, interrupted ones continued: a command can be repeated at any time.",
