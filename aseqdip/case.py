@@ -58,6 +58,7 @@ class Case:
         signed: whether images take negative values (complex MRI).
         support: where an MRI image is shown: 1 where there are coil sensitivity maps, (1, 1, height, width).
         info: facts for the record: source, scale, operator norm, mask, maps.
+        truth: the true image, shaped like z0; None where there is none. For scoring alone, but for input=oracle.
     """
 
     problem: Problem
@@ -65,6 +66,7 @@ class Case:
     signed: bool = False
     support: Tensor | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    truth: Tensor | None = None
 
     def to(self, device: torch.device) -> "Case":
         """The same case with every tensor on ``device``."""
@@ -72,7 +74,8 @@ class Case:
         problem = replace(p, y=p.y.to(device), operator=p.operator.to(device), z0=p.z0.to(device))
         scoring = None if self.scoring is None else self.scoring.to(device)
         support = None if self.support is None else self.support.to(device)
-        return Case(problem, scoring, self.signed, support, self.info)
+        truth = None if self.truth is None else self.truth.to(device)
+        return Case(problem, scoring, self.signed, support, self.info, truth)
 
     def show(self, image: Tensor) -> Tensor:
         """What a person looks at and what is scored: magnitude on the support for MRI, else clipped to [0, 1]."""

@@ -68,6 +68,7 @@ def register() -> None:
         store.store(group="cell", name=name, node=node, package="_global_")
     OmegaConf.register_new_resolver("by_preset", _by_preset, replace=True)
     OmegaConf.register_new_resolver("by_task", _by_task, replace=True)
+    OmegaConf.register_new_resolver("rounds", _rounds, replace=True)
 
 
 #: the settings of the paper's tables
@@ -108,6 +109,11 @@ def _by_task(*values: Any, _root_: DictConfig) -> Any:
     return values[min(place, len(values) - 1)]
 
 
+def _rounds(count: int, *, _root_: DictConfig) -> str:
+    """``${rounds:20}``: an experiment's images, as a sweep over rounds: one, then four more, then the others."""
+    return "0,1" if _root_.preset.name == "smoke" else f"0,1:5,5:{count}"
+
+
 def _job(composed: DictConfig) -> dict[str, Any]:
     """One composed config: what Hydra calls, once or for each job of a sweep."""
     from aseqdip import runner, signal  # the parts that need torch only once the words are known to be good
@@ -115,6 +121,8 @@ def _job(composed: DictConfig) -> dict[str, Any]:
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         cfg = typed_config(OmegaConf.to_container(composed, resolve=True))
+        if multirun and cfg.device == "auto":
+            cfg.device = runner.sweep_device(HydraConfig.get().job.num)
         summary = signal.run(cfg) if cfg.study == "fig6" else runner.run(cfg)
     except UserError as error:
         if multirun:
@@ -128,7 +136,10 @@ def _job(composed: DictConfig) -> dict[str, Any]:
     if summary.late:
         log.info("Out of time (budget_minutes) with %d done: the same command continues.", done)
     elif done == 0 and not summary.failed and not summary.elsewhere:
-        log.info("Nothing to do: all %d image(s) were finished before.", len(summary.skipped))
+        if summary.skipped:
+            log.info("Nothing to do: all %d image(s) were finished before.", len(summary.skipped))
+        else:
+            log.info("Nothing to do: dataset=%s ends before images=%s.", cfg.dataset.name, cfg.images)
     else:
         log.info(
             "%d done, %d skipped, %d failed. Results: %s",
@@ -158,6 +169,11 @@ def check_words(words: list[str]) -> None:
             raise UserError(
                 f"'{word}' is not a setting: write name=value, as in task=mri. All settings: python run.py --help"
             )
+    given = dict(word.split("=", 1) for word in overrides)
+    if "dataset" in given and given.get("data", "builtin") != "builtin":
+        raise UserError(
+            f"dataset={given['dataset']} and data={given['data']} both say which images to use: give one of them."
+        )
     for word in overrides:
         if not word.startswith(("+", "~")):
             try:
@@ -228,7 +244,7 @@ def help_text() -> str:
         "  python run.py preset=quick                        the same in a few minutes on a laptop",
         "  python run.py task=ct method=aseqdip views=18     another task, another setting",
         "  python run.py -m lam=0.5,1,2                      a sweep: every combination of comma-separated values",
-        "  python run.py -m experiment=lambda_ablation       a named sweep",
+        "  python run.py -m experiment=table2 data=public    a named sweep, on a named list of images",
         "  python run.py task=denoising dataset=folder data_root=~/pictures images=all",
         "",
         "Finished images are skipped, interrupted ones continued: a command can be repeated at any time.",

@@ -34,12 +34,23 @@ class TaskConfig:
 
 
 @dataclass
+class DataConfig:
+    name: str = knob(
+        "builtin: each task's own samples; else a list of images in data_root (docs/data.md): public substitutes, the "
+        "paper's sets, real scans, faces"
+    )
+
+
+@dataclass
 class DatasetConfig:
     name: str = knob("name of the data set, as in the results")
     reader: str = knob(
         "how its files are read", choices=("brain", "body", "photos", "kspace", "complex", "ct", "picture")
     )
     folder: str = knob("sub-folder of data_root; data_root itself is read where there is none", "")
+    files: list[str] | None = knob(
+        "the images of this data set, by file below its folder, in order; default: every file", None
+    )
     slice: str = knob("slice of a volume: middle, all, or an index", "middle")
     hu_low: float = knob("CT: Hounsfield units shown as 0", -1024.0)
     hu_high: float = knob("CT: Hounsfield units shown as 1", 2000.0)
@@ -126,6 +137,7 @@ class Config:
     """The whole configuration of a run. The paper's values are the defaults (``configs/config.yaml``)."""
 
     task: TaskConfig = field(default_factory=TaskConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     operator: OperatorConfig = field(default_factory=OperatorConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -149,8 +161,13 @@ class Config:
     )
 
     input: str = knob(
-        "fixed input of Vanilla DIP and its relatives: U(0, 0.1), N(0, 1), the start image, or the nearest image of a pool",
-        choices=("noise", "normal", "measurement", "reference"),
+        "fixed input of Vanilla DIP and its relatives: U(0, 0.1), N(0, 1), the start image, the nearest image of a pool, or "
+        "(oracle) the truth: no method, a diagnostic of the paper's Fig. 1",
+        choices=("noise", "normal", "measurement", "reference", "oracle"),
+    )
+    input_noise: float = knob(
+        "input=normal, oracle: standard deviation of its Gaussian noise, drawn once; images are about 1 at their brightest",
+        low=0,
     )
     input_channels: int | None = knob(
         "channels of a random input (original DIP: 32, which needs network=skip); default: as many as the image",
@@ -298,6 +315,11 @@ def typed_config(composed: Any) -> Config:
         raise UserError(f"size={cfg.size}: expected a number of pixels (512) or native.")
     if cfg.parallel != "auto" and not (cfg.parallel.isdigit() and int(cfg.parallel) > 0):
         raise UserError(f"parallel={cfg.parallel}: expected a number of images (4) or auto.")
+    if cfg.data.name != "builtin" and not cfg.dataset.files:
+        raise UserError(
+            f"data={cfg.data.name} has no list of images for task={cfg.task.name}: use data=builtin, or dataset=... with "
+            "data_root=... for images of your own."
+        )
     if cfg.dataset.hu_low >= cfg.dataset.hu_high:
         raise UserError(
             f"dataset.hu_low={cfg.dataset.hu_low:g} must be below dataset.hu_high={cfg.dataset.hu_high:g}."

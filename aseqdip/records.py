@@ -65,6 +65,10 @@ def identity(cfg: Config) -> dict[str, Any]:
     for name, _ in knobs():
         if name in wanted or name.split(".")[0] in wanted:
             chosen[name] = attrgetter(name)(cfg)
+    if cfg.input not in ("normal", "oracle"):
+        chosen.pop("input_noise", None)
+    if cfg.input != "reference" and "pool" in chosen:
+        chosen["pool"] = None
     if cfg.dataset.reader in ("brain", "body", "photos"):
         del chosen["data_root"]  # generated or bundled: no folder is read
     return chosen

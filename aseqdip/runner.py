@@ -6,11 +6,16 @@ import os
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from aseqdip import records
+from aseqdip.case import Case
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.data.sample import Items, select
@@ -51,6 +56,8 @@ def run(cfg: Config) -> Summary:
     repeats = [replace(cfg, seed=seed, seeds=None) for seed in cfg.seeds or [cfg.seed]]
     folders = [records.run_folder(repeat) for repeat in repeats]
     summary = Summary(folders[0] if len(folders) == 1 else folders[0].parent)
+    if not names:
+        return summary
     deadline = None if cfg.budget_minutes is None else command_start() + 60 * cfg.budget_minutes
     with Interrupt(deadline) as interrupt:
         for repeat, folder in zip(repeats, folders, strict=True):
@@ -58,6 +65,16 @@ def run(cfg: Config) -> Summary:
                 _run_seed(repeat, engine, items, names, folder, summary, interrupt)
     summary.interrupted, summary.late = interrupt.signal, interrupt.late
     return summary
+
+
+def sweep_device(number: int) -> str:
+    """Where a sweep's job runs under device=auto: CUDA devices in turn, so that jobs at the same time spread over them."""
+    return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "auto"
+
+
+def _current(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a CUDA device this thread's current one: streams, events and graphs belong to that."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def command_start() -> float:
@@ -97,7 +114,8 @@ def _run_seed(
                 elif records.finished(folder / name):  # by another process, in the meantime
                     summary.skipped.append(name)
                 else:
-                    _attempt(cfg, engine, name, items, folder / name, summary, interrupt)
+                    with _current(engine.device):
+                        _attempt(cfg, engine, name, items, folder / name, summary, interrupt)
         except OSError as error:  # its folder cannot be made: the other images' may
             _fail(summary, name, folder / name, str(error), "", None)
 
@@ -120,14 +138,14 @@ def _attempt(
         sample = items[name]()
         case = make_case(cfg, name, sample).to(engine.device)
         if cfg.input == "reference":
-            pool = items if cfg.pool is None else open_dataset(replace(cfg, data_root=cfg.pool))
-            case.problem.references = references(cfg, sample, case.problem.z0, pool)
+            case.problem.references = references(cfg, sample, case.problem.z0, _pool(cfg, items))
+        if cfg.input == "oracle":
+            case.problem.references = [("truth", _oracle(case))]
         method = METHODS[cfg.method.name](cfg, engine, case.signed)
         reconstruction = Reconstruction(cfg, case, method, folder)
         _announce(cfg, reconstruction)
-        group = f"{cfg.task.name}/{setting(cfg)}/{cfg.method.name}"
         total = 1 if reconstruction.state is None else cfg.steps
-        trackers = make_trackers(cfg, name, group, _run_id(folder), folder, total)
+        trackers = make_trackers(cfg, name, _run_id(folder), folder, total)
         if reconstruction.run(trackers, interrupt):
             record = reconstruction.write()
             summary.records.append(record)
@@ -148,19 +166,38 @@ def _attempt(
         log.info("%s: %s; the same command continues it.", name, why)
 
 
+def _pool(cfg: Config, items: Items) -> Items:
+    """The images that may serve as a reference: every file of the pool's folder, else those of the data set."""
+    if cfg.pool is None:
+        return items
+    return open_dataset(replace(cfg, data_root=cfg.pool, dataset=replace(cfg.dataset, files=None)))
+
+
+def _oracle(case: Case) -> Tensor:
+    """The truth, for input=oracle: the one place where a method is given it."""
+    if case.truth is None:
+        raise UserError(
+            f"input=oracle needs the true image, and {case.problem.image} has none: use another input."
+        )
+    return case.truth
+
+
 def _fail(
     summary: Summary, name: str, folder: Path, message: str, trace: str, reconstruction: Reconstruction | None
 ) -> None:
     summary.failed[name] = message
     log.error("%s failed: %s", name, message)
-    if reconstruction is not None and reconstruction.scores.last is not None:
-        failure = {"error": message, "after_step": len(reconstruction.scores.rows), "traceback": trace}
-        try:
-            reconstruction.write_partial()
-            records.write_json(folder / "failure.json", failure)
-        except OSError as error:  # a full disk may have been the failure
-            log.error("%s: its partial results could not be written: %s", name, error)
-        else:
+    begun = reconstruction if reconstruction is not None and reconstruction.scores.last is not None else None
+    steps = 0 if begun is None else len(begun.scores.rows)
+    try:
+        if begun is not None:
+            begun.write_partial()
+        failure = {"image": name, "error": message, "after_step": steps, "traceback": trace}
+        records.write_json(folder / "failure.json", failure)
+    except OSError as error:  # a full disk may have been the failure
+        log.error("%s: what is there of it could not be written: %s", name, error)
+    else:
+        if begun is not None:
             log.error("%s: the last finite iterate, the curve and the traceback are in %s.", name, folder)
 
 

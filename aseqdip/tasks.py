@@ -14,7 +14,7 @@ from aseqdip.case import Case, Scoring
 from aseqdip.config import Config
 from aseqdip.data.coils import simulated_coils, smooth_phase
 from aseqdip.data.images import read_picture
-from aseqdip.data.sample import Items, Sample, center_crop
+from aseqdip.data.sample import Items, Sample, center_crop, fit
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.operators.base import Operator
@@ -52,12 +52,17 @@ def make_case(cfg: Config, name: str, sample: Sample) -> Case:
 
 
 def references(cfg: Config, sample: Sample, like: Tensor, pool: Items) -> Iterator[tuple[str, Tensor]]:
-    """Names and images of the pool's other patients, shaped like a problem's z0; those of another size are left out."""
+    """Names and images of the pool's other patients, shaped like a problem's z0: MR images are cropped or
+    padded with zeros to it; others and scans of another size are left out."""
     for name, load in pool.items():
         other = load()
         if (other.patient or other.source) == (sample.patient or sample.source) or other.mask is not None:
             continue
-        if cfg.task.name == "mri":
+        if cfg.task.name == "mri" and other.image is not None:  # coils would be simulated, and combined again
+            image = to_channels(
+                _with_phase(cfg, name, fit(other.image.mean(0), *like.shape[-2:]))[None, None]
+            )
+        elif cfg.task.name == "mri":
             kspace, maps, _ = _coil_data(cfg, name, other)
             image = to_channels((maps.conj() * ifft2c(kspace)).sum(0)[None, None])
         else:
@@ -164,13 +169,8 @@ def _mri(cfg: Config, name: str, sample: Sample) -> Case:
         "columns": mask.numel(),
         "prospective": sample.mask is not None,
     }
-    return Case(
-        problem,
-        scoring,
-        signed=True,
-        support=support,
-        info=_normed(info, problem),
-    )
+    image = None if truth is None else to_channels(truth[None, None] / level)
+    return Case(problem, scoring, signed=True, support=support, info=_normed(info, problem), truth=image)
 
 
 def _coil_data(cfg: Config, name: str, sample: Sample) -> tuple[Tensor, Tensor, str]:
@@ -181,10 +181,8 @@ def _coil_data(cfg: Config, name: str, sample: Sample) -> tuple[Tensor, Tensor, 
         image = sample.image.mean(0)  # one channel already, unless it is a colour picture
         image = image if size is None else center_crop(image, size, size)
         shape = (int(image.shape[-2]), int(image.shape[-1]))
-        if not image.is_complex() or not image.imag.any():
-            image = image * smooth_phase(shape, generator(cfg.seed, name, "phase"))  # no scan is purely real
         maps = simulated_coils(cfg.operator.coils, shape, generator(cfg.seed, name, "coils"))
-        return fft2c(maps * image), maps, "simulated"
+        return fft2c(maps * _with_phase(cfg, name, image)), maps, "simulated"
     kspace, maps_stored = sample.kspace, sample.maps
     if size is not None:
         # a prospectively undersampled scan has gaps along its columns: only the fully sampled readout can be cropped
@@ -195,6 +193,14 @@ def _coil_data(cfg: Config, name: str, sample: Sample) -> tuple[Tensor, Tensor, 
         return kspace, _espirit_maps(cfg, kspace, sample.mask), "espirit"
     norm = (maps_stored.abs() ** 2).sum(0).sqrt()
     return kspace, torch.where(norm > 0, maps_stored / norm.clamp_min(1e-12), 0), "stored"
+
+
+def _with_phase(cfg: Config, name: str, image: Tensor) -> Tensor:
+    """The image, given a smooth phase if it has none: no scan is purely real."""
+    if image.is_complex() and image.imag.any():
+        return image
+    shape = (int(image.shape[-2]), int(image.shape[-1]))
+    return image * smooth_phase(shape, generator(cfg.seed, name, "phase"))
 
 
 def _espirit_maps(cfg: Config, kspace: Tensor, mask: Tensor | None) -> Tensor:
@@ -256,7 +262,7 @@ def _ct(cfg: Config, name: str, image: Tensor) -> Case:
         y = -torch.log(counts.clamp_min(1) / cfg.photons) / (per_pixel * operator.radon_norm)
     problem = Problem(y, operator, operator.direct(y).clamp(0, 1), name, cfg.seed)
     info = {"operator_norm": operator.radon_norm, "scaled_by_norm": True}
-    return Case(problem, Scoring(image, 1.0), info=info)
+    return Case(problem, Scoring(image, 1.0), info=info, truth=image)
 
 
 def _slice(cfg: Config, image: Tensor) -> Tensor:
@@ -293,7 +299,8 @@ def _picture(cfg: Config, name: str, image: Tensor) -> Case:
     problem = Problem(y, operator, operator.direct(y), name, cfg.seed, cfg.sigma / 255 or None)
     hole = 1 - operator.mask if isinstance(operator, Mask) else None
     scoring = Scoring(image, 1.0, hole) if cfg.truth == "known" else None
-    return Case(problem, scoring, info=_normed({}, problem))
+    truth = image if cfg.truth == "known" else None
+    return Case(problem, scoring, info=_normed({}, problem), truth=truth)
 
 
 def _picture_operator(cfg: Config, name: str, height: int, width: int) -> Operator:

@@ -1,6 +1,8 @@
 """Sinks for curves. Files are the source of truth (``records.py``); these mirror them and can never fail a run."""
 
+import hashlib
 import importlib.util
+import json
 import logging
 import netrc
 import os
@@ -10,8 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+
 from aseqdip.config import Config
-from aseqdip.records import COLUMNS, Rows, config_dict
+from aseqdip.records import COLUMNS, Rows, config_dict, identity
+from aseqdip.tasks import setting
 
 log = logging.getLogger(__name__)
 
@@ -50,22 +55,23 @@ class ProgressBar(Tracker):
 
 
 class WandB(Tracker):
-    """One Weights & Biases run for each reconstruction, grouped by task, setting and method.
+    """One Weights & Biases run for each reconstruction; those that differ in image and seed alone share a group.
 
+    Grouped plots so show the mean over images and seeds, and its band.
     Online if a key is at hand, else offline (``wandb sync`` uploads later). Any failure switches it off with one
     warning; a network that hangs is waited for at most ``patience`` seconds.
     """
 
     patience = 60.0
 
-    def __init__(self, cfg: Config, name: str, group: str, run_id: str, folder: Path) -> None:
+    def __init__(self, cfg: Config, name: str, run_id: str, folder: Path) -> None:
         self.run: Any = None
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
         for attempt in dict.fromkeys((mode, "offline")):
-            if self._guard("start", lambda m=attempt: self._start(cfg, name, group, run_id, folder, m)):  # type: ignore[misc]
+            if self._guard("start", lambda m=attempt: self._start(cfg, name, run_id, folder, m)):  # type: ignore[misc]
                 break
 
-    def _start(self, cfg: Config, name: str, group: str, run_id: str, folder: Path, mode: str) -> None:
+    def _start(self, cfg: Config, name: str, run_id: str, folder: Path, mode: str) -> None:
         import wandb
 
         settings = wandb.Settings(
@@ -79,9 +85,9 @@ class WandB(Tracker):
             id=run_id,
             resume=None if mode == "offline" else "allow",
             name=name,
-            group=group,
+            group=group_of(cfg),
             job_type=cfg.preset.name,
-            tags=[cfg.task.name, cfg.method.name, cfg.preset.name],
+            tags=tags_of(cfg),
             config=config_dict(cfg),
             settings=settings,
         )
@@ -141,6 +147,28 @@ class WandB(Tracker):
         return not failure
 
 
+def group_of(cfg: Config) -> str:
+    """What W&B groups by: task/setting/method, recipe, preset, and a hash of all that decides the result but the seed."""
+    shared = {name: value for name, value in identity(cfg).items() if name != "seed"}
+    digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:6]
+    return f"{cfg.task.name}/{setting(cfg)}/{cfg.method.name} {cfg.recipe.name} {cfg.preset.name} {digest}"
+
+
+def tags_of(cfg: Config) -> list[str]:
+    """Words to filter by: task, setting, method, data set, preset, and the named experiment if there is one."""
+    experiment = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+    words = (
+        cfg.task.name,
+        setting(cfg),
+        cfg.method.name,
+        cfg.dataset.name,
+        cfg.recipe.name,
+        cfg.preset.name,
+        experiment,
+    )
+    return list(dict.fromkeys(word[:64] for word in words if word))
+
+
 def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
@@ -150,13 +178,11 @@ def _has_key() -> bool:
         return False
 
 
-def make_trackers(
-    cfg: Config, image: str, group: str, run_id: str, folder: Path, total: int
-) -> list[Tracker]:
+def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int) -> list[Tracker]:
     """The progress bar over ``total`` steps (if tqdm is installed), and W&B if the config names it."""
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb":
-        trackers.append(WandB(cfg, f"{cfg.method.name} {image}", group, run_id, folder))
+        trackers.append(WandB(cfg, f"{cfg.method.name} {image} seed {cfg.seed}", run_id, folder))
     if importlib.util.find_spec("tqdm") is not None:
         trackers.append(ProgressBar(image, total))
     return trackers

@@ -70,7 +70,7 @@ def test_a_failed_image_is_reported_and_the_exit_is_not_zero(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_sweep_twice(tmp_path: Path) -> None:
-    words = ("-m", "experiment=lambda_ablation", "preset=smoke")
+    words = ("-m", "experiment=lambda_ablation", "preset=smoke", "images=0")
     first, second = call(*words, cwd=tmp_path), call(*words, cwd=tmp_path)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     records = sorted((tmp_path / "outputs").rglob("record.json"))
@@ -80,10 +80,11 @@ def test_a_sweep_twice(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_survives_a_bad_job(tmp_path: Path) -> None:
-    result = call("-m", "preset=smoke", "images=0,99,1", cwd=tmp_path)
+    result = call("-m", "preset=smoke", "images=0,99,30:40,1", cwd=tmp_path)
     assert result.returncode == 1
     assert len(list((tmp_path / "outputs").rglob("record.json"))) == 2
     assert "images=99: there is no such image" in result.stdout + result.stderr
+    assert "Nothing to do: dataset=brain ends before images=30:40." in result.stdout
 
 
 @pytest.mark.slow

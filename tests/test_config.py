@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
@@ -14,20 +17,31 @@ from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.networks import NETWORKS
 from aseqdip.records import COMMON_KNOBS, TASK_KNOBS, deviations, identity, run_folder
-from aseqdip.tasks import setting
+from aseqdip.tasks import check_combination, setting
 
 Configure = Callable[..., Config]
 
 PAIRS = [
     (g, c)
-    for g in ("task", "dataset", "operator", "network", "method", "recipe", "preset", "tracker", "experiment")
+    for g in (
+        "task",
+        "data",
+        "dataset",
+        "operator",
+        "network",
+        "method",
+        "recipe",
+        "preset",
+        "tracker",
+        "experiment",
+    )
     for c in choices(g)
 ]
 
 
 @pytest.mark.parametrize(("group", "choice"), PAIRS)
 def test_every_config_composes(configure: Configure, group: str, choice: str) -> None:
-    cfg = configure(f"{group}={choice}")
+    cfg = configure(f"{group}={choice}", *(["task=denoising"] if choice == "faces" else []))
     if group not in ("network", "experiment"):
         assert getattr(cfg, group).name == choice
 
@@ -46,11 +60,76 @@ def test_cells_are_task_setting_and_method(configure: Configure) -> None:
         assert setting(configure(f"cell={cell}")) == name, "named as the folders of results are"
 
 
-def test_table_1_has_its_27_cells() -> None:
-    experiment = OmegaConf.load(config_folder() / "experiment" / "table1.yaml")
+@pytest.mark.parametrize(("table", "count"), [("table1", 27), ("table2", 53)])
+def test_tables_have_their_cells(table: str, count: int) -> None:
+    experiment = OmegaConf.load(config_folder() / "experiment" / f"{table}.yaml")
     named = [cell.strip() for cell in experiment.hydra.sweeper.params.cell.split(",")]
-    assert len(set(named)) == 27
+    assert len(named) == len(set(named)) == count
     assert set(named) <= set(choices("cell"))
+
+
+def jobs(experiment: str, preset: str) -> list[list[str]]:
+    """The overrides of every job of an experiment's sweep, in order."""
+    with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+        words = [f"experiment={experiment}", f"preset={preset}"]
+        params = compose("config", words, return_hydra_config=True).hydra.sweeper.params
+        parsed = OverridesParser.create().parse_overrides(
+            [f"{name}={value}" for name, value in params.items()]
+        )
+    (batch,) = BasicSweeper.split_arguments(parsed, None)
+    return [[*words, *job] for job in batch]
+
+
+def test_images_come_in_rounds_over_all_cells(configure: Configure) -> None:
+    sweep = jobs("table2", "quick")
+    assert len(sweep) == 3 * 53
+    rounds = [job[2].replace("\\", "") for job in sweep]  # Hydra escapes the colon
+    assert rounds == ["images=0"] * 53 + ["images=1:5"] * 53 + ["images=5:20"] * 53
+    assert configure(*sweep[60]).images == "1:5"
+    assert jobs("lambda_ablation", "paper")[0][2:] == jobs("fig9", "paper")[0][2:]
+    assert [job[2:] for job in jobs("nk_ablation", "quick")] == [job[2:] for job in jobs("fig10", "quick")]
+    assert {word for job in jobs("table2", "smoke") for word in job if "images" in word} == {
+        "images=0",
+        "images=1",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", choices("preset"))
+@pytest.mark.parametrize("experiment", ["fig1", "fig4", "fig8", "fig9", "fig10", "table1", "table2"])
+def test_every_job_of_every_experiment_is_valid(configure: Configure, experiment: str, preset: str) -> None:
+    distinct = {
+        tuple(word for word in job if not word.startswith("images=")) for job in jobs(experiment, preset)
+    }
+    for words in sorted(distinct):
+        others = any(w.startswith(("cell=", "method=")) and not w.endswith("aseqdip") for w in words)
+        if preset == "paper" or not others:  # what another preset can spoil is steps and N together
+            check_combination(configure(*words))
+
+
+def test_data_says_which_images(configure: Configure, tmp_path: Path) -> None:
+    cfg = configure("data=public", "cell=mri-accel8-aseqdip", f"data_root={tmp_path}")
+    assert (cfg.dataset.name, cfg.noise, cfg.size) == ("public_mri", 0.03, "64"), (
+        "the preset wins over the list"
+    )
+    assert cfg.pool == f"{tmp_path}/mri/magnitude/train"
+    assert configure("data=public", "noise=0.1").noise == 0.1, "the command line wins"
+    assert (configure("data=faces", "task=deblurring", "preset=paper").size) == "256"
+    assert configure("task=ct").dataset.files is None
+    with pytest.raises(UserError, match="data=scans has no list of images for task=ct"):
+        configure("data=scans", "task=ct")
+    with pytest.raises(UserError, match="dataset=folder and data=public both say"):
+        check_words(["dataset=folder", "data=public"])
+
+
+def test_pool_and_input_noise_count_only_where_they_are_used(configure: Configure) -> None:
+    base = run_folder(configure("method=vanilla_dip"))
+    assert run_folder(configure("method=vanilla_dip", "pool=x", "input_noise=3")) == base
+    assert run_folder(configure("method=ref_guided_dip", "pool=x")) != run_folder(
+        configure("method=ref_guided_dip")
+    )
+    normal = ("method=vanilla_dip", "input=normal")
+    assert run_folder(configure(*normal, "input_noise=3")) != run_folder(configure(*normal))
 
 
 @pytest.mark.parametrize(("task", "preset"), list(itertools.product(choices("task"), choices("preset"))))

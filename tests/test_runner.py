@@ -290,12 +290,40 @@ def test_one_bad_file_does_not_stop_the_others(configure: Configure, tmp_path: P
     summary = run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "images=all"))
     assert [r["image"] for r in summary.records] == ["b"]
     assert "could not be read as a picture" in summary.failed["a"]
+    failure = json.loads((summary.folder / "a" / "failure.json").read_text())
+    assert (failure["image"], failure["after_step"]) == ("a", 0)
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    again = run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "images=all"))
+    assert ([r["image"] for r in again.records], again.skipped) == (["a"], ["b"]), (
+        "a failed image is tried again"
+    )
+    assert not (summary.folder / "a" / "failure.json").exists()
 
 
 def test_unwritable_outputs_are_found_before_computing(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Results cannot be written to .*set outputs="):
         run(configure(f"outputs={tmp_path / 'file' / 'below'}"))
+
+
+def test_a_range_beyond_the_end_is_nothing_to_do(configure: Configure) -> None:
+    summary = run(configure("images=30:40"))
+    assert (summary.records, summary.skipped, summary.failed) == ([], [], {})
+
+
+def test_jobs_of_a_sweep_take_cuda_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not torch.cuda.is_available() or runner.sweep_device(0) == "cuda:0"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [runner.sweep_device(job) for job in range(5)] == [
+        "cuda:0",
+        "cuda:1",
+        "cuda:2",
+        "cuda:0",
+        "cuda:1",
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runner.sweep_device(2) == "auto"
 
 
 def test_cuda_without_cuda(configure: Configure) -> None:

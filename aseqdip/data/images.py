@@ -62,10 +62,11 @@ def read_picture(path: Path) -> Tensor:
 def complex_images(cfg: Config) -> Items:
     """Fully sampled MR images, complex or magnitude: ``.npz`` with an array 'image', or ``.npy``."""
     files = unique_names(list_files(cfg, (".npz", ".npy")))
-    return {name: partial(_read_complex, file) for name, file in files.items()}
+    return {name: partial(read_complex, file) for name, file in files.items()}
 
 
-def _read_complex(path: Path) -> Sample:
+def read_complex(path: Path) -> Sample:
+    """One MR image, complex, (1, height, width). UserError for anything else."""
     array, patient = _load_array(path, "image")
     if array.ndim != 2:
         raise UserError(f"{path}: 'image' has shape {array.shape}; expected (height, width).")
@@ -77,12 +78,13 @@ def ct_slices(cfg: Config) -> Items:
     """CT slices in Hounsfield units: DICOM files, or ``.npz`` with an array 'hu'; mapped by a fixed window to [0, 1]."""
     files = unique_names(list_files(cfg, (".dcm", ".npz", ".ima"), bare=_is_dicom))
     return {
-        name: partial(_read_ct, file, cfg.dataset.hu_low, cfg.dataset.hu_high) for name, file in files.items()
+        name: partial(read_ct, file, cfg.dataset.hu_low, cfg.dataset.hu_high) for name, file in files.items()
     }
 
 
-def _read_ct(path: Path, low: float, high: float) -> Sample:
-    hu, patient = _load_array(path, "hu") if path.suffix == ".npz" else _read_dicom(path)
+def read_ct(path: Path, low: float, high: float) -> Sample:
+    """One CT slice, (1, height, width): ``low`` to ``high`` Hounsfield units as 0 to 1, clipped. UserError for anything else."""
+    hu, patient = _load_array(path, "hu") if path.suffix == ".npz" else read_dicom(path)
     if hu.ndim != 2:
         raise UserError(f"{path} has shape {hu.shape}; expected one slice, (height, width).")
     scaled = finite(((hu.astype(np.float32) - low) / (high - low)), str(path))
@@ -97,7 +99,7 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _read_dicom(path: Path) -> tuple[np.ndarray, str]:
+def read_dicom(path: Path) -> tuple[np.ndarray, str]:
     """Hounsfield units of one DICOM slice: stored value * RescaleSlope + RescaleIntercept; and the patient's id."""
     try:
         import pydicom

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from aseqdip.config import Config
 from aseqdip.errors import UserError
@@ -56,8 +57,13 @@ def data_folder(cfg: Config) -> Path:
 def list_files(
     cfg: Config, suffixes: Sequence[str], bare: Callable[[Path], bool] = lambda file: False
 ) -> list[Path]:
-    """The data set's files by suffix, and those without one that ``bare`` accepts, sorted; UserError if there is none."""
+    """The files that the data set names; else those with a suffix, or without one if ``bare`` accepts them, sorted.
+
+    Raises UserError if one of those named is missing, or if there is none.
+    """
     folder = data_folder(cfg)
+    if cfg.dataset.files is not None:
+        return _listed(cfg, folder)
     visible = [f for f in folder.iterdir() if not f.name.startswith(".")]
     files = sorted(f for f in visible if (f.suffix.lower() in suffixes if f.suffix else bare(f)))
     if not files:
@@ -69,10 +75,25 @@ def list_files(
     return files
 
 
+def _listed(cfg: Config, folder: Path) -> list[Path]:
+    files = [folder / name for name in cfg.dataset.files or []]
+    missing = [str(f.relative_to(folder)) for f in files if not f.is_file()]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise UserError(
+            f"dataset={cfg.dataset.name} lists {len(files)} files, of which {len(missing)} are missing in {folder}: {shown}. "
+            "Set data_root=... to the folder that docs/data.md describes; python scripts/prepare.py says what is missing."
+        )
+    return files
+
+
 def unique_names(files: Sequence[Path]) -> dict[str, Path]:
-    """Stem -> file; the whole name where two files share a stem."""
+    """Stem -> file; the whole name where two files share a stem. UserError if two share their whole name."""
     stems = [f.stem for f in files]
-    return {f.stem if stems.count(f.stem) == 1 else f.name: f for f in files}
+    named = {f.stem if stems.count(f.stem) == 1 else f.name: f for f in files}
+    if len(named) < len(files):
+        raise UserError("Two images of a data set have the same file name: results could not be told apart.")
+    return named
 
 
 def finite(array: np.ndarray, what: str) -> Tensor:
@@ -91,11 +112,18 @@ def center_crop(image: Tensor, height: int, width: int) -> Tensor:
     return image[..., top : top + height, left : left + width]
 
 
+def fit(image: Tensor, height: int, width: int) -> Tensor:
+    """The central part of the last two axes, padded with zeros on all sides where there is too little of it."""
+    image = center_crop(image, height, width)
+    down, right = height - image.shape[-2], width - image.shape[-1]
+    return F.pad(image, (right // 2, right - right // 2, down // 2, down - down // 2))
+
+
 def select(names: Sequence[str], spec: Any) -> list[str]:
     """The images a user asks for, in order.
 
-    ``spec``: "all", an index or a name, a range "2:5" (Python's meaning), or a list of indices and names.
-    Raises UserError for an index or name there is not.
+    ``spec``: "all", an index or a name, a range "2:5" (Python's meaning: it may reach beyond the end, and be empty), or a
+    list of indices and names. Raises UserError for an index or name there is not.
     """
     if spec == "all":
         return list(names)
@@ -106,10 +134,8 @@ def select(names: Sequence[str], spec: Any) -> list[str]:
         return [text]
     if match := re.fullmatch(r"(\d*):(\d*)", text):
         start, stop = (int(g) if g else None for g in match.groups())
-        chosen = list(names)[start:stop]
-        if chosen:
-            return chosen
-    elif re.fullmatch(r"-?\d+", text) and -len(names) <= int(text) < len(names):
+        return list(names)[start:stop]
+    if re.fullmatch(r"-?\d+", text) and -len(names) <= int(text) < len(names):
         return [names[int(text)]]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     raise UserError(

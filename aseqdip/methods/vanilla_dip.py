@@ -14,12 +14,13 @@ from aseqdip.problem import Problem
 class VanillaDIP(Method):
     """min_phi ||A f_phi(z) - y||^2 with a fixed input z (paper, eq. 1).
 
-    z ~ U(0, 0.1) (``input=noise``, as the original), N(0, 1) (``normal``), the start image z0 (``measurement``), or the
-    nearest image of a pool (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
+    z ~ U(0, 0.1) (``input=noise``, as the original), N(0, s^2) (``normal``; s: ``input_noise``), the start image z0
+    (``measurement``), or the nearest image of a pool (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
+    ``oracle`` is the truth + N(0, s^2): not a method but the diagnostic of the paper's Fig. 1.
     ``perturb`` adds fresh N(0, perturb^2) noise to z at each step (the original's regularisation, 1/30).
     """
 
-    knobs = (*Method.knobs, "input", "input_channels", "pool", "perturb")
+    knobs = (*Method.knobs, "input", "input_channels", "pool", "input_noise", "perturb")
 
     def initial_input(self, problem: Problem) -> Tensor:
         z, rng = problem.z0, problem.generator("input")
@@ -28,9 +29,13 @@ class VanillaDIP(Method):
         if self.cfg.input == "reference":
             self.facts["reference"], image = nearest_reference(problem, self.signed)
             return image
+        if self.cfg.input == "oracle":
+            ((_, truth),) = problem.references  # the runner hands it over, because the config says so
+            self.facts["oracle_input"] = True
+            return truth + (self.cfg.input_noise * torch.randn(z.shape, generator=rng)).to(z.device)
         shape = (1, self.cfg.input_channels or z.shape[1], *z.shape[2:])
         if self.cfg.input == "normal":
-            return torch.randn(shape, generator=rng)
+            return self.cfg.input_noise * torch.randn(shape, generator=rng)
         return 0.1 * torch.rand(shape, generator=rng)
 
     def penalty(self, x: Tensor) -> Tensor | None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from aseqdip.cli import config_folder
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.data.sample import Sample, select
@@ -166,6 +167,61 @@ def test_dicom_without_a_suffix(configure: Configure, data: Path, tmp_path: Path
     assert list(open_dataset(configure("task=ct", "dataset=ct", f"data_root={tmp_path}"))) == ["IM0001"]
 
 
+def write_pictures(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / name)
+
+
+def test_a_data_set_may_name_its_files(configure: Configure, tmp_path: Path) -> None:
+    write_pictures(tmp_path, "a.png", "b.png", "sub/c.png")
+    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}")
+    assert list(open_dataset(configure(*words))) == ["a", "b"], "without a list: every file of the folder"
+    named = open_dataset(configure(*words, "dataset.files=[sub/c.png,a.png]"))
+    assert list(named) == ["c", "a"], "in the order of the list"
+    assert named["c"]().source == str(tmp_path / "sub" / "c.png")
+    with pytest.raises(
+        UserError, match=rf"lists 3 files, of which 2 are missing in {tmp_path}: x.png, y.png"
+    ):
+        open_dataset(configure(*words, "dataset.files=[x.png,a.png,y.png]"))
+
+
+def test_files_of_one_name_cannot_be_told_apart(configure: Configure, tmp_path: Path) -> None:
+    write_pictures(tmp_path, "a.png", "sub/a.png")
+    cfg = configure(
+        "task=denoising", "dataset=folder", f"data_root={tmp_path}", "dataset.files=[a.png,sub/a.png]"
+    )
+    with pytest.raises(UserError, match="same file name"):
+        open_dataset(cfg)
+
+
+LISTS = [(p.stem.split("_")[0], p.stem.split("_")[1]) for p in (config_folder() / "data_task").glob("*.yaml")]
+
+
+@pytest.mark.parametrize(("data", "task"), LISTS)
+def test_every_list_of_images_is_complete(configure: Configure, data: str, task: str) -> None:
+    cfg = configure(f"data={data}", f"task={task}")
+    files = cfg.dataset.files
+    assert files is not None
+    assert len(set(files)) == len(files) == (2 if data == "scans" else 20)
+    assert cfg.dataset.name.startswith(("public_", "paper_"))
+
+
+@pytest.mark.parametrize(("choice", "task"), [pair for pair in LISTS if pair[0] != "paper"])
+def test_public_lists_can_be_read(configure: Configure, data: Path, choice: str, task: str) -> None:
+    items = open_dataset(configure(f"data={choice}", f"task={task}", f"data_root={data}", "size=native"))
+    for load_one in items.values():
+        sample = load_one()
+        shape = (sample.image if sample.kspace is None else sample.kspace).shape  # type: ignore[union-attr]
+        assert min(shape[-2:]) >= 180
+
+
+def test_no_public_mri_anatomy_is_there_twice(configure: Configure) -> None:
+    files = configure("data=public").dataset.files or []
+    stems = [Path(f).stem for f in files]
+    assert len(set(stems)) == 20, "no magnitude file whose complex version is used"
+
+
 NAMES = ["a", "b", "c", "3"]
 
 
@@ -180,13 +236,15 @@ NAMES = ["a", "b", "c", "3"]
         (":2", ["a", "b"]),
         (["c", 0, "c"], ["c", "a"]),
         ("3", ["3"]),
+        ("2:9", ["c", "3"]),
+        ("7:9", []),
     ],
 )
 def test_select(spec: Any, expected: list[str]) -> None:
     assert select(NAMES, spec) == expected
 
 
-@pytest.mark.parametrize("spec", [4, "-5", "d", "7:9", ["a", "x"]])
+@pytest.mark.parametrize("spec", [4, "-5", "d", ["a", "x"]])
 def test_select_what_there_is_not(spec: Any) -> None:
     with pytest.raises(
         UserError, match=r"there is no such image. The data set has 4, indices 0 to 3: a, b, c, 3"

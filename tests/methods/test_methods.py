@@ -3,9 +3,11 @@
 import copy
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from aseqdip.case import Case
@@ -279,6 +281,48 @@ def test_vanilla_input_is_uniform_up_to_a_tenth(configure: Configure) -> None:
     assert torch.equal(z, method.initial_input(case.problem)), "the same problem, the same input"
 
 
+@pytest.mark.parametrize("task", ["mri", "ct", "denoising"])
+def test_oracle_input_is_the_truth_and_the_record_says_so(configure: Configure, task: str) -> None:
+    words = (f"task={task}", "method=vanilla_dip", "steps=1")
+    cfg = configure(*words, "input=oracle", "input_noise=0")
+    case = case_of(cfg)
+    assert case.truth is not None
+    assert case.scoring is not None
+    assert torch.allclose(case.show(case.truth), case.scoring.truth, atol=1e-6), (
+        "the truth, as the network sees it"
+    )
+    (record,) = run(cfg).records
+    assert record["oracle_input"] is True
+    (blind,) = run(configure(*words)).records
+    assert "oracle_input" not in blind
+    case.problem.references = [("truth", case.truth)]
+    far = METHODS["vanilla_dip"](
+        configure(*words, "input=oracle", "input_noise=0.1"), Engine("cpu", "fp32"), case.signed
+    )
+    noise = far.initial_input(case.problem) - case.truth
+    assert float(noise.std()) == pytest.approx(0.1, rel=0.05)
+    assert torch.equal(noise, far.initial_input(case.problem) - case.truth), "drawn once"
+
+
+def test_without_a_truth_there_is_no_oracle(configure: Configure, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (90, 20, 200)).save(tmp_path / "a.png")
+    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none", "method=vanilla_dip")
+    summary = run(configure(*words, "input=oracle"))
+    assert "input=oracle needs the true image" in summary.failed["a"]
+
+
+def test_input_noise_scales_a_normal_input(configure: Configure) -> None:
+    words = ("method=vanilla_dip", "task=ct", "input=normal")
+    inputs = []
+    for scale in (1, 0.25):
+        cfg = configure(*words, f"input_noise={scale}")
+        case = case_of(cfg)
+        inputs.append(
+            METHODS["vanilla_dip"](cfg, Engine("cpu", "fp32"), case.signed).initial_input(case.problem)
+        )
+    assert torch.allclose(0.25 * inputs[0], inputs[1])
+
+
 def test_random_input_may_have_more_channels(configure: Configure) -> None:
     cfg = configure("method=vanilla_dip", "task=denoising", "input_channels=32", "steps=1")
     case = case_of(cfg)
@@ -352,6 +396,21 @@ def test_the_most_similar_reference_is_found(configure: Configure, task: str) ->
     assert chosen == "twin"
     A = case.problem.operator
     assert float(A.direct(A(z)).norm()) == pytest.approx(float(A.direct(case.problem.y).norm()), rel=1e-3)
+
+
+def test_mr_references_of_another_size_are_cropped_or_padded(configure: Configure) -> None:
+    cfg = configure("method=ref_guided_dip", "size=64")
+    name, load = next(iter(open_dataset(cfg).items()))
+    sample = load()
+    case = make_case(cfg, name, sample)
+    assert sample.image is not None
+    large = dataclasses.replace(sample, source="large", image=torch.ones(1, 80, 96))
+    small = dataclasses.replace(sample, source="small", image=torch.ones(1, 40, 30))
+    found = dict(references(cfg, sample, case.problem.z0, {"large": lambda: large, "small": lambda: small}))
+    assert found["large"].shape == found["small"].shape == case.problem.z0.shape
+    shown = found["small"].norm(dim=1)[0]
+    assert torch.allclose(shown[12:52, 17:47], torch.ones(40, 30), atol=1e-5), "in the middle"
+    assert float(shown.sum()) == pytest.approx(40 * 30, rel=1e-5)
 
 
 def test_a_reference_is_never_the_same_patient(configure: Configure) -> None:
