@@ -1,6 +1,5 @@
 """Records as a campaign leaves them, made up: every number is drawn, none is a result."""
 
-import copy
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 
 from aseqdip.cli import SETTINGS
 from aseqdip.config import METHOD_NAMES
-from aseqdip.records import identity, run_folder
+from aseqdip.records import deviations, identity, run_folder
 from aseqdip.report.command import composed
 
 CELLS = [
@@ -31,11 +30,23 @@ def template(words: tuple[str, ...]) -> tuple[dict[str, Any], str]:
     task = cfg.task.name
     setting = str(Path(run_folder(cfg)).parent.name)
     common = {
-        **{"schema": 1, "task": task, "setting": setting, "method": cfg.method.name, "dataset": cfg.dataset.name},
-        **{"preset": cfg.preset.name, "recipe": cfg.recipe.name, "deviations_from_paper": {}},
+        **{
+            "schema": 1,
+            "task": task,
+            "setting": setting,
+            "method": cfg.method.name,
+            "dataset": cfg.dataset.name,
+        },
+        **{"preset": cfg.preset.name, "recipe": cfg.recipe.name},
+        "deviations_from_paper": deviations(cfg),
         "result": "stopped" if cfg.stop != "none" else "last",
         **{"network_parameters": 4_283_842, "passes_per_step": 1.5, "flops_per_step": 4e11, "device": "cpu"},
-        **{"precision": "fp32", "seed": cfg.seed, "identity": identity(cfg), "config": dataclasses.asdict(cfg)},
+        **{
+            "precision": "fp32",
+            "seed": cfg.seed,
+            "identity": identity(cfg),
+            "config": dataclasses.asdict(cfg),
+        },
     }
     return common, str(run_folder(cfg).relative_to(cfg.outputs))
 
@@ -43,7 +54,7 @@ def template(words: tuple[str, ...]) -> tuple[dict[str, Any], str]:
 def curve(rng: np.random.Generator, level: float, steps: int, onset: float) -> np.ndarray:
     """PSNR that climbs to ``level`` dB and falls from ``onset`` (in iterations) on."""
     at = np.arange(1, steps + 1)
-    rise = level - 18 * np.exp(-at / (0.12 * onset + 20))
+    rise = level - 18 * np.exp(-at / (0.12 * min(onset, steps) + 5))
     return rise - 0.0006 * np.maximum(at - onset, 0) + rng.normal(0, 0.03, steps)
 
 
@@ -52,7 +63,7 @@ def record(
 ) -> tuple[dict[str, Any], str]:
     """One record and its folder below the outputs."""
     common, folder = template((*words, f"seed={seed}"))
-    found = copy.deepcopy(common)
+    found = dict(common)
     rng = np.random.default_rng([seed, len(image), *image.encode(), len(words)])
     psnr = curve(rng, level, steps, onset)
     best = int(psnr.argmax())
@@ -61,7 +72,7 @@ def record(
         return {"psnr": float(value), "ssim": float(1 / (1 + np.exp(-(value - 22) / 5))), **more}
 
     every = max(1, -(-steps // 200))
-    blocks = [round(float(b.mean()), 3) for b in np.split(psnr, range(every, steps, every))]
+    blocks = np.round(np.add.reduceat(psnr, range(0, steps, every)) / every, 3).tolist()
     scores = {"start": score(18.0), "last": score(psnr[-1]), "best": score(psnr[best], step=best + 1)}
     scores["ema"] = score(psnr[-1] + 0.4)
     if found["result"] == "stopped":
@@ -71,7 +82,10 @@ def record(
     found["curve"] = {"every": every, "psnr": blocks, "psnr_ema": blocks}
     if found["method"] == "direct":
         found |= {"steps": 1, "flops_per_step": 0.0, "passes_per_step": 0.0, "network_parameters": 0}
-        found |= {"curve": {"every": 1, "psnr": [18.0], "psnr_ema": [18.0]}, "seconds": dict.fromkeys(seconds, 0.01)}
+        found |= {
+            "curve": {"every": 1, "psnr": [18.0], "psnr_ema": [18.0]},
+            "seconds": dict.fromkeys(seconds, 0.01),
+        }
         found["scores"] = dict.fromkeys(("start", "last", "ema"), score(18.0)) | {"best": score(18.0, step=1)}
     return found, folder
 
@@ -100,4 +114,6 @@ def campaign(
             for seed in range(seeds):
                 level = 34 - 0.5 * rank + 2.5 * np.sin(7.0 * number) + 0.1 * np.cos(seed + 3 * rank)
                 falls = 1e9 if method == "aseqdip" else steps * (0.3 + 0.05 * rank)
-                yield record(words_of(task, setting, method, *more), f"image{number:03d}", level, seed, steps, falls)
+                yield record(
+                    words_of(task, setting, method, *more), f"image{number:03d}", level, seed, steps, falls
+                )

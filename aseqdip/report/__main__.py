@@ -151,7 +151,13 @@ def listing(words: argparse.Namespace) -> None:
     found = []
     for trace in scan(words.folder):
         if trace.state == "done":
-            found.append({**trace.content, "folder": str(trace.folder)})
+            record = {**trace.content, "folder": str(trace.folder)}
+            try:
+                table([record]), means([record])
+            except (KeyError, TypeError, ValueError) as error:
+                log.warning("%s is left out: not a record (%s)", trace.folder, error)
+            else:
+                found.append(record)
         elif trace.state == "damaged":
             log.warning("%s is left out: %s", trace.folder, trace.error)
     if not found:

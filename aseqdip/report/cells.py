@@ -80,10 +80,19 @@ class Block:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def place(self) -> str:
+        """Task and setting, as printed."""
+        return f"{TITLES.get(self.task, self.task)}, {setting_title(self.setting)}"
+
+    @property
+    def facts(self) -> list[str]:
+        """What else tells the block from others."""
+        facts = [f"data set {self.dataset}", f"preset {self.preset}", f"recipe {self.recipe}", self.problem]
+        return [fact for fact in facts if fact]
+
+    @property
     def title(self) -> str:
-        parts = [TITLES.get(self.task, self.task), setting_title(self.setting), f"data set {self.dataset}"]
-        parts += [f"preset {self.preset}", f"recipe {self.recipe}", self.problem]
-        return " · ".join(part for part in parts if part)
+        return " · ".join([self.place, *self.facts])
 
 
 def build(rows: Sequence[Row]) -> list[Block]:
@@ -163,7 +172,7 @@ def _cell(key: str, method: str, variant: str, rows: list[Row], printed: Publish
     for row in rows:
         if kept.setdefault((row.image, row.run.seed), row) is not row:
             copies.append(row)
-    rows = list(kept.values())
+    rows = sorted(kept.values(), key=lambda row: (row.image, row.run.seed))
     images, seeds = [row.image for row in rows], [row.run.seed for row in rows]
     scores, means = {}, {}
     for name in rows[0].numbers:

@@ -116,7 +116,7 @@ def _box(image: np.ndarray) -> tuple[int, int, int]:
     sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
     margin = min(height, width) // 8  # the image's rim is no detail
     sums[:margin], sums[:, :margin] = -1, -1
-    sums[max(margin + 1, height - side - margin) :] = -1
+    sums[max(margin + 1, int(0.62 * height) - side) :] = -1  # the insets are to hide nothing of it
     sums[:, max(margin + 1, width - side - margin) :] = -1
     top, left = np.unravel_index(int(sums.argmax()), sums.shape)
     return int(top), int(left), side
@@ -137,7 +137,7 @@ def _picture(
     top, left, side = box
     height, width = array.shape[:2]
     scale = SIDE / max(height, width)
-    inset = int(0.36 * SIDE * min(height, width) / max(height, width))
+    inset = int(0.34 * SIDE * min(height, width) / max(height, width))
     grey = np.clip(array / high, 0, 1)
     rgb = np.repeat(grey, 3, axis=-1) if grey.shape[-1] == 1 else grey
     whole = Image.fromarray((rgb * 255).round().astype(np.uint8))

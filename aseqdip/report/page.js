@@ -118,7 +118,9 @@
     grow();
     const cell = make("td");
     cell.colSpan = span;
-    cell.append(table, more);
+    const inside = make("div", undefined, "inside");
+    inside.append(table, more);
+    cell.append(inside);
     const row = make("tr", undefined, "detail");
     row.append(cell);
     return row;

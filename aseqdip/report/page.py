@@ -47,6 +47,7 @@ def render(found: Found, blocks: Sequence[Block], folders: Sequence[Path]) -> st
     # our own files, which hold no text from outside
     script, style = ((HERE / f"page.{kind}").read_text() for kind in ("js", "css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(dash=svg.dash, colour=svg.colour)
     return environment.get_template("page.html.j2").render(
         script=Markup(script),  # noqa: S704
         script_hash=digest,
@@ -141,7 +142,9 @@ def overviews(blocks: Sequence[Block]) -> list[dict[str, Any]]:
         learned = dict.fromkeys(
             p.name for task, setting in places for p in published.rows_of(task, setting) if not p.method
         )
-        methods = [(m, title(m)) for m in ORDER] + [("", n) for n in learned]
+        methods = [(m, "Direct (CT: FBP)" if m == "direct" else title(m)) for m in ORDER] + [
+            ("", n) for n in learned
+        ]
         found.append(
             {
                 "preset": preset,
@@ -205,12 +208,13 @@ def section(block: Block) -> dict[str, Any]:
 
 def _styles(block: Block) -> dict[str, int]:
     """A number of a line style and colour for each cell: the method's own, or where several share it the next free one."""
-    taken: dict[str, int] = {}
-    for cell in block.cells:
+    styles: dict[str, int] = {}
+    first = reference(block.cells)
+    for cell in sorted(block.cells, key=lambda c: c is not first):
         wanted = ORDER.index(cell.method) if cell.method in ORDER else 0
-        free = [s for s in range(len(ORDER)) if s not in taken.values()]
-        taken[cell.key] = wanted if wanted in free or not free else free[0]
-    return taken
+        free = (s for s in range(len(block.cells) + len(ORDER)) if s not in styles.values())
+        styles[cell.key] = next(free) if wanted in styles.values() else wanted
+    return styles
 
 
 def _table_row(block: Block, cell: Cell, style: int) -> dict[str, Any]:
@@ -231,7 +235,7 @@ def _table_row(block: Block, cell: Cell, style: int) -> dict[str, Any]:
         "key": cell.key,
         "style": style,
         "name": name(block, cell),
-        "own": cell.method == REFERENCE,
+        "own": cell is reference(block.cells),
         "which": cell.which,
         "deviations": ", ".join(f"{k}={v}" for k, v in cell.rows[0].run.deviations.items()),
         "cells": {

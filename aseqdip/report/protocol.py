@@ -39,14 +39,16 @@ def departures(
 
 def _changed(rows: Sequence[Row]) -> list[str]:
     """Each knob with a value that is not the paper's, and whose it is where not every network method shares it."""
-    changed: dict[str, dict[str, None]] = {}
+    changed: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for row in rows:
         for name, value in row.run.deviations.items():
-            changed.setdefault(f"{name}={value}", {})[row.run.method] = None
+            values, methods = changed.setdefault(str(name), ({}, {}))
+            values[str(value)] = methods[row.run.method] = None
     everyone = {row.run.method for row in rows} - {"direct"}
     return [
-        knob if everyone == set(methods) else f"{knob} ({', '.join(map(title, methods))})"
-        for knob, methods in changed.items()
+        f"{name}={' or '.join(values)}"
+        + ("" if everyone == set(methods) else f" ({', '.join(map(title, methods))})")
+        for name, (values, methods) in changed.items()
     ]
 
 

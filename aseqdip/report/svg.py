@@ -11,11 +11,26 @@ from aseqdip.report.statistics import MeanCurve
 
 WIDTH, HEIGHT = 760, 330
 LEFT, TOP, RIGHT, BOTTOM = 52, 14, 250, 42  # margins; the legend stands in the right one
-DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "5 2 1 2 1 2", "1 2", "4 4", "14 3 3 3")
+DASHES = ("14 3 3 3", "7 3", "2 3", "9 3 2 3", "12 4", "5 2 1 2 1 2", "1 2", "4 4", "")
 MARKERS = (
     *("M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0", "M-5,-5h10v10h-10z", "M0,-6L6,5H-6z", "M0,-6.5L6.5,0L0,6.5L-6.5,0z"),
     *("M0,6L6,-5H-6z", "M-6,0H6M0,-6V6", "M-5,-5L5,5M-5,5L5,-5", "M-5.5,-2H5.5M-5.5,2H5.5", "M0,-7L2,-2H7L3,1L4.5,6L0,3L-4.5,6L-3,1L-7,-2H-2z"),
 )  # fmt: skip
+
+
+def colour(style: int) -> str:
+    """The class that a style's colour hangs on."""
+    return f"s{style % len(DASHES)}"
+
+
+def dash(style: int) -> str:
+    """A style's dashes; styles that share a colour have others."""
+    return DASHES[(style + 4 * (style // len(DASHES))) % len(DASHES)]
+
+
+def marker(style: int) -> str:
+    """The outline of a style's marker, around (0, 0)."""
+    return MARKERS[(style + 4 * (style // len(MARKERS))) % len(MARKERS)]
 
 
 @dataclass
@@ -149,7 +164,7 @@ def curves(key: str, title: str, lines: Sequence[Line], start: float | None = No
         c = line.curve
         if c.low is not None and c.high is not None:
             outline = _points(axes, c.at, c.low) + _points(axes, c.at, c.high)[::-1]
-            parts.append(f'<path class="band s{line.style}" d="M{"L".join(outline)}z"/>')
+            parts.append(f'<path class="band {colour(line.style)}" d="M{"L".join(outline)}z"/>')
     if start is not None:
         parts.append(f'<path class="start" d="M{LEFT},{axes.y(start):.1f}H{WIDTH - RIGHT}"/>')
     for line in lines:
@@ -157,7 +172,9 @@ def curves(key: str, title: str, lines: Sequence[Line], start: float | None = No
     parts.append("</g>")
     entries = []
     for line in lines:
-        sample = f'<path class="line s{line.style}" stroke-dasharray="{DASHES[line.style % len(DASHES)]}" d="M0,0H28"/>'
+        sample = (
+            f'<path class="line {colour(line.style)}" stroke-dasharray="{dash(line.style)}" d="M0,0H28"/>'
+        )
         entries.append(
             (axes.y(float(line.curve.mean[-1])), sample, f"{line.label} {line.curve.mean[-1]:.2f}")
         )
@@ -169,16 +186,15 @@ def curves(key: str, title: str, lines: Sequence[Line], start: float | None = No
 
 def _line(axes: Axes, line: Line) -> list[str]:
     c, text = line.curve, f"{line.label}: {line.curve.mean[-1]:.2f} dB after {line.curve.end} iterations"
-    dash = DASHES[line.style % len(DASHES)]
     path = "L".join(_points(axes, c.at, c.mean))
-    parts = [f'<path class="line s{line.style}" stroke-dasharray="{dash}" d="M{path}">']
+    parts = [f'<path class="line {colour(line.style)}" stroke-dasharray="{dash(line.style)}" d="M{path}">']
     if line.falls < c.end:
         text += f", falling from iteration {line.falls} on"
         x, y = axes.x(line.falls), axes.y(float(np.interp(line.falls, c.at, c.mean)))
         parts.append(f"<title>{escape(text)}</title></path>")
-        parts.append(f'<path class="onset s{line.style}" d="M{x:.1f},{HEIGHT - BOTTOM}V{y:.1f}"/>')
+        parts.append(f'<path class="onset {colour(line.style)}" d="M{x:.1f},{HEIGHT - BOTTOM}V{y:.1f}"/>')
         parts.append(
-            f'<path class="dot s{line.style}" transform="translate({x:.1f},{y:.1f})" d="M0,-1L5,-9H-5z"/>'
+            f'<path class="dot {colour(line.style)}" transform="translate({x:.1f},{y:.1f})" d="M0,-1L5,-9H-5z"/>'
         )
     else:
         parts.append(f"<title>{escape(text)}</title></path>")
@@ -190,18 +206,18 @@ def scatter(key: str, title: str, dots: Sequence[Dot], unit: str) -> Markup:
     costs = [d.cost for d in dots if d.cost]
     levels = [d.psnr for d in dots]
     room = 0.1 * max(max(levels) - min(levels), 0.5)
-    low, high = (min(costs) / 1.5, max(costs) * 1.5) if costs else (0.1, 1.0)
+    low, high = (min(costs) / 3, max(costs) * 3) if costs else (0.1, 1.0)
     axes = Axes((low, high), (min(levels) - room, max(levels) + room), log=True)
     parts, entries = axes.frame(f"{unit} a reconstruction (logarithmic)", "PSNR (dB), mean over images"), []
     for d in dots:
         text = f"{d.label}: {d.psnr:.2f} dB" + (f", {d.cost:.3g} {unit}" if d.cost else f", no {unit}")
         y = axes.y(d.psnr)
-        marker = f'class="dot s{d.style}" d="{MARKERS[d.style % len(MARKERS)]}"'
+        shape = f'class="dot {colour(d.style)}" d="{marker(d.style)}"'
         if d.cost:
             parts.append(
-                f'<path {marker} transform="translate({axes.x(d.cost):.1f},{y:.1f})"><title>{escape(text)}</title></path>'
+                f'<path {shape} transform="translate({axes.x(d.cost):.1f},{y:.1f})"><title>{escape(text)}</title></path>'
             )
-            entries.append((y, f'<path {marker} transform="translate(14,0)"/>', f"{d.label} {d.psnr:.2f}"))
+            entries.append((y, f'<path {shape} transform="translate(14,0)"/>', f"{d.label} {d.psnr:.2f}"))
         else:
             parts.append(
                 f'<path class="start" d="M{LEFT},{y:.1f}H{WIDTH - RIGHT}"><title>{escape(text)}</title></path>'
