@@ -189,7 +189,9 @@ def scan(folders: Iterable[Path]) -> Iterator[Trace]:
     for folder in folders:
         for root, below, files in os.walk(folder):
             below.sort()
-            names = {"record.json", "failure.json", ".claim", "checkpoint.pt", "curve.csv"}.intersection(files)
+            names = {"record.json", "failure.json", ".claim", "checkpoint.pt", "curve.csv"}.intersection(
+                files
+            )
             if names and (real := os.path.realpath(root)) not in seen:
                 seen.add(real)
                 yield _trace(Path(root), names)
@@ -203,6 +205,8 @@ def _trace(folder: Path, names: set[str]) -> Trace:
             except (OSError, ValueError, RecursionError) as error:
                 return Trace(folder, "damaged", error=f"{name}: {error}")
             if not isinstance(content, dict):
-                return Trace(folder, "damaged", error=f"{name}: expected an object, found {type(content).__name__}")
+                return Trace(
+                    folder, "damaged", error=f"{name}: expected an object, found {type(content).__name__}"
+                )
             return Trace(folder, state, content)
     return Trace(folder, "unfinished")
