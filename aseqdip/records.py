@@ -5,8 +5,10 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -170,3 +172,49 @@ def read_records(folder: Path) -> Iterator[dict[str, Any]]:
         record = json.loads(path.read_text())
         if "study" not in record:
             yield {**record, "folder": str(path.parent)}
+
+
+@dataclass
+class Trace:
+    """What was found in the folder of one reconstruction.
+
+    Attributes:
+        state: "done" (content is its record), "failed" (content is its failure.json), "unfinished" (begun, with no end
+            on disk), or "damaged" (a file that cannot be read; error says why).
+    """
+
+    folder: Path
+    state: str
+    content: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+def scan(folders: Iterable[Path]) -> Iterator[Trace]:
+    """Every reconstruction below the folders, finished or not, in order; each once, however the folders overlap."""
+    seen: set[str] = set()
+    for folder in folders:
+        for root, below, files in os.walk(folder):
+            below.sort()
+            names = {"record.json", "failure.json", ".claim", "checkpoint.pt", "curve.csv"}.intersection(
+                files
+            )
+            if names and (real := os.path.realpath(root)) not in seen:
+                seen.add(real)
+                trace = _trace(Path(root), names)
+                if "study" not in trace.content:  # Fig. 6 has no image
+                    yield trace
+
+
+def _trace(folder: Path, names: set[str]) -> Trace:
+    for name, state in (("record.json", "done"), ("failure.json", "failed")):
+        if name in names:
+            try:
+                content = json.loads((folder / name).read_bytes())
+            except (OSError, ValueError, RecursionError) as error:
+                return Trace(folder, "damaged", error=f"{name}: {error}")
+            if not isinstance(content, dict):
+                return Trace(
+                    folder, "damaged", error=f"{name}: expected an object, found {type(content).__name__}"
+                )
+            return Trace(folder, state, content)
+    return Trace(folder, "unfinished")

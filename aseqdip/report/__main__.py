@@ -1,14 +1,24 @@
-"""python -m aseqdip.report outputs/ [--mean] [--figure curves.png]: a table of the records below a folder, and their curves."""
+"""Tables of the records below folders, beside the published numbers: on the screen, as a page, and as files."""
 
 import argparse
+import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from aseqdip.records import read_records
+from aseqdip.errors import UserError
+from aseqdip.files import write_atomically
+from aseqdip.records import scan
 from aseqdip.report import figures
+from aseqdip.report.cells import build
+from aseqdip.report.page import render
+from aseqdip.report.rows import export, load
 from aseqdip.report.statistics import paired
+from aseqdip.report.tables import latex, markdown
+
+log = logging.getLogger(__name__)
 
 GROUP = ("task", "setting", "method", "recipe", "preset")
 SCORES = ("start", "result", "last", "best (oracle)", "EMA", "SSIM", "seconds", "TFLOP")
@@ -87,21 +97,93 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 
 
-def main() -> None:
-    """Entry point."""
+def _words() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m aseqdip.report", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="folders that hold records")
     parser.add_argument(
         "--mean", action="store_true", help="one row a method: means over its images and seeds"
     )
     parser.add_argument("--figure", type=Path, help="also draw the PSNR curves into this PNG file")
-    words = parser.parse_args()
-    found = [record for folder in words.folder for record in read_records(folder)]
+    for name, what in FILES.items():
+        parser.add_argument(f"--{name}", type=Path, help=what)
+    return parser.parse_args()
+
+
+FILES = {
+    "html": "write one self-contained page: tables beside the published numbers, curves, pictures, every record",
+    "markdown": "write the tables beside the published numbers as Markdown",
+    "latex": "write them as LaTeX",
+    "export": "write one line a reconstruction into this .csv or .parquet file",
+}
+
+
+def write(words: argparse.Namespace) -> list[Path]:
+    """The files that were asked for. Raises UserError where there is nothing to report, or for an unknown suffix."""
+    found = load(words.folder)
+    if not found.rows and not found.failed:
+        raise _nothing(words.folder)
+    for trace in found.damaged:
+        log.warning("%s is left out: %s", trace.folder, trace.error)
+    if words.export is not None:
+        export(words.export, found.rows)
+    if words.html is not None or words.markdown is not None or words.latex is not None:
+        blocks = build(found.rows)
+        if words.html is not None:
+            save(words.html, render(found, blocks, words.folder))
+        if words.markdown is not None:
+            save(words.markdown, markdown(blocks))
+        if words.latex is not None:
+            save(words.latex, latex(blocks))
+    return [path for name in FILES if (path := getattr(words, name)) is not None]
+
+
+def save(path: Path, text: str) -> None:
+    """The text as a file, whole or not at all."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _nothing(folders: Sequence[Path]) -> UserError:
+    return UserError(f"There is no record.json below {', '.join(map(str, folders))}: run something first.")
+
+
+def listing(words: argparse.Namespace) -> None:
+    """The records as a table on standard output; their curves as a picture."""
+    found = []
+    for trace in scan(words.folder):
+        if trace.state == "done":
+            record = {**trace.content, "folder": str(trace.folder)}
+            try:
+                table([record]), means([record])
+            except (KeyError, TypeError, ValueError) as error:
+                log.warning("%s is left out: not a record (%s)", trace.folder, error)
+            else:
+                found.append(record)
+        elif trace.state == "damaged":
+            log.warning("%s is left out: %s", trace.folder, trace.error)
     if not found:
-        sys.exit(f"There is no record.json below {', '.join(map(str, words.folder))}: run something first.")
+        raise _nothing(words.folder)
     sys.stdout.write((means(found) if words.mean else table(found)) + "\n")
     if words.figure is not None:
         figures.comparison(words.figure, found)
+
+
+def main() -> None:
+    """Entry point."""
+    logging.basicConfig(format="%(message)s")
+    words = _words()
+    wanted = any(getattr(words, name) is not None for name in FILES)
+    try:
+        if missing := [str(folder) for folder in words.folder if not folder.is_dir()]:
+            raise UserError(
+                f"There is no folder {', '.join(missing)}: give the folders that results went to."
+            )
+        if wanted:
+            for path in write(words):
+                sys.stdout.write(f"{path}\n")
+        if words.mean or words.figure is not None or not wanted:
+            listing(words)
+    except (UserError, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

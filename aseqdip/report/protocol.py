@@ -1,0 +1,68 @@
+"""How a block's numbers differ from the paper's protocol, and what the published ones must be read with."""
+
+from collections.abc import Sequence
+
+from aseqdip.report.names import title
+from aseqdip.report.published import BLUR_NOTE, CT_NOTE, DATASETS, IMAGES, SIZES, Published
+from aseqdip.report.rows import Row
+
+#: knobs that add noise where the paper has none
+NOISES = {"mri": ("noise",), "ct": ("photons",), "inpainting": ("sigma",), "deblurring": ("sigma",)}
+
+
+def departures(
+    task: str, setting: str, dataset: str, preset: str, cells: Sequence[Sequence[Row]]
+) -> list[str]:
+    """What is known not to be as in the paper's protocol, given the rows of each method of a block."""
+    found = []
+    rows = [row for cell in cells for row in cell]
+    if preset != "paper":
+        found.append(f"preset {preset}")
+    intended = "ffhq" if dataset == "ffhq" else DATASETS.get(task)
+    if intended and dataset != intended:
+        found.append(f"data set {dataset} instead of {intended}")
+    sizes = {str(row.run.settings["size"]) for row in rows if "size" in row.run.settings}
+    other = sorted(sizes - {SIZES.get(task)})
+    if other and dataset != "ffhq":  # the paper does not say how large its faces are
+        found.append(f"image side {', '.join(other)} instead of {SIZES.get(task)}")
+    noises = [(name, row.run.settings.get(name)) for row in rows for name in NOISES.get(task, ())]
+    found += [f"{name}={value}" for name, value in dict.fromkeys(noises) if value]
+    found += _changed(rows)
+    counts = sorted({len({row.image for row in cell}) for cell in cells})
+    if counts != [IMAGES]:
+        shown = " to ".join(map(str, sorted({counts[0], counts[-1]})))
+        found.append(f"{shown} image{'s' if counts[-1] > 1 else ''} instead of {IMAGES}")
+    if (task, setting) == ("deblurring", "nonlinear"):
+        found.append("another non-linear blur than BKSE")
+    return found
+
+
+def _changed(rows: Sequence[Row]) -> list[str]:
+    """Each knob with a value that is not the paper's, and whose it is where not every network method shares it."""
+    changed: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for row in rows:
+        for name, value in row.run.deviations.items():
+            values, methods = changed.setdefault(str(name), ({}, {}))
+            values[str(value)] = methods[row.run.method] = None
+    everyone = {row.run.method for row in rows} - {"direct"}
+    return [
+        f"{name}={' or '.join(values)}"
+        + ("" if everyone == set(methods) else f" ({', '.join(map(title, methods))})")
+        for name, (values, methods) in changed.items()
+    ]
+
+
+def notes(task: str, dataset: str, printed: Sequence[Published]) -> list[str]:
+    """What a block's published numbers must be read with."""
+    if not printed:
+        return ["The paper has no numbers for this setting."]
+    found = []
+    if task == "ct":
+        found.append(CT_NOTE)
+    if task == "deblurring":
+        found.append(BLUR_NOTE)
+    if task == "denoising" and dataset == "ffhq":
+        found.append("The paper's Table 4 does not say which noise level its denoising numbers are for.")
+    if any(not p.method for p in printed):
+        found.append("Learned methods are not run here yet: their published numbers stand alone.")
+    return found
