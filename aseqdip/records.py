@@ -166,14 +166,6 @@ def config_dict(cfg: Config) -> dict[str, Any]:
     return dataclasses.asdict(cfg)
 
 
-def read_records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every complete record of an image below a folder, with its own folder under "folder"."""
-    for path in sorted(folder.rglob("record.json")):
-        record = json.loads(path.read_text())
-        if "study" not in record:
-            yield {**record, "folder": str(path.parent)}
-
-
 @dataclass
 class Trace:
     """What was found in the folder of one reconstruction.

@@ -15,7 +15,9 @@ from aseqdip.config import Config
 from aseqdip.errors import UserError
 from aseqdip.records import identity, run_folder, scan
 from aseqdip.report import __main__ as report
+from aseqdip.report.cells import build
 from aseqdip.report.command import command, composed, word
+from aseqdip.report.listing import each, means
 from aseqdip.report.rows import export, load
 
 
@@ -183,6 +185,30 @@ def test_without_files_it_prints_its_table_as_before(
     report.main()
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("| task | setting | method |") and len(out) == 4
+
+
+def split(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_means_are_compared_with_aseqdip_on_the_images_both_have(tmp_path: Path) -> None:
+    records = list(made.campaign([("mri", "accel4", m) for m in ("aseqdip", "vanilla_dip")], 3, 1))
+    for number, (found, _) in enumerate(records):
+        found["scores"]["last"]["psnr"] = 30.0 + number % 3 - (found["method"] == "vanilla_dip")
+    made.write(tmp_path, records[:-1])
+    header, _, *lines = (split(line) for line in means(build(load([tmp_path]).rows)).splitlines())
+    cells = [dict(zip(header, line, strict=True)) for line in lines]
+    assert [(c["method"], c["n"], c["last"].split(" / ")[0]) for c in cells] == [
+        ("Vanilla DIP", "2", "29.50"),
+        ("aSeqDIP", "3", "31.00"),
+    ]
+    assert [c["- aSeqDIP [95 %], ahead"] for c in cells] == ["-1.00 [-1.00, -1.00], 0 of 2", ""]
+
+
+def test_every_reconstruction_has_a_line(outputs: Path) -> None:
+    header, _, *lines = (split(line) for line in each(build(load([outputs]).rows)).splitlines())
+    assert len(lines) == 4
+    assert {dict(zip(header, line, strict=True))["image"] for line in lines} == {"image000", "image001"}
 
 
 def test_an_empty_folder_is_an_error_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

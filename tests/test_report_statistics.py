@@ -94,3 +94,23 @@ def test_mean_curve_of_curves_thinned_differently() -> None:
     assert found.every == 20
     assert found.mean == pytest.approx(coarse[1], abs=1e-6)
     assert found.at[0] == 10.5 and found.at[-1] == 390.5
+
+
+def test_paired_difference() -> None:
+    rng = np.random.default_rng(1)
+    reference = rng.normal(30, 3, 40)
+    method = reference + rng.normal(0.5, 0.2, 40)
+    found = paired(list(method), list(reference))
+    assert found.n == 40
+    assert found.wins > 35
+    assert found.low < 0.5 < found.high, "pairing removes the spread of the images"
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.2 / 40**0.5, rel=0.35)
+    assert paired(list(method), list(reference)) == found, "the same every time"
+
+
+def test_one_pair_has_no_interval() -> None:
+    found = paired([31.0], [30.0])
+    assert (found.mean, found.wins) == (1.0, 1)
+    assert np.isnan(found.low)
+    with pytest.raises(ValueError, match="pairs"):
+        paired([1.0], [])

@@ -27,8 +27,7 @@ from aseqdip.methods.aseqdip import ASeqDIP
 from aseqdip.methods.base import Iterate, State
 from aseqdip.problem import Problem
 from aseqdip.reconstruction import Interrupt, Reconstruction
-from aseqdip.records import COLUMNS, read_curve, read_records, run_folder
-from aseqdip.report.__main__ import means
+from aseqdip.records import COLUMNS, read_curve, run_folder, scan
 from aseqdip.runner import Summary, run
 from aseqdip.tasks import make_case
 
@@ -54,7 +53,7 @@ def test_record_is_complete(configure: Configure) -> None:
     for name in ("curve.csv", "reconstruction.npz", "preview.png", "curve.png"):
         assert (folder / name).is_file()
     assert not (folder / "checkpoint.pt").exists()
-    assert [r["image"] for r in read_records(folder.parent)] == [record["image"]]
+    assert [trace.content["image"] for trace in scan([folder.parent])] == [record["image"]]
 
 
 def test_curve_has_every_iteration_and_agrees_with_the_scores(configure: Configure) -> None:
@@ -131,19 +130,13 @@ def test_finished_images_are_skipped(configure: Configure) -> None:
 
 def test_report_of_a_folder(configure: Configure, tmp_path: Path) -> None:
     record, folder = only(run(configure("ema=0.5")))
-    words = [sys.executable, "-m", "aseqdip.report", str(folder.parent), "--figure", str(tmp_path / "a.png")]
+    words = [sys.executable, "-m", "aseqdip.report", str(folder.parent), "--mean"]
+    words += ["--figure", str(tmp_path / "a.png")]
     printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
     cells = dict(zip(printed[0].split(" | "), printed[2].split(" | "), strict=True))
-    assert cells["result"] == cells["EMA"] == f"{record['scores']['ema']['psnr']:.2f}"
+    ema = record["scores"]["ema"]
+    assert cells["result"] == cells["EMA"] == f"{ema['psnr']:.2f} / {ema['ssim']:.3f}"
     assert (tmp_path / "a.png").stat().st_size > 1000
-
-
-def test_report_of_means(configure: Configure) -> None:
-    summary = run(configure("images=0:2"))
-    lines = means(summary.records).splitlines()
-    cells = dict(zip(lines[0].split(" | "), lines[2].split(" | "), strict=True))
-    psnr = [r["scores"]["last"]["psnr"] for r in summary.records]
-    assert (cells["n"], cells["last"], len(lines)) == ("2", f"{sum(psnr) / 2:.2f}", 3)
 
 
 def test_several_seeds(configure: Configure) -> None:

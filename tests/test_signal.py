@@ -19,7 +19,7 @@ from aseqdip.config import Config
 from aseqdip.engine import Engine
 from aseqdip.ntk import Dynamics, kernels, variances
 from aseqdip.reconstruction import Interrupt
-from aseqdip.records import read_records
+from aseqdip.records import scan
 from aseqdip.report.fig6 import summarise
 
 Configure = Callable[..., Config]
@@ -157,7 +157,7 @@ def test_record_has_the_figures(configure: Configure) -> None:
         assert found["lowest"] <= error[:, j].min()
     assert record["inputs"]["measurement y"]["theory_fitted_at"] == 0
     assert record["theory_ratio"] > 10
-    assert not list(read_records(summary.folder)), "no image: not in the tables of reconstructions"
+    assert not list(scan([summary.folder])), "no image: not in the tables of reconstructions"
 
 
 def test_figures_of_a_known_curve() -> None:

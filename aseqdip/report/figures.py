@@ -1,6 +1,5 @@
 """Pictures of one reconstruction: what came out, and how it got there."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,43 +7,23 @@ import numpy as np
 from torch import Tensor
 
 from aseqdip.files import write_atomically
-from aseqdip.records import COLUMNS, Rows, read_curve
+from aseqdip.records import COLUMNS, Rows
 
 
-def _figure(columns: int, height: float, width: float = 3.2) -> tuple[Any, Any]:
+def new_figure(columns: int, height: float, width: float = 3.2, rows: int = 1) -> tuple[Any, Any]:
+    """A figure and its axes, (rows, columns) of them or just (columns,); height and width of each in inches."""
     # Figure objects of our own: no pyplot, no global state, no display
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, axes if rows > 1 else axes[0]
 
 
-def comparison(path: Path, found: Sequence[dict[str, Any]]) -> None:
-    """PSNR curves of several reconstructions, one panel for each task, setting and image; the best iterate is marked.
-
-    Args:
-        found: records, each with its "folder", as ``records.read_records`` gives them.
-    """
-    panels: dict[str, list[dict[str, Any]]] = {}
-    for record in found:
-        panels.setdefault(f"{record['task']} {record['setting']} · {record['image']}", []).append(record)
-    figure, axes = _figure(len(panels), 3.6, 4.6)
-    for axis, (title, members) in zip(axes, panels.items(), strict=True):
-        for number, record in enumerate(members):
-            values, best = read_curve(Path(record["folder"]) / "curve.csv"), record["scores"]["best"]
-            label = f"{record['method']}: last {record['scores']['last']['psnr']:.2f} dB"
-            axis.plot(values["iteration"], values["psnr"], linewidth=1, color=f"C{number}", label=label)
-            axis.plot(best["step"], best["psnr"], "o", markersize=5, fillstyle="none", color=f"C{number}")
-        axis.axhline(members[0]["scores"]["start"]["psnr"], color="0.5", linestyle=":", label="start")
-        axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=title)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """The figure as a PNG file, whole or not at all."""
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 
@@ -82,7 +61,7 @@ def preview(
         error = (result - truth).abs().mean(1, keepdim=True)
         panels = [("truth", truth), *panels, ("error x 5", 5 * error)]
     high = max(float((truth if truth is not None else result).max()), 1e-12)
-    figure, axes = _figure(len(panels), 3.2 * start.shape[-2] / start.shape[-1] + 0.9)
+    figure, axes = new_figure(len(panels), 3.2 * start.shape[-2] / start.shape[-1] + 0.9)
     for axis, (name, image) in zip(axes, panels, strict=True):
         colours = "inferno" if name.startswith("error") else "gray"
         axis.imshow(
@@ -91,14 +70,14 @@ def preview(
         axis.set_title(name, fontsize=10)
         axis.set_axis_off()
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 def curve(path: Path, rows: Rows, scores: dict[str, Any], title: str) -> None:
     """Loss terms, and PSNR/SSIM where there is a truth, against the iteration."""
     values = dict(zip(COLUMNS, np.asarray(rows, dtype=float).T, strict=True))
     known = bool(np.isfinite(values["psnr"]).any())
-    figure, axes = _figure(2 if known else 1, 3.6, 4.6)
+    figure, axes = new_figure(2 if known else 1, 3.6, 4.6)
     for name in ("loss", "data", "autoencoding", "regulariser"):
         if (values[name] > 0).any():
             axes[-1].semilogy(values["iteration"], values[name], label=name, linewidth=1)
@@ -117,4 +96,4 @@ def curve(path: Path, rows: Rows, scores: dict[str, Any], title: str) -> None:
         axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"last {scores['last']['psnr']:.2f} dB")
         axis.legend(fontsize=8)
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save(figure, path)

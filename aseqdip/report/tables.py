@@ -85,7 +85,7 @@ def markdown(blocks: Sequence[Block]) -> str:
     """Every block as a Markdown table; a star marks differences from numbers made by another protocol."""
     parts = ["# Published and own results", "", HEADLINE, "", SPREAD, "", INTERVAL, ""]
     for block in blocks:
-        parts += [f"## {_plain(block.title)}", "", f"**{_plain(protocol(block))}**", ""]
+        parts += [f"## {plain(block.title)}", "", f"**{plain(protocol(block))}**", ""]
         parts += [f"{note}\n" for note in block.notes]
         rows = [_markdown_row(block, cell) for cell in block.cells]
         rows += [[p.name, spread(p.psnr, p.psnr_std), absent(p)] for p in block.missing]
@@ -94,7 +94,7 @@ def markdown(blocks: Sequence[Block]) -> str:
             ["---"] * len(HEADER),
             *(row + ["–"] * (len(HEADER) - len(row)) for row in rows),
         ]
-        parts += ["| " + " | ".join(map(_plain, line)) + " |" for line in lines]
+        parts += ["| " + " | ".join(map(plain, line)) + " |" for line in lines]
         parts += ["", "\\* not the paper's protocol (above).", ""] if block.departures else [""]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -125,7 +125,7 @@ def name(block: Block, cell: Cell) -> str:
     return f"{plain} ({cell.variant})" if cell.variant else plain
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Names from records must not end a Markdown cell or start markup."""
     text = " ".join(text.split())
     return re.sub(r"([|<>`\[\]\\])", r"\\\1", text) if re.search(r"[|<>`\\]", text) else text
