@@ -34,5 +34,8 @@ MINUTES ?= 9
 campaign:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/campaign.py --minutes $(MINUTES) --out $(OUT) $(SETTINGS)
 
+report: setup
+	$(BIN)/python -m aseqdip.report results --html docs/results.html --markdown docs/results.md
+
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -25,7 +25,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 RESERVE = 40  # seconds for packing
-THUMBNAIL = 256  # pixels
+THUMBNAIL = 192  # pixels
 KEPT = ("record.json", "failure.json", "shown.jpg", "start.jpg", "truth.jpg")
 
 
@@ -127,7 +127,7 @@ def thumbnails(folder: Path) -> None:
                 pixels = np.moveaxis((255 * image.clip(0, 1)).round().astype(np.uint8), 0, -1).squeeze()
                 picture = Image.fromarray(pixels)
                 picture.thumbnail((THUMBNAIL, THUMBNAIL))
-                picture.save(target, quality=88)
+                picture.save(target, quality=86)
 
 
 def pack(files: Iterable[Path], results: Path, archive: Path) -> None:

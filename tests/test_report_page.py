@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import report_records as made
+from PIL import Image
 
 from aseqdip.report import published
 from aseqdip.report.cells import Block, build
@@ -145,6 +146,15 @@ def test_pictures_are_small_and_described(tmp_path: Path) -> None:
     assert [alt.split(" of ")[0] for _, alt, _, _ in images] == ["Truth", "Start", "Vanilla DIP", "aSeqDIP"]
     assert all("image001" in alt and (w, h) == ("288", "216") for _, alt, w, h in images)
     assert all(len(uri) < 60_000 for uri, *_ in images)
+
+
+def test_small_pictures_stand_in_for_arrays(tmp_path: Path) -> None:
+    made.write(tmp_path, made.campaign([("denoising", "sigma15", "aseqdip")], 1, 1))
+    (path,) = tmp_path.rglob("record.json")
+    for name in ("shown", "start", "truth"):
+        Image.new("RGB", (64, 48), (90, 60, 30)).save(path.parent / f"{name}.jpg")
+    found, blocks = blocks_of(tmp_path)
+    assert render(found, blocks, [tmp_path]).count("data:image/jpeg") == 3
 
 
 def test_an_unreadable_array_file_is_named_and_stops_nothing(tmp_path: Path) -> None:

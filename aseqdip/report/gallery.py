@@ -4,6 +4,7 @@ import base64
 import io
 import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from aseqdip.report.tables import db, name
 
 SIDE = 288  # pixels of a picture's longer side
 ERROR_GAIN = 5.0
+KEPT = ("shown", "start", "truth")
 
 
 @dataclass
@@ -41,7 +43,7 @@ def gallery(block: Block) -> Gallery | None:
     there: dict[tuple[int, str], dict[str, tuple[Cell, Row]]] = {}
     for cell in block.cells:
         for row in cell.rows:
-            if (row.folder / "reconstruction.npz").is_file():
+            if _file(row).is_file():
                 there.setdefault((row.run.seed, row.image), {})[cell.key] = (cell, row)
     unreadable: list[str] = []
     for seed, image in sorted(there, key=lambda k: (-len(there[k]), k)):
@@ -62,12 +64,12 @@ def _pictures(
         try:
             arrays = _arrays(row)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            unreadable.append(f"{row.folder}/reconstruction.npz: {error}")
+            unreadable.append(f"{_file(row)}: {error}")
             continue
         truth = arrays.get("truth") if truth is None else truth
         shown, high = arrays["shown"], _peak(arrays["shown"] if truth is None else truth)
         if truth is not None and truth.shape != shown.shape:
-            unreadable.append(f"{row.folder}/reconstruction.npz: its result is not of the truth's size")
+            unreadable.append(f"{_file(row)}: its result is not of the truth's size")
             continue
         box = _box(shown if truth is None else truth)
         if not pictures:
@@ -85,10 +87,22 @@ def _score(row: Row, which: str) -> str:
     return "" if psnr is None else f"{db(psnr)} dB, SSIM {db(row.numbers.get(f'ssim_{which}'), 3)}"
 
 
+def _file(row: Row) -> Path:
+    """The reconstruction's arrays; where they were not kept, a small picture may have been (scripts/campaign.py)."""
+    arrays = row.folder / "reconstruction.npz"
+    return arrays if arrays.is_file() else row.folder / "shown.jpg"
+
+
 def _arrays(row: Row) -> dict[str, np.ndarray]:
     """Displayed arrays, (height, width, 1 or 3)."""
+    if _file(row).suffix == ".jpg":
+        return {
+            name: _opened(row.folder / f"{name}.jpg")
+            for name in KEPT
+            if (row.folder / f"{name}.jpg").exists()
+        }
     with np.load(row.folder / "reconstruction.npz", allow_pickle=False) as file:
-        found = {k: np.asarray(file[k], dtype=np.float32) for k in ("shown", "start", "truth") if k in file}
+        found = {k: np.asarray(file[k], dtype=np.float32) for k in KEPT if k in file}
     for key, array in found.items():
         if (
             array.ndim != 4
@@ -100,6 +114,14 @@ def _arrays(row: Row) -> dict[str, np.ndarray]:
     if "shown" not in found:
         raise KeyError("it holds no 'shown'")
     return {key: np.moveaxis(array[0], 0, -1) for key, array in found.items()}
+
+
+def _opened(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        array = np.asarray(picture, dtype=np.float32) / 255
+    return array[..., None] if array.ndim == 2 else array
 
 
 def _peak(image: np.ndarray) -> float:
