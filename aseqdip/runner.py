@@ -1,6 +1,5 @@
 """Runs a config's images, one after another, whatever happens to any of them."""
 
-import itertools
 import logging
 import os
 import time
@@ -143,9 +142,8 @@ def _attempt(
             case.problem.references = [("truth", _oracle(case))]
         method = METHODS[cfg.method.name](cfg, engine, case.signed)
         reconstruction = Reconstruction(cfg, case, method, folder)
-        _announce(cfg, reconstruction)
         total = 1 if reconstruction.state is None else cfg.steps
-        trackers = make_trackers(cfg, name, _run_id(folder), folder, total)
+        trackers = make_trackers(cfg, name, _run_id(folder), folder, total, engine.device.type == "cpu")
         if reconstruction.run(trackers, interrupt):
             record = reconstruction.write()
             summary.records.append(record)
@@ -204,22 +202,6 @@ def _fail(
 def _run_id(folder: Path) -> str:
     """A W&B id that a rerun finds again: the method's hash and the image's name."""
     return "".join(c if c.isalnum() else "-" for c in f"{folder.parent.name}-{folder.name}")[-120:]
-
-
-def _announce(cfg: Config, reconstruction: Reconstruction) -> None:
-    """On a CPU at the paper's budget, say beforehand how long it takes: the user may prefer preset=quick."""
-    method, problem = reconstruction.method, reconstruction.case.problem
-    if cfg.preset.name != "paper" or method.engine.device.type != "cpu" or reconstruction.state is None:
-        return
-    trial = method.iterates(problem, method.start(problem))
-    next(trial)  # the first step also allocates
-    begin = time.perf_counter()
-    list(itertools.islice(trial, 2))
-    minutes = (time.perf_counter() - begin) / 2 * (cfg.steps - reconstruction.state.step) / 60
-    log.info(
-        "%s: about %.0f min on this CPU at the paper's budget (%d steps); preset=quick takes a few minutes.",
-        *(reconstruction.name, minutes, cfg.steps),
-    )
 
 
 def describe(record: dict[str, Any]) -> str:

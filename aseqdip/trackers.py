@@ -1,5 +1,6 @@
 """Sinks for curves. Files are the source of truth (``records.py``); these mirror them and can never fail a run."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -8,6 +9,7 @@ import netrc
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,38 @@ class ProgressBar(Tracker):
 
     def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
         self.bar.close()
+
+
+class Estimate(Tracker):
+    """The paper's budget on a CPU: says once how long it takes, from the first steps; the user may prefer preset=quick."""
+
+    steps = 3  # to measure by: the very first one also allocates
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total = title, total
+        self.begin: tuple[float, float] | None = None
+
+    def rows(self, rows: Rows) -> None:
+        step, now = rows[-1][0], time.perf_counter()
+        if self.begin is None:
+            self.begin = step, now
+        elif self.total and step >= self.begin[0] + self.steps:
+            minutes = (now - self.begin[1]) / (step - self.begin[0]) * (self.total - step) / 60
+            with _beside_the_bar():
+                log.info(
+                    "%s: about %.0f min on this CPU at the paper's budget (%d steps); preset=quick takes a few minutes.",
+                    *(self.title, minutes, self.total),
+                )
+            self.total = 0
+
+
+def _beside_the_bar() -> contextlib.AbstractContextManager[None]:
+    """Lines written inside do not end up in the middle of a progress bar."""
+    if importlib.util.find_spec("tqdm") is None:
+        return contextlib.nullcontext()
+    from tqdm import tqdm
+
+    return tqdm.external_write_mode()
 
 
 class WandB(Tracker):
@@ -178,11 +212,15 @@ def _has_key() -> bool:
         return False
 
 
-def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int) -> list[Tracker]:
-    """The progress bar over ``total`` steps (if tqdm is installed), and W&B if the config names it."""
+def make_trackers(
+    cfg: Config, image: str, run_id: str, folder: Path, total: int, on_cpu: bool
+) -> list[Tracker]:
+    """The progress bar over ``total`` steps (if tqdm is installed), W&B if the config names it, and a word on long runs."""
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb":
         trackers.append(WandB(cfg, f"{cfg.method.name} {image} seed {cfg.seed}", run_id, folder))
+    if cfg.preset.name == "paper" and on_cpu and total > 1:
+        trackers.append(Estimate(image, total))
     if importlib.util.find_spec("tqdm") is not None:
         trackers.append(ProgressBar(image, total))
     return trackers

@@ -326,21 +326,6 @@ def test_cuda_without_cuda(configure: Configure) -> None:
         run(configure("device=cuda"))
 
 
-def test_paper_preset_on_a_cpu_says_how_long_it_takes(
-    configure: Configure, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    run(configure("preset=paper", "size=64", "network.width=8", "steps=4", "tracker=none"))
-    assert "min on this CPU at the paper's budget (4 steps); preset=quick" in caplog.text
-
-
-def test_the_estimate_does_not_change_the_result(configure: Configure, tmp_path: Path) -> None:
-    words = ("size=64", "network.width=8", "steps=4", "lr=1e-3", "tracker=none")
-    with_estimate, _ = only(run(configure("preset=paper", *words, f"outputs={tmp_path / 'a'}")))
-    without, _ = only(run(configure("preset=smoke", *words, f"outputs={tmp_path / 'b'}")))
-    assert with_estimate["scores"] == without["scores"]
-
-
 def test_first_signal_is_noted_and_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with Interrupt() as interrupt:

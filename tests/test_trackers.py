@@ -14,9 +14,9 @@ import pytest
 
 from aseqdip import trackers
 from aseqdip.config import Config
-from aseqdip.records import read_curve
+from aseqdip.records import COLUMNS, read_curve
 from aseqdip.runner import run
-from aseqdip.trackers import WandB, group_of, tags_of
+from aseqdip.trackers import Estimate, WandB, group_of, make_trackers, tags_of
 
 Configure = Callable[..., Config]
 
@@ -159,3 +159,25 @@ def test_without_a_tracker_wandb_is_not_touched(
 ) -> None:
     monkeypatch.setattr(WandB, "__init__", lambda *a: pytest.fail("W&B was started"))
     assert len(run(configure("tracker=none")).records) == 1
+
+
+def test_a_long_run_on_a_cpu_is_announced_once(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    cfg = configure("preset=paper", "tracker=none")
+    (estimate,) = (
+        t for t in make_trackers(cfg, "brain00", "id", tmp_path, 4000, True) if type(t) is Estimate
+    )
+    for step, seconds in ((1, 100.0), (2, 101.0), (11, 110.0), (12, 111.0)):
+        monkeypatch.setattr("time.perf_counter", lambda seconds=seconds: seconds)
+        estimate.rows([[float(step)] + [0.0] * (len(COLUMNS) - 1)])
+    said = [r.message for r in caplog.records]
+    assert said == [
+        "brain00: about 66 min on this CPU at the paper's budget (4000 steps); preset=quick takes a few minutes."
+    ], "one second a step, measured from the first rows on"
+    for other in (
+        make_trackers(cfg, "a", "id", tmp_path, 4000, False),
+        make_trackers(configure("tracker=none"), "a", "id", tmp_path, 4, True),
+    ):
+        assert Estimate not in map(type, other), "a GPU or another preset"
