@@ -183,9 +183,9 @@ class Config:
         "decay of the running average of iterates given as the result; 0: no averaging", low=0, high=0.9999
     )
     stop: str = knob(
-        "rule that picks the result without the truth: none (last iterate), windowed or exponential moving variance, "
-        "or (rethinking_dip) the loss's first value below zero",
-        choices=("none", "wmv", "emv", "zero"),
+        "rule that picks the result without the truth: none (last iterate), windowed or exponential moving variance, data fit "
+        "to within the known noise level, or (rethinking_dip) the loss's first value below zero",
+        choices=("none", "wmv", "emv", "discrepancy", "zero"),
     )
     window: int = knob("stop=wmv: iterates in its window", low=2)
     patience: int = knob("stop: iterates without a new minimum before it stops", low=1)

@@ -117,7 +117,7 @@ class Reconstruction:
     def _empty_scores(self) -> Scores:
         if self.state is None:
             return Scores(self.case, self.method.engine)
-        rule, decay = make_rule(self.cfg), self.cfg.ema or EMA_DECAY
+        rule, decay = make_rule(self.cfg, self.case.problem), self.cfg.ema or EMA_DECAY
         return Scores(self.case, self.method.engine, rule, decay, averaged=self.cfg.ema > 0)
 
     def _resume(self) -> None:

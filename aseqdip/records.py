@@ -49,6 +49,7 @@ STOP_KNOBS: dict[str, tuple[str, ...]] = {
     "wmv": ("stop", "window", "patience"),
     "emv": ("stop", "patience"),
     "zero": ("stop",),
+    "discrepancy": ("stop",),
 }
 
 #: what the paper states (Sec. 4.1, Algorithm 1; App. C.6 for TV-DIP); any other value is a deviation that the record names

@@ -78,7 +78,8 @@ class Scores:
         self.pending += 1
         self.step = iterate.step
         if self.rule is not None:
-            self.rule.add(x, iterate.step, self.terms[0], self.ema if self.averaged else x)
+            term = self.terms[TERMS.index(self.rule.watches)]
+            self.rule.add(x, iterate.step, term, self.ema if self.averaged else x)
 
     @torch.no_grad()
     def _score(self) -> None:

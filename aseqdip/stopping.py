@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from aseqdip.config import Config
+from aseqdip.errors import UserError
+from aseqdip.problem import Problem
 
 
 class StoppingRule(ABC):
@@ -16,14 +18,17 @@ class StoppingRule(ABC):
 
     Attributes:
         image: the result it keeps, the latest iterate while it has no choice yet; step: that iterate's number.
+        watches: the term of the objective that it is given.
     """
+
+    watches = "loss"
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
 
     @abstractmethod
-    def add(self, image: Tensor, step: int, loss: Tensor, result: Tensor | None = None) -> None:
-        """Look at the next iterate. ``result`` is what is kept of it where that is not ``image`` itself (an average)."""
+    def add(self, image: Tensor, step: int, term: Tensor, result: Tensor | None = None) -> None:
+        """Look at the next iterate and the term it watches. ``result`` is what is kept of it where that is not ``image`` itself (an average)."""
 
     @abstractmethod
     def stopped(self, step: int) -> bool:
@@ -56,7 +61,7 @@ class MinimumRule(StoppingRule):
         """The 0-d value to minimise after this iterate; None while there is none."""
 
     @torch.no_grad()
-    def add(self, image: Tensor, step: int, loss: Tensor, result: Tensor | None = None) -> None:
+    def add(self, image: Tensor, step: int, term: Tensor, result: Tensor | None = None) -> None:
         result = image if result is None else result
         value = self.statistic(image, step)
         kept = self.tensors
@@ -119,16 +124,24 @@ class ExponentialVariance(MinimumRule):
         return kept["variance"] if step > self.warm_up else None
 
 
-class ZeroCrossing(StoppingRule):
-    """Rethinking DIP (Jo et al., ICCV 2021): keeps the last iterate before the loss, an estimate of the error, is negative."""
+class Crossing(StoppingRule):
+    """Keeps the last iterate before a term of the objective first falls below a threshold, and stops there.
+
+    With the loss and 0: Rethinking DIP's rule (Jo et al., ICCV 2021), whose loss estimates the error. With the data term and
+    what the noise alone would make of it: Morozov's discrepancy principle.
+    """
+
+    def __init__(self, threshold: float = 0.0, watches: str = "loss") -> None:
+        super().__init__()
+        self.threshold, self.watches = threshold, watches
 
     @torch.no_grad()
-    def add(self, image: Tensor, step: int, loss: Tensor, result: Tensor | None = None) -> None:
+    def add(self, image: Tensor, step: int, term: Tensor, result: Tensor | None = None) -> None:
         result = image if result is None else result
         kept = self.tensors
         if "image" not in kept:
-            kept.update(image=result.clone(), step=image.new_zeros(()), crossed=torch.zeros_like(loss).bool())
-        kept["crossed"] = kept["crossed"] | (loss < 0)
+            kept.update(image=result.clone(), step=image.new_zeros(()), crossed=torch.zeros_like(term).bool())
+        kept["crossed"] = kept["crossed"] | (term < self.threshold)
         kept["image"] = torch.where(kept["crossed"], kept["image"], result)
         kept["step"] = torch.where(kept["crossed"], kept["step"], float(step))
 
@@ -136,10 +149,27 @@ class ZeroCrossing(StoppingRule):
         return "crossed" in self.tensors and bool(self.tensors["crossed"])
 
 
-def make_rule(cfg: Config) -> StoppingRule | None:
-    """The rule a config names, or None."""
+def noise_energy(problem: Problem) -> float:
+    """E ||n||^2 of the noise n in y: its variance times the number of real values measured.
+
+    What is not measured is exactly 0 in y. Raises UserError where the noise level is not known.
+    """
+    if not problem.noise_std:
+        raise UserError(
+            f"stop=discrepancy stops once the data fit to within the noise, so the noise level must be known; that of "
+            f"{problem.image} is not: set sigma or noise above 0, or use stop=wmv."
+        )
+    values = int((problem.y != 0).sum()) * (2 if problem.y.is_complex() else 1)
+    return problem.noise_std**2 * values
+
+
+def make_rule(cfg: Config, problem: Problem) -> StoppingRule | None:
+    """The rule a config names, or None. Raises UserError where it does not go with the problem."""
     if cfg.stop == "wmv":
         return WindowedVariance(cfg.window, cfg.patience)
     if cfg.stop == "emv":
         return ExponentialVariance(cfg.patience)
-    return ZeroCrossing() if cfg.stop == "zero" else None
+    if cfg.stop == "discrepancy":
+        energy = noise_energy(problem)
+        return Crossing(energy if cfg.residual == "squared" else energy**0.5, "data")
+    return Crossing() if cfg.stop == "zero" else None

@@ -103,6 +103,10 @@ def check_combination(cfg: Config) -> None:
         raise UserError(
             f"stop=zero waits for a loss below zero, which method={cfg.method.name} never has: use stop=wmv or stop=emv."
         )
+    if cfg.stop == "discrepancy" and cfg.method.name == "rethinking_dip":
+        raise UserError(
+            "stop=discrepancy compares ||A x - y||^2 with the noise, which method=rethinking_dip does not compute: use its stop=zero."
+        )
     if cfg.input_update == "reflection" and task in ("mri", "ct") and cfg.method.name == "aseqdip":
         raise UserError(
             f"input_update=reflection (2y - f) needs measurements that are an image; task={task} has none."

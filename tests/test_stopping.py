@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from aseqdip.config import Config
+from aseqdip.errors import UserError
+from aseqdip.operators.identity import Identity
+from aseqdip.problem import Problem
 from aseqdip.runner import run
-from aseqdip.stopping import ExponentialVariance, StoppingRule, WindowedVariance, ZeroCrossing
+from aseqdip.stopping import Crossing, ExponentialVariance, StoppingRule, WindowedVariance, noise_energy
 
 Configure = Callable[..., Config]
 
@@ -103,7 +106,7 @@ def test_rules_go_with_any_method(configure: Configure) -> None:
 
 
 def test_zero_crossing_keeps_the_iterate_before() -> None:
-    rule, images = ZeroCrossing(), stream(5, 2)
+    rule, images = Crossing(), stream(5, 2)
     for step, (image, loss) in enumerate(zip(images, (3.0, 1.0, 0.2, -0.1, 0.5), strict=True), start=1):
         rule.add(image, step, torch.tensor(loss))
         assert rule.stopped(step) == (step >= 4)
@@ -112,9 +115,33 @@ def test_zero_crossing_keeps_the_iterate_before() -> None:
 
 
 def test_a_rule_can_keep_the_average_instead(configure: Configure) -> None:
-    rule, images = ZeroCrossing(), stream(3, 2)
+    rule, images = Crossing(), stream(3, 2)
     for step, image in enumerate(images, start=1):
         rule.add(image, step, LOSS, result=-image)
     assert torch.equal(rule.image, -images[2])
     (record,) = run(configure("task=denoising", "method=rethinking_dip")).records
     assert record["scores"]["stopped"]["psnr"] == pytest.approx(record["scores"]["ema"]["psnr"], abs=1e-3)
+
+
+def test_discrepancy_stops_where_the_data_fit_to_within_the_noise(configure: Configure) -> None:
+    words = ("task=denoising", "sigma=30", "method=vanilla_dip", "network.width=32", "lr=0.01", "steps=500")
+    (record,) = run(configure(*words, "stop=discrepancy")).records
+    stopped, scores = record["scores"]["stopped"], record["scores"]
+    assert record["identity"]["stop"] == "discrepancy"
+    assert record["steps"] - 25 <= stopped["step"] < record["steps"] < 500
+    assert stopped["psnr"] > scores["start"]["psnr"] + 1
+
+
+def test_noise_energy_counts_what_is_measured() -> None:
+    operator = Identity()
+    y = torch.tensor([[[[1.0, 0.0], [2.0, 3.0]]]])
+    assert noise_energy(Problem(y, operator, y, "a", 0, noise_std=2.0)) == 3 * 4
+    assert noise_energy(Problem(torch.complex(y, y), operator, y, "a", 0, noise_std=2.0)) == 6 * 4
+    for unknown in (None, 0.0):
+        with pytest.raises(UserError, match="noise level must be known; that of a is not"):
+            noise_energy(Problem(y, operator, y, "a", 0, noise_std=unknown))
+
+
+def test_discrepancy_needs_a_method_with_a_data_term(configure: Configure) -> None:
+    with pytest.raises(UserError, match="rethinking_dip does not compute"):
+        run(configure("task=denoising", "method=rethinking_dip", "stop=discrepancy"))
