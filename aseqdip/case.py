@@ -81,4 +81,5 @@ class Case:
         """What a person looks at and what is scored: magnitude on the support for MRI, else clipped to [0, 1]."""
         if self.support is None:
             return image.clamp(0, 1)
-        return image.norm(dim=1, keepdim=True) * self.support
+        # on CPUs a norm over this short axis takes a hundred times as long
+        return torch.hypot(image[:, :1], image[:, 1:]) * self.support
