@@ -77,10 +77,14 @@ def identity(cfg: Config) -> dict[str, Any]:
     return chosen
 
 
+def digest(chosen: dict[str, Any]) -> str:
+    """A hash of knobs and their values, in hexadecimal digits: what folders and groups are named by."""
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+
 def run_folder(cfg: Config) -> Path:
     """``outputs/task/setting/method-hash``: a function of the config alone, never of the clock."""
-    digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()
-    return Path(cfg.outputs) / cfg.task.name / setting(cfg) / f"{cfg.method.name}-{digest[:8]}"
+    return Path(cfg.outputs) / cfg.task.name / setting(cfg) / f"{cfg.method.name}-{digest(identity(cfg))[:8]}"
 
 
 def deviations(cfg: Config) -> dict[str, Any]:

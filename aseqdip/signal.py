@@ -1,7 +1,5 @@
 """Figure 6 of the paper (Appendix A.2): a 1-D residual network trained on noise from three inputs, against Theorem A.1."""
 
-import hashlib
-import json
 import logging
 import math
 import sys
@@ -49,7 +47,7 @@ def run(cfg: Config) -> Summary:
     with Interrupt(deadline) as interrupt:
         for seed in cfg.seeds or [cfg.seed]:
             one, name = replace(cfg, seed=seed, seeds=None), f"seed {seed}"
-            folder = summary.folder / _digest(one)
+            folder = summary.folder / records.digest(identity(one))[:8]
             log.info("%s on %s, preset=%s, %s -> %s", cfg.study, engine.device, cfg.preset.name, name, folder)
             with claimed(folder) as free:
                 if records.finished(folder):
@@ -72,10 +70,6 @@ def run(cfg: Config) -> Summary:
 def identity(cfg: Config) -> dict[str, Any]:
     """The knobs that can change the result, by dotted name."""
     return {name: attrgetter(name)(cfg) for name in KNOBS}
-
-
-def _digest(cfg: Config) -> str:
-    return hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def signals(seed: int) -> Tensor:

@@ -1,9 +1,7 @@
 """Sinks for curves. Files are the source of truth (``records.py``); these mirror them and can never fail a run."""
 
 import contextlib
-import hashlib
 import importlib.util
-import json
 import logging
 import netrc
 import os
@@ -17,7 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from aseqdip.config import Config
-from aseqdip.records import COLUMNS, Rows, config_dict, identity
+from aseqdip.records import COLUMNS, Rows, config_dict, digest, identity
 from aseqdip.tasks import setting
 
 log = logging.getLogger(__name__)
@@ -184,8 +182,7 @@ class WandB(Tracker):
 def group_of(cfg: Config) -> str:
     """What W&B groups by: task/setting/method, recipe, preset, and a hash of all that decides the result but the seed."""
     shared = {name: value for name, value in identity(cfg).items() if name != "seed"}
-    digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:6]
-    return f"{cfg.task.name}/{setting(cfg)}/{cfg.method.name} {cfg.recipe.name} {cfg.preset.name} {digest}"
+    return f"{cfg.task.name}/{setting(cfg)}/{cfg.method.name} {cfg.recipe.name} {cfg.preset.name} {digest(shared)[:6]}"
 
 
 def tags_of(cfg: Config) -> list[str]:

@@ -1,13 +1,11 @@
 """The benchmark: its plain loop solves the same problem as ours, its table holds what it measured."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from conftest import load_script
 
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
@@ -18,14 +16,7 @@ Configure = Callable[..., Config]
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = Path(__file__).parent.parent / "scripts" / "benchmark.py"
-    spec = importlib.util.spec_from_file_location("benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["benchmark"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmark")
 
 
 @pytest.mark.parametrize("task", ["mri", "ct", "denoising"])

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import load_script
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-import campaign
+campaign = load_script("campaign")
 
 
 @pytest.fixture

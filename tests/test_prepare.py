@@ -1,12 +1,12 @@
 """scripts/prepare.py: what is missing is named, what needs converting is converted, and the runner can read it."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from conftest import load_script
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -19,13 +19,7 @@ Configure = Callable[..., Config]
 
 @pytest.fixture
 def prepare() -> ModuleType:
-    path = Path(__file__).parent.parent / "scripts" / "prepare.py"
-    spec = importlib.util.spec_from_file_location("prepare", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("prepare")
 
 
 def write_dicom(path: Path, value: int, z: float, series: str, thickness: float) -> None:

@@ -93,6 +93,7 @@ def test_parquet_holds_the_same_table(outputs: Path, tmp_path: Path) -> None:
     "overrides",
     [
         ("task=mri", "method=aseqdip", "preset=paper", "accel=8", "seed=3"),
+        ("task=ct", "method=ref_guided_dip", "preset=quick", "data=public", "data_root=/d", "pool=/d/p"),
         (
             "task=ct",
             "method=ref_guided_dip",
@@ -136,6 +137,7 @@ def test_the_command_composes_to_the_records_settings(
     assert identity(again) == identity(cfg)
     assert run_folder(again).name == run_folder(cfg).name, "the same hash: the same folder is found again"
     assert again.images == record["image"]
+    assert again.dataset == cfg.dataset, "the same folder and list of files"
     assert (again.dataset.folder, again.pool if cfg.input == "reference" else None) == (
         cfg.dataset.folder,
         cfg.pool,

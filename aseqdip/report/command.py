@@ -60,6 +60,8 @@ def recorded(record: dict[str, Any]) -> dict[str, Any]:
             continue
     if config.get("input") != "reference":
         extras.pop("pool", None)
+    if (data := (config.get("data") or {}).get("name", "builtin")) != "builtin":
+        extras["data.name"] = data
     return {**extras, **identity}
 
 
@@ -71,6 +73,8 @@ def run_words(knobs_of_run: dict[str, Any], preset: str, recipe: str) -> list[st
         groups.append(f"preset={preset}")
     if recipe != "matched":
         groups.append(f"recipe={recipe}")
+    if "data.name" in knobs_of_run:
+        groups.append(f"data={knobs_of_run['data.name']}")
     dataset = str(knobs_of_run.get("dataset.name"))
     defaults = _defaults(tuple(groups))
     if defaults.get("dataset.name") != dataset and dataset in choices("dataset"):
