@@ -116,14 +116,17 @@ def _rounds(count: int, *, _root_: DictConfig) -> str:
 
 def _job(composed: DictConfig) -> dict[str, Any]:
     """One composed config: what Hydra calls, once or for each job of a sweep."""
-    from aseqdip import runner, signal  # the parts that need torch only once the words are known to be good
+    from aseqdip import calibration, runner, signal  # the parts that need torch only once the words are known to be good
 
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         cfg = typed_config(OmegaConf.to_container(composed, resolve=True))
         if multirun and cfg.device == "auto":
             cfg.device = runner.sweep_device(HydraConfig.get().job.num)
-        summary = signal.run(cfg) if cfg.study == "fig6" else runner.run(cfg)
+        if cfg.study == "calibration":
+            summary = calibration.run(cfg, HydraConfig.get().overrides.task)
+        else:
+            summary = signal.run(cfg) if cfg.study == "fig6" else runner.run(cfg)
     except UserError as error:
         if multirun:
             sys.tracebacklimit = 0  # a sweep goes on with its other jobs, then reports: the message is enough

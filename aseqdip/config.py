@@ -147,8 +147,9 @@ class Config:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
     study: str = knob(
-        "an experiment that reconstructs no images: fig6 is the paper's 1-D network (Appendix A.2)",
-        choices=("none", "fig6"),
+        "an experiment of its own: fig6, the paper's 1-D network (Appendix A.2); calibration, which reading of the paper "
+        "reproduces it (docs/reproduction.md)",
+        choices=("none", "fig6", "calibration"),
     )
     steps: int = knob("parameter updates in total, N*K in the paper", low=1)
     N: int = knob("aSeqDIP: parameter updates per input update; steps must be a multiple", low=1)
@@ -160,6 +161,11 @@ class Config:
         choices=("network", "data_consistent", "reflection"),
     )
 
+    start: str = knob(
+        "aSeqDIP's z0: the paper's (A^H y, CT: clipped FBP; pictures: y), CT: adjoint, scaled to fit y; in-painting: mean, the "
+        "hole filled with the mean of the known pixels",
+        choices=("paper", "adjoint", "mean"),
+    )
     input: str = knob(
         "fixed input of Vanilla DIP and its relatives: U(0, 0.1), N(0, 1), the start image, the nearest image of a pool, or "
         "(oracle) the truth: no method, a diagnostic of the paper's Fig. 1",

@@ -29,9 +29,9 @@ COLUMNS = ("iteration", "loss", "data", "autoencoding", "regulariser", "psnr", "
 
 TASK_KNOBS: dict[str, tuple[str, ...]] = {
     "mri": ("accel", "noise", "mask", "operator.center_fraction", "operator.coils", "operator.calibration"),
-    "ct": ("views", "photons", "dataset.hu_low", "dataset.hu_high"),
+    "ct": ("views", "photons", "dataset.hu_low", "dataset.hu_high", "start"),
     "denoising": ("sigma",),
-    "inpainting": ("sigma", "hiar", "mask", "operator.missing"),
+    "inpainting": ("sigma", "hiar", "mask", "operator.missing", "start"),
     "deblurring": ("sigma", "kernel", "operator.kernel_size"),
 }
 COMMON_KNOBS = (
@@ -55,7 +55,7 @@ STOP_KNOBS: dict[str, tuple[str, ...]] = {
 #: what the paper states (Sec. 4.1, Algorithm 1; App. C.6 for TV-DIP); any other value is a deviation that the record names
 PAPER = {
     **{"steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network"},
-    "method.rho": 1.0,
+    **{"start": "paper", "method.rho": 1.0},
 }
 
 
@@ -68,6 +68,8 @@ def identity(cfg: Config) -> dict[str, Any]:
     for name, _ in knobs():
         if name in wanted or name.split(".")[0] in wanted:
             chosen[name] = attrgetter(name)(cfg)
+    if cfg.start == "paper":  # left out, as it was before there was a choice
+        chosen.pop("start", None)
     if cfg.input not in ("normal", "oracle"):
         chosen.pop("input_noise", None)
     if cfg.input != "reference" and "pool" in chosen:
@@ -89,8 +91,8 @@ def run_folder(cfg: Config) -> Path:
 
 def deviations(cfg: Config) -> dict[str, Any]:
     """The knobs whose value is not the paper's, among those this method uses."""
-    values = {k: attrgetter(k)(cfg) for k in PAPER if k in METHODS[cfg.method.name].knobs}
-    return {k: value for k, value in values.items() if value != PAPER[k]}
+    chosen = identity(cfg)
+    return {k: chosen[k] for k in PAPER if k in chosen and chosen[k] != PAPER[k]}
 
 
 def write_json(path: Path, content: Any) -> None:

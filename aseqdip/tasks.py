@@ -94,6 +94,11 @@ def check_combination(cfg: Config) -> None:
             f"truth=none is for pictures, and task={task} reads no bare measurement: an undersampled MRI scan is "
             "recognised by the 'mask' stored in its HDF5 file (dataset=kspace)."
         )
+    if cfg.start != "paper" and (cfg.start, task) not in (("adjoint", "ct"), ("mean", "inpainting")):
+        raise UserError(
+            f"start={cfg.start} is another start image for {'CT' if cfg.start == 'adjoint' else 'in-painting'} than the paper's; "
+            f"task={task} has none: use start=paper."
+        )
     if cfg.method.name == "rethinking_dip" and (task != "denoising" or not cfg.sigma):
         raise UserError(
             "method=rethinking_dip is for task=denoising with sigma above 0: its loss estimates the error (SURE), which "
@@ -264,9 +269,17 @@ def _ct(cfg: Config, name: str, image: Tensor) -> Case:
             generator(cfg.seed, name, "photons"),
         )
         y = -torch.log(counts.clamp_min(1) / cfg.photons) / (per_pixel * operator.radon_norm)
-    problem = Problem(y, operator, operator.direct(y).clamp(0, 1), name, cfg.seed)
+    start = operator.direct(y) if cfg.start == "paper" else _fitted_adjoint(operator, y)
+    problem = Problem(y, operator, start.clamp(0, 1), name, cfg.seed)
     info = {"operator_norm": operator.radon_norm, "scaled_by_norm": True}
     return Case(problem, Scoring(image, 1.0), info=info, truth=image)
+
+
+def _fitted_adjoint(A: Operator, y: Tensor) -> Tensor:
+    """A^H y times the factor with which its measurements come closest to y."""
+    back = A.adjoint(y)
+    again = A(back)
+    return back * ((again * y).sum() / again.square().sum().clamp_min(1e-12))
 
 
 def _slice(cfg: Config, image: Tensor) -> Tensor:
@@ -300,8 +313,11 @@ def _picture(cfg: Config, name: str, image: Tensor) -> Case:
         )
     elif isinstance(operator, Mask):
         y = operator(image)
-    problem = Problem(y, operator, operator.direct(y), name, cfg.seed, cfg.sigma / 255 or None)
+    z0 = operator.direct(y)
     hole = 1 - operator.mask if isinstance(operator, Mask) else None
+    if hole is not None and cfg.start == "mean":
+        z0 = z0 + hole * (y.sum((-2, -1), keepdim=True) / (1 - hole).sum((-2, -1), keepdim=True))
+    problem = Problem(y, operator, z0, name, cfg.seed, cfg.sigma / 255 or None)
     scoring = Scoring(image, 1.0, hole) if cfg.truth == "known" else None
     truth = image if cfg.truth == "known" else None
     return Case(problem, scoring, info=_normed({}, problem), truth=truth)

@@ -1,0 +1,240 @@
+"""Which reading of the paper reproduces it: what it leaves open, screened on images that no table uses.
+
+Readings are halved over images, not over steps: the early part of a DIP curve says little about its end. A screen tries
+its readings on the first image, keeps the best third by the last iterate (and those that a question is asked of) for the second
+image, and the best third of these for a second seed. Every reconstruction is an ordinary one, found again when it is finished.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from hydra import compose
+from omegaconf import OmegaConf
+
+from aseqdip import records, runner
+from aseqdip.config import Config, typed_config
+from aseqdip.data import open_dataset
+from aseqdip.data.sample import select
+
+log = logging.getLogger(__name__)
+
+#: overrides beyond the study's own words; the empty one is the paper's text
+Reading = dict[str, str]
+#: (index of the image, seed)
+Unit = tuple[int, int]
+
+FIRST, SECOND, AGAIN = [(0, 0)], [(1, 0)], [(0, 1), (1, 1)]
+RATES = ("1e-4", "3e-4", "1e-3", "3e-3")
+NETWORKS = {"mri": ("medium", "shallow", "skip"), "ct": ("medium", "shallow", "skip")}
+PICTURE_NETWORKS = ("skip", "shallow", "medium")
+QUESTIONS: tuple[Reading, ...] = ({"lam": "0"}, {"residual": "norm"})
+#: one change each. Measuring A in other units, c A, is lam / c^2 for squared norms and lam / c for norms: nothing of its own
+CHANGES: tuple[Reading, ...] = (
+    *QUESTIONS,
+    *({"lam": "0.01"}, {"lam": "0.1"}, {"lam": "10"}, {"residual": "norm", "lam": "0.01"}),
+    *({"N": "10"}, {"network.init": "default"}),
+)
+TASK_CHANGES: dict[str, tuple[Reading, ...]] = {
+    "mri": ({"input_update": "data_consistent"},),
+    "ct": ({"input_update": "data_consistent"}, {"start": "adjoint"}),
+    "denoising": ({"input_update": "reflection"},),
+    "inpainting": ({"input_update": "data_consistent"}, {"start": "mean"}),
+    "deblurring": ({"input_update": "reflection"},),
+}
+VANILLA_CHANGES: tuple[Reading, ...] = (
+    *({"perturb": "0.033"}, {"input": "normal"}, {"input": "measurement"}),
+)
+GUIDED_CHANGES: tuple[Reading, ...] = ({"method.passes": "4"}, {"method.alpha": "0.1"})
+WORTH = 0.1  # dB by which a single change must gain on the first image to be tried together with others
+SIZES = (64, 128, 256, 512)
+
+
+class Halt(Exception):  # noqa: N818 - not an error
+    """A signal, or the time is up."""
+
+
+def label(method: str, reading: Reading) -> str:
+    """A reading in words."""
+    return " ".join([method, *(f"{name}={value}" for name, value in reading.items())])
+
+
+def run(cfg: Config, words: Sequence[str]) -> runner.Summary:
+    """The study of one task; finished reconstructions are skipped, unfinished continued.
+
+    Args:
+        words: the overrides that led to ``cfg``; each reading adds its own to them.
+
+    Leaves ``outputs/<task>.json``: every reading tried, on what, where its record is, and which was best.
+    """
+    study = Study(cfg, words)
+    try:
+        study.run()
+    except Halt:
+        pass
+    return study.summary
+
+
+class Study:
+    """One task's screens, in order; the next step depends on the scores of those before."""
+
+    def __init__(self, cfg: Config, words: Sequence[str]) -> None:
+        self.cfg, self.words = cfg, list(words)
+        self.summary = runner.Summary(Path(cfg.outputs) / cfg.task.name)
+        self.file = Path(cfg.outputs) / f"{cfg.task.name}.json"
+        self.names = select(list(open_dataset(cfg)), [0, 1])
+        self.last: dict[tuple[str, Unit], float] = {}
+        self.tried: list[dict[str, Any]] = []
+        self.best: dict[str, Reading] = {}
+
+    def run(self) -> None:
+        task = self.cfg.task.name
+        rates = self.rates()
+        anchor = self.screen("aseqdip", "rate", rates, (FIRST, SECOND))[0]
+        changes = [{**anchor, **change} for change in (*CHANGES, *TASK_CHANGES[task])]
+        asked = [anchor, rates[0], *({**anchor, **change} for change in QUESTIONS)]
+        self.try_all("aseqdip", "objective", [anchor, *changes], FIRST)
+        together = self.together(anchor, changes)
+        pool = [anchor, *changes, *([together] if together else [])]
+        found = self.screen("aseqdip", "objective", pool, (FIRST, SECOND, AGAIN), asked)
+        self.settle("aseqdip", found[0])
+
+        vanilla = self.screen("vanilla_dip", "rate", rates, (FIRST, SECOND))[0]
+        pool = [vanilla, *({**vanilla, **change} for change in VANILLA_CHANGES)]
+        found = self.screen("vanilla_dip", "objective", pool, (FIRST, SECOND, AGAIN), [vanilla, rates[0]])
+        self.settle("vanilla_dip", found[0])
+
+        network = {k: v for k, v in self.best["aseqdip"].items() if k == "network"}
+        pool = [{**network, "lr": rate, "method.passes": "1"} for rate in RATES[1:3]]
+        guided = self.screen("self_guided_dip", "rate", pool, (FIRST,))[0]
+        pool = [guided, *({**guided, **change} for change in GUIDED_CHANGES)]
+        self.settle("self_guided_dip", self.screen("self_guided_dip", "objective", pool, (FIRST, SECOND, AGAIN))[0])
+
+        self.beyond(rates[0])
+
+    def rates(self) -> list[Reading]:
+        """Learning rates on the task's own network, the paper's first; then the other networks."""
+        _, *others = NETWORKS.get(self.cfg.task.name, PICTURE_NETWORKS)
+        return [{"lr": rate} for rate in RATES] + [{"network": other, "lr": "1e-3"} for other in others]
+
+    def beyond(self, literal: Reading) -> None:
+        """The best readings stopped early, run four times as long, in full precision, and at other sizes."""
+        best, steps = self.best, self.cfg.steps
+        known = self.cfg.sigma > 0 or (self.cfg.task.name == "mri" and self.cfg.noise > 0)
+        rules = [{"stop": "wmv", "patience": str(max(steps // 4, 1))}]
+        rules += [{"stop": "discrepancy"}] if known else []
+        for method in ("aseqdip", "vanilla_dip"):
+            stopped = [{**best[method], **rule} for rule in rules]
+            self.try_all(method, "stop", stopped, FIRST + SECOND)
+            exact = [{**best[method], "precision": "fp32"}]
+            self.try_all(method, "precision", exact, FIRST)
+            if self.cfg.preset.name != "paper":
+                budget = {"steps": str(4 * steps)}
+                self.try_all(method, "budget", [{**literal, **budget}, {**best[method], **budget}], FIRST)
+        if self.cfg.task.name == "denoising":
+            own = int(self.cfg.size)
+            sizes = [{} if s == own else {"size": str(s)} for s in SIZES if s <= 2 * own]
+            self.try_all(
+                "aseqdip",
+                "size",
+                [{**best["aseqdip"], **size, "network": n} for size in sizes for n in PICTURE_NETWORKS[:2]],
+                FIRST,
+            )
+
+    def together(self, anchor: Reading, changes: Iterable[Reading]) -> Reading | None:
+        """All changes that gained on the first image, in one reading; of two changes of one knob, the better."""
+        start = self.mean("aseqdip", anchor, FIRST)
+        gained = [c for c in changes if self.mean("aseqdip", c, FIRST) > start + WORTH]
+        gained.sort(key=lambda c: self.mean("aseqdip", c, FIRST))
+        joined = dict(anchor)
+        for change in gained:
+            joined.update({k: v for k, v in change.items() if anchor.get(k) != v})
+        return joined if len(gained) > 1 and joined not in gained else None
+
+    def screen(
+        self,
+        method: str,
+        stage: str,
+        readings: Sequence[Reading],
+        rungs: Sequence[list[Unit]],
+        asked: Sequence[Reading] = (),
+    ) -> list[Reading]:
+        """The readings that come through all rungs, best first; those ``asked`` after are carried along."""
+        units: list[Unit] = []
+        for number, rung in enumerate(rungs):
+            self.try_all(method, stage, readings, rung)
+            units += rung
+            ranked = sorted(readings, key=lambda r: self.mean(method, r, units), reverse=True)
+            count = len(ranked) if number == len(rungs) - 1 else math.ceil(len(ranked) / 3)
+            readings = [*ranked[:count], *(r for r in ranked[count:] if r in asked)]
+            scores = [f"{label(method, r)} {self.mean(method, r, units):.2f}" for r in readings]
+            log.info("%s, %s: kept %d of %d: %s", method, stage, len(readings), len(ranked), "; ".join(scores))
+            if number == 0:
+                readings = [*readings, *(r for r in asked if r not in readings)]
+        return sorted(readings, key=lambda r: self.mean(method, r, units), reverse=True)
+
+    def mean(self, method: str, reading: Reading, units: Sequence[Unit]) -> float:
+        """PSNR of the last iterate in dB, over the units."""
+        return fmean(self.last[label(method, reading), unit] for unit in units)
+
+    def settle(self, method: str, reading: Reading) -> None:
+        self.best[method] = reading
+        self.write()
+
+    def try_all(self, method: str, stage: str, readings: Iterable[Reading], units: Iterable[Unit]) -> None:
+        """Have a result of each reading on each unit, this process's or another's."""
+        jobs = [(r, u) for u in units for r in readings if (label(method, r), u) not in self.last]
+        while jobs:
+            jobs = [job for job in jobs if not self.attempt(method, stage, *job)]
+            if jobs:  # another process computes them
+                time.sleep(5)
+        self.write()
+
+    def attempt(self, method: str, stage: str, reading: Reading, unit: Unit) -> bool:
+        """One reconstruction; False if another process is at work on it. Raises Halt when told to stop."""
+        cfg = self.compose(method, reading, unit)
+        log.info("%s: %s", stage, label(method, reading))
+        ended = runner.run(cfg)
+        for into, new in zip(self._ends(self.summary), self._ends(ended), strict=True):
+            into += new
+        self.summary.failed |= ended.failed
+        self.summary.interrupted, self.summary.late = ended.interrupted, ended.late
+        if ended.interrupted is not None or ended.late:
+            raise Halt
+        if ended.elsewhere:
+            return False
+        folder = records.run_folder(cfg) / self.names[unit[0]]
+        content = next(iter(records.scan([folder]))).content
+        scores = content.get("scores")
+        self.last[label(method, reading), unit] = scores["last"]["psnr"] if scores else -math.inf
+        self.tried.append(
+            {
+                "stage": stage,
+                "method": method,
+                "reading": reading,
+                "image": self.names[unit[0]],
+                "seed": unit[1],
+                "folder": str(folder.relative_to(self.cfg.outputs)),
+            }
+        )
+        return True
+
+    @staticmethod
+    def _ends(summary: runner.Summary) -> tuple[list[Any], list[Any]]:
+        return summary.records, summary.skipped
+
+    def compose(self, method: str, reading: Reading, unit: Unit) -> Config:
+        """The configuration of a reading: the study's words, but for what the reading and its unit say."""
+        own = {"method": method, "study": "none", "images": str(unit[0]), "seed": str(unit[1]), **reading}
+        words = [word for word in self.words if word.split("=")[0] not in own]
+        composed = compose("config", [*words, *(f"{name}={value}" for name, value in own.items())])
+        return typed_config(OmegaConf.to_container(composed, resolve=True))
+
+    def write(self) -> None:
+        records.write_json(
+            self.file, {"task": self.cfg.task.name, "words": self.words, "best": self.best, "tried": self.tried}
+        )
