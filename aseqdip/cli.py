@@ -116,7 +116,11 @@ def _rounds(count: int, *, _root_: DictConfig) -> str:
 
 def _job(composed: DictConfig) -> dict[str, Any]:
     """One composed config: what Hydra calls, once or for each job of a sweep."""
-    from aseqdip import calibration, runner, signal  # the parts that need torch only once the words are known to be good
+    from aseqdip import (
+        calibration,
+        runner,
+        signal,
+    )  # the parts that need torch only once the words are known to be good
 
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:

@@ -40,10 +40,12 @@ def make_case(cfg: Config, name: str, sample: Sample) -> Case:
         case = _ct(cfg, name, image) if cfg.task.name == "ct" else _picture(cfg, name, image)
     # a multiple of 2^depth is reached by reflecting the borders, which needs at least as many pixels
     multiple, side = 2**cfg.network.depth, min(case.problem.z0.shape[-2:])
-    if side < multiple:
+    if (
+        side < multiple or max(case.problem.z0.shape[-2:]) <= multiple
+    ):  # one pixel at the coarsest scale has no variance
         raise UserError(
             f"{name} is {side} pixels on its short side, but network={cfg.network.name} with depth={cfg.network.depth} "
-            f"needs at least {multiple}: use a larger image or a smaller network.depth."
+            f"needs at least {multiple}, and more on the other: use a larger image or a smaller network.depth."
         )
     if case.scoring is not None and side < 11:
         raise UserError(f"{name} is {side} pixels on its short side: SSIM needs at least 11.")

@@ -18,6 +18,7 @@ from aseqdip.data.sample import Sample
 from aseqdip.errors import UserError
 from aseqdip.operators.mri import fft2c, to_complex
 from aseqdip.problem import generator
+from aseqdip.records import deviations, run_folder
 from aseqdip.tasks import check_combination, make_case, setting
 
 Configure = Callable[..., Config]
@@ -154,6 +155,35 @@ def test_denoising_noise_is_not_clipped(configure: Configure) -> None:
     )
 
 
+def test_ct_may_start_from_the_adjoint_scaled_to_the_data(configure: Configure) -> None:
+    case = case_of(configure("task=ct", "start=adjoint"))
+    A, y, z = case.problem.operator, case.problem.y, case.problem.z0
+    back = A.adjoint(y)
+    inside = (z > 0) & (z < 1)
+    scale = (z / back)[inside]
+    assert torch.allclose(scale, scale.mean().expand_as(scale), rtol=1e-4)
+    worse = [float((A(back * scale.mean() * c) - y).norm()) for c in (0.98, 1, 1.02)]
+    assert worse[1] == min(worse)
+
+
+def test_inpainting_may_start_from_the_mean_of_the_known_pixels(configure: Configure) -> None:
+    plain, filled = (case_of(configure("task=inpainting", f"start={s}")) for s in ("paper", "mean"))
+    assert plain.scoring is not None
+    assert plain.scoring.hole is not None
+    hole = plain.scoring.hole[0, 0] > 0
+    mean = plain.problem.y[0][:, ~hole].mean(1)
+    assert torch.allclose(filled.problem.z0[0][:, hole], mean[:, None].expand(-1, int(hole.sum())), atol=1e-5)
+    assert torch.equal(filled.problem.z0[0][:, ~hole], plain.problem.z0[0][:, ~hole])
+    assert not plain.problem.z0[0][:, hole].any()
+
+
+def test_another_start_is_a_deviation_and_another_folder(configure: Configure) -> None:
+    plain, mean = configure("task=inpainting"), configure("task=inpainting", "start=mean")
+    assert deviations(mean)["start"] == "mean"
+    assert "start" not in deviations(plain)
+    assert run_folder(plain) != run_folder(mean)
+
+
 def test_inpainting_scores_the_hole_too(configure: Configure) -> None:
     case = case_of(configure("task=inpainting", "hiar=0.25"))
     assert case.scoring is not None
@@ -210,8 +240,11 @@ def test_same_seed_same_measurements(configure: Configure) -> None:
         (("task=ct", "truth=none"), "truth=none is for pictures"),
         (("input_update=reflection",), "needs measurements that are an image"),
         (("task=deblurring", "input_update=data_consistent"), "needs a linear operator"),
+        (("task=denoising", "size=32"), "32 pixels on its short side.*and more on the other"),
         (("task=denoising", "size=16"), "16 pixels on its short side.*needs at least 32"),
         (("task=denoising", "dataset=brain"), "needs real images"),
+        (("task=ct", "start=mean"), "start=mean is another start image for in-painting"),
+        (("task=mri", "start=adjoint"), "start=adjoint is another start image for CT"),
     ],
 )
 def test_combinations_that_cannot_work(configure: Configure, words: tuple[str, ...], message: str) -> None:

@@ -84,16 +84,48 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            image = self._project(features.float())
+            image = self._project(features)
             return image.sigmoid() if self.sigmoid else image
 
     def _project(self, features: Tensor) -> Tensor:
         if self.conv.border:
-            return self.conv(features)
+            return self.conv(features.float())
         # a matrix product over the last axis of the channels-last layout: the convolution of one pixel would, on CPUs,
         # turn the features into the other layout, and hand gradients back in it
-        rows = F.linear(features.movedim(1, -1), self.conv.weight.flatten(1), self.conv.bias)
-        return rows.movedim(-1, 1)
+        pixels, weight, bias = features.movedim(1, -1), self.conv.weight.flatten(1), self.conv.bias
+        if features.device.type == "cpu" and features.dtype != torch.float32:
+            return cast(Tensor, _Widened.apply(pixels, weight, bias)).movedim(-1, 1)  # type: ignore[no-untyped-call]
+        return F.linear(pixels.float(), weight, bias).movedim(-1, 1)
+
+
+class _Widened(torch.autograd.Function):
+    """``F.linear(pixels.float(), weight, bias)`` a few rows at a time: the wide copies stay in the processor's cache.
+
+    Whole, they are the largest tensors of a step and take longer to write and read than the product itself.
+    """
+
+    rows = 4096
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(pixels, weight)
+        out = weight.new_empty(*pixels.shape[:-1], len(weight))
+        for part, into in zip(_rows(pixels), _rows(out), strict=True):
+            torch.addmm(bias, part.float(), weight.T, out=into)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pixels, weight = ctx.saved_tensors
+        back, of_weight = torch.empty_like(pixels), torch.zeros_like(weight)
+        for part, g, into in zip(_rows(pixels), _rows(gradient), _rows(back), strict=True):
+            into.copy_(g @ weight)
+            of_weight = of_weight + g.T @ part.float()
+        return back, of_weight, gradient.flatten(0, -2).sum(0)
+
+
+def _rows(pixels: Tensor) -> tuple[Tensor, ...]:
+    return pixels.view(-1, pixels.shape[-1]).split(_Widened.rows)
 
 
 def initialise(network: nn.Module, how: str, generator: torch.Generator) -> None:

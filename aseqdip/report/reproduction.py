@@ -1,0 +1,317 @@
+"""The study of readings as a document: every number in it comes from the records of ``experiment=calibration``.
+
+python -m aseqdip.report.reproduction results/calibration docs/reproduction.md
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from aseqdip.calibration import label
+from aseqdip.errors import UserError
+from aseqdip.files import write_atomically
+from aseqdip.report.figures import new_figure
+from aseqdip.report.figures import save as save_figure
+from aseqdip.report.names import setting_title, title
+from aseqdip.report.published import ONSETS, rows_of
+from aseqdip.report.statistics import Paired, onset, paired
+
+TASKS = ("mri", "ct", "denoising", "inpainting", "deblurring")
+DRAWN = 7  # curves of one panel
+CLOSE = 0.5  # dB: the last iterate counts as held when it is no further below its own best
+
+
+@dataclass
+class Try:
+    """A reading on one image with one seed, and its record."""
+
+    stage: str
+    method: str
+    reading: dict[str, str]
+    image: str
+    seed: int
+    record: dict[str, Any]
+
+    @property
+    def unit(self) -> tuple[str, int]:
+        return self.image, self.seed
+
+    def psnr(self, which: str) -> float:
+        """PSNR in dB of the "last", "best", "ema", "start", "stopped" image or the "result"."""
+        name = self.record["result"] if which == "result" else which
+        return float(self.record["scores"][name]["psnr"])
+
+    @property
+    def onset(self) -> int:
+        """The iteration at which the PSNR starts to fall (see ``statistics.onset``); the last one if it never does."""
+        curve = self.record["curve"]
+        return min(onset(curve["psnr"], curve["every"]), int(self.record["steps"]))
+
+
+@dataclass
+class Row:
+    """A reading on all its units: means in dB, and what it cost."""
+
+    method: str
+    reading: dict[str, str]
+    tries: list[Try]
+
+    @property
+    def label(self) -> str:
+        return label(self.method, self.reading)
+
+    @property
+    def words(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.reading.items())
+
+    @cached_property
+    def units(self) -> dict[tuple[str, int], Try]:
+        return {t.unit: t for t in self.tries}
+
+    def mean(self, which: str) -> float:
+        return fmean(t.psnr(which) for t in self.tries)
+
+    @property
+    def best_step(self) -> float:
+        return fmean(t.record["scores"]["best"]["step"] for t in self.tries)
+
+    @property
+    def onset(self) -> float:
+        return fmean(t.onset for t in self.tries)
+
+    @property
+    def steps(self) -> int:
+        return int(self.tries[0].record["steps"])
+
+    @property
+    def seconds(self) -> float:
+        return fmean(t.record["seconds"]["method"] for t in self.tries)
+
+    @property
+    def passes(self) -> float:
+        return float(self.tries[0].record["passes_per_step"]) * self.steps
+
+    @property
+    def held(self) -> bool:
+        """Whether the last iterate keeps to within ``CLOSE`` of the best one."""
+        return self.mean("last") >= self.mean("best") - CLOSE
+
+
+@dataclass
+class Study:
+    """One task's study."""
+
+    task: str
+    best: dict[str, dict[str, str]]
+    words: list[str]
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def row(self, method: str, reading: dict[str, str]) -> Row | None:
+        return self.rows.get(label(method, reading))
+
+    def one(self, method: str) -> Row:
+        """A method's best reading; "recipe": aSeqDIP's, stopped if that was better."""
+        return self.rows[label("aseqdip" if method == "recipe" else method, self.best[method])]
+
+    def of(self, method: str, images: int = 1) -> list[Row]:
+        """A method's readings at the study's own steps and size, tried on at least so many images; best last iterate first."""
+        aside = {"stop", "steps", "size", "precision"}
+        found = [r for r in self.rows.values() if r.method == method and not aside & set(r.reading)]
+        found = [r for r in found if len({t.image for t in r.tries}) >= images]
+        return sorted(found, key=lambda r: (-len(r.tries), -r.mean("last")))
+
+    @property
+    def literal(self) -> Row:
+        """The paper's own reading, as far as this size goes."""
+        return self.rows[label("aseqdip", {"lr": "1e-4"})]
+
+    @property
+    def anchor(self) -> Row:
+        """The reading that the single changes depart from: the best network and learning rate, all else as published."""
+        plain = [r for r in self.of("aseqdip", 2) if set(r.reading) <= {"lr", "network"}]
+        return max(plain, key=lambda r: (len(r.tries), r.mean("last")))
+
+    def changed(self, **change: str) -> Row | None:
+        return self.row("aseqdip", {**self.anchor.reading, **change})
+
+    def stopped(self, method: str, rule: str) -> Row | None:
+        found = [r for r in self.rows.values() if r.method == method and r.reading.get("stop") == rule]
+        return found[0] if found else None
+
+    def longest(self) -> list[Row]:
+        return [r for r in self.rows.values() if "steps" in r.reading]
+
+    def sizes(self) -> list[Row]:
+        found = [r for r in self.rows.values() if any(t.stage == "size" for t in r.tries)]
+        own = [r for r in self.of("aseqdip") if r not in found and r.label == self.one("aseqdip").label]
+        return sorted([*found, *own], key=lambda r: (side(r), r.reading.get("network", "")))
+
+    def exact(self) -> list[tuple[Row, Row]]:
+        """Pairs: a reading in bf16, and in fp32."""
+        found = [(r, self.row(r.method, _without(r.reading, "precision"))) for r in self.rows.values()]
+        return [(plain, r) for r, plain in found if plain is not None and plain is not r]
+
+
+def _without(reading: dict[str, str], name: str) -> dict[str, str]:
+    return {k: v for k, v in reading.items() if k != name}
+
+
+def side(row: Row) -> int:
+    """Pixels on a side."""
+    return int(row.tries[0].record["config"]["size"])
+
+
+def load(folder: Path) -> list[Study]:
+    """The studies below a folder, in the order of the tasks. Raises UserError where there is none, or a record is gone."""
+    studies = []
+    for task in TASKS:
+        file = folder / f"{task}.json"
+        if not file.is_file():
+            continue
+        content = json.loads(file.read_bytes())
+        study = Study(task, content["best"], content["words"])
+        for tried in content["tried"]:
+            place = folder / tried.pop("folder") / "record.json"
+            if not place.is_file():
+                raise UserError(
+                    f"{place} is missing, which {file} names: run the study again, it computes what is not there."
+                )
+            one = Try(**tried, record=json.loads(place.read_bytes()))
+            name = label(one.method, one.reading)
+            study.rows.setdefault(name, Row(one.method, one.reading, [])).tries.append(one)
+        missing = [m for m in ("aseqdip", "vanilla_dip", "self_guided_dip", "recipe") if m not in study.best]
+        if not missing:
+            studies.append(study)
+    if not studies:
+        raise UserError(
+            f"There is no finished study in {folder}: run python run.py -m experiment=calibration outputs={folder} first."
+        )
+    return studies
+
+
+def against(mine: Row | None, other: Row | None, which: str = "last", others: str = "") -> Paired | None:
+    """Difference in dB, mine minus other's, over the units both were tried on."""
+    if mine is None or other is None:
+        return None
+    shared = [unit for unit in mine.units if unit in other.units]
+    if not shared:
+        return None
+    return paired(
+        [mine.units[u].psnr(which) for u in shared],
+        [other.units[u].psnr(others or which) for u in shared],
+        images=[u[0] for u in shared],
+    )
+
+
+def said(difference: Paired | None) -> str:
+    """ "+0.52 [0.31, 0.73], 4 of 4", with the interval where there is one."""
+    if difference is None:
+        return "-"
+    interval = "" if np.isnan(difference.low) else f" [{difference.low:+.2f}, {difference.high:+.2f}]"
+    return f"{difference.mean:+.2f}{interval}, {difference.wins} of {difference.n}"
+
+
+def published(study: Study, method: str) -> float | None:
+    """The paper's PSNR in dB for the study's setting."""
+    setting = study.anchor.tries[0].record["setting"]
+    found = [p.psnr for p in rows_of(study.task, setting) if p.method == method]
+    return found[0] if found else None
+
+
+def published_onset(task: str, row: Row) -> str:
+    """Where the paper's Fig. 4 shows the decay to begin; "-" where it does not show it."""
+    name = row.method + (" lam=0" if row.reading.get("lam") == "0" else "")
+    return ONSETS.get(task, {}).get(name, "-")
+
+
+def verdict(held: int, of: int) -> str:
+    """How many readings a claim holds under."""
+    word = "every" if held == of else "no" if held == 0 else "some"
+    return f"{word} ({held} of {of})"
+
+
+def claims(study: Study) -> dict[str, str]:
+    """Under how many of the readings tried on both images the paper's claims hold."""
+    mine, vanilla, guided = study.of("aseqdip", 2), study.one("vanilla_dip"), study.one("self_guided_dip")
+
+    def ahead(which: str, other: Row) -> str:
+        found = [d for row in mine if (d := against(row, other, which)) is not None]
+        return verdict(sum(d.mean > 0 for d in found), len(found))
+
+    return {
+        "last iterate above Vanilla's best reading's": ahead("last", vanilla),
+        "last iterate above Self-Guided's best reading's": ahead("last", guided),
+        "highest PSNR above that of Vanilla's best reading": ahead("best", vanilla),
+        f"last iterate within {CLOSE} dB of its own highest": verdict(sum(r.held for r in mine), len(mine)),
+    }
+
+
+def draw(path: Path, studies: Sequence[Study]) -> None:
+    """PSNR along the run on the first image: a panel a task, its best readings and what questions are asked of."""
+    figure, axes = new_figure(len(studies), 4.2, 4.4)
+    for axis, study in zip(np.atleast_1d(axes), studies, strict=True):
+        image = study.anchor.tries[0].image
+        shown = [study.literal, study.anchor, study.one("aseqdip"), study.changed(lam="0")]
+        shown += [study.changed(residual="norm"), study.one("vanilla_dip"), study.one("self_guided_dip")]
+        rows = {row.label: row for row in shown if row is not None}
+        for name, row in list(rows.items())[:DRAWN]:
+            curve = row.units[image, 0].record["curve"]
+            at = np.minimum(curve["every"] * np.arange(1, len(curve["psnr"]) + 1), row.steps)
+            axis.plot(at, np.array(curve["psnr"], dtype=float), linewidth=1, label=name)
+        start = study.anchor.units[image, 0].psnr("start")
+        axis.axhline(start, color="0.5", linestyle=":", label=f"start {start:.1f} dB")
+        axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"{study.task} · {image}")
+        axis.set_ylim(bottom=min(start, axis.get_ylim()[1] - 14))
+        axis.legend(fontsize=6.5)
+        axis.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def render(folder: Path, studies: Sequence[Study], picture: str) -> str:
+    """The document."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown
+    )
+    environment.globals.update(
+        against=against, said=said, claims=claims, side=side, title=title, place=setting_title, folder=folder
+    )
+    environment.globals.update(published=published, published_onset=published_onset)
+    environment.filters["title_of"] = title
+    environment.filters["db"] = lambda value: "-" if value is None else f"{value:.2f}"
+    return environment.get_template("reproduction.md.j2").render(studies=studies, picture=picture)
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m aseqdip.report.reproduction", description=__doc__)
+    parser.add_argument("folder", type=Path, help="outputs of experiment=calibration")
+    parser.add_argument(
+        "document", type=Path, help="the .md file to write; its figure goes beside it, as .png"
+    )
+    words = parser.parse_args(None if arguments is None else list(arguments))
+    try:
+        studies = load(words.folder)
+        picture = words.document.with_suffix(".png")
+        draw(picture, studies)
+        text = render(words.folder, studies, picture.name)
+        write_atomically(words.document, lambda file: file.write(text.encode()))
+    except (UserError, OSError) as error:
+        sys.exit(str(error))
+    sys.stdout.write(f"{words.document}\n{picture}\n")
+
+
+if __name__ == "__main__":
+    main()
