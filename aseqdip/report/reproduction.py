@@ -115,6 +115,11 @@ class Study:
     words: list[str]
     rows: dict[str, Row] = field(default_factory=dict)
 
+    @property
+    def command(self) -> str:
+        """The words of the command but its task and its folder."""
+        return " ".join(w for w in self.words if not w.startswith(("task=", "outputs=", "images=")))
+
     def row(self, method: str, reading: dict[str, str]) -> Row | None:
         return self.rows.get(label(method, reading))
 
