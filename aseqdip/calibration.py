@@ -213,8 +213,8 @@ class Study:
         cfg = self.compose(method, reading, unit)
         log.info("%s: %s", stage, label(method, reading))
         ended = runner.run(cfg)
-        for into, new in zip(self._ends(self.summary), self._ends(ended), strict=True):
-            into += new
+        self.summary.records += ended.records
+        self.summary.skipped += ended.skipped
         self.summary.failed |= ended.failed
         self.summary.interrupted, self.summary.late = ended.interrupted, ended.late
         if ended.interrupted is not None or ended.late:
@@ -238,10 +238,6 @@ class Study:
             }
         )
         return True
-
-    @staticmethod
-    def _ends(summary: runner.Summary) -> tuple[list[Any], list[Any]]:
-        return summary.records, summary.skipped
 
     def compose(self, method: str, reading: Reading, unit: Unit) -> Config:
         """The configuration of a reading: the study's words, but for what the reading and its unit say."""

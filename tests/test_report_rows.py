@@ -204,6 +204,8 @@ def test_means_are_compared_with_aseqdip_on_the_images_both_have(tmp_path: Path)
         ("Vanilla DIP", "2", "29.50"),
         ("aSeqDIP", "3", "31.00"),
     ]
+    assert [c["paper, Fig. 4"] for c in cells] == ["500", "not before 4000"]
+    assert all(c["falls from step"] for c in cells)
     assert [c["- aSeqDIP [95 %], ahead"] for c in cells] == ["-1.00 [-1.00, -1.00], 0 of 2", ""]
 
 

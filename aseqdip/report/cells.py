@@ -51,6 +51,13 @@ class Cell:
         return f"{title(self.method)} ({self.variant})" if self.variant else title(self.method)
 
     @property
+    def onset(self) -> str:
+        """Where the mean curve starts to fall, in words; "" without a curve."""
+        if self.curve is None or self.falls is None:
+            return ""
+        return f"{self.falls}" if self.falls < self.curve.end else f"none by {self.curve.end}"
+
+    @property
     def which(self) -> str:
         """Which iterate is the result: last, stopped or ema."""
         return self.rows[0].run.result
@@ -191,6 +198,12 @@ def _cell(key: str, method: str, variant: str, rows: list[Row], printed: Publish
         cell.curve = mean_curve([c for c, _ in curves], [image for _, image in curves])
         cell.falls = min(onset(cell.curve.mean.tolist(), cell.curve.every), cell.curve.end)
     return cell
+
+
+def published_onset(block: Block, cell: Cell) -> str:
+    """Where the paper's Fig. 4 has this method's mean curve start to fall; a dash where it does not show it."""
+    none = cell.method == REFERENCE and cell.rows[0].run.settings.get("lam") == 0
+    return published.ONSETS.get(block.task, {}).get(cell.method + (" lam=0" if none else ""), "–")
 
 
 def reference(cells: Sequence[Cell]) -> Cell | None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from aseqdip.report.cells import Block, Cell
+from aseqdip.report.cells import Block, Cell, published_onset
 from aseqdip.report.rows import Row
 from aseqdip.report.tables import against, db, name, plain, size
 
 IMAGES = {"start": "start", "result": "result", "last": "last", "best (oracle)": "best", "EMA": "ema"}
+COLUMNS = ("task", "setting", "method", "preset", "recipe")
 COSTS = {"seconds": ("seconds_method", 0), "TFLOP": ("tflop", 1), "passes": ("passes", 0)}
 
 
@@ -58,10 +59,12 @@ def means(blocks: Sequence[Block]) -> str:
                     size(cell),
                     *shown,
                     versus,
+                    cell.onset,
+                    published_onset(block, cell),
                 ]
             )
     return markdown(
-        ["task", "setting", "method", "preset", "recipe", "n", *IMAGES, *COSTS, "- aSeqDIP [95 %], ahead"],
+        [*COLUMNS, "n", *IMAGES, *COSTS, "- aSeqDIP [95 %], ahead", "falls from step", "paper, Fig. 4"],
         lines,
     )
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from aseqdip import __version__
 from aseqdip.report import published, svg, tables
-from aseqdip.report.cells import ORDER, REFERENCE, Block, Cell, reference
+from aseqdip.report.cells import ORDER, REFERENCE, Block, Cell, published_onset, reference
 from aseqdip.report.command import image_word
 from aseqdip.report.gallery import Gallery, gallery
 from aseqdip.report.names import TITLES, setting_title, title
@@ -305,19 +305,16 @@ def _graphs(block: Block, styles: dict[str, int]) -> dict[str, Any]:
 
 
 def _onset(block: Block, cell: Cell, style: int) -> dict[str, Any]:
-    curve, falls = cell.curve, cell.falls
-    assert curve is not None and falls is not None
-    key = cell.method + (
-        " lam=0" if cell.method == REFERENCE and cell.rows[0].run.settings.get("lam") == 0 else ""
-    )
+    curve = cell.curve
+    assert curve is not None
     return {
         "name": name(block, cell),
         "style": style,
-        "ours": f"{falls}" if falls < curve.end else f"none by {curve.end}",
+        "ours": cell.onset,
         "peak": f"{curve.mean.max():.2f}",
         "lost": f"{curve.mean.max() - curve.mean[-1]:.2f}",
         "n": curve.n,
-        "paper": published.ONSETS.get(block.task, {}).get(key, "–"),
+        "paper": published_onset(block, cell),
     }
 
 
