@@ -95,7 +95,8 @@ class Study:
         task = self.cfg.task.name
         rates = self.rates()
         anchor = self.screen("aseqdip", "rate", rates, (FIRST, SECOND))[0]
-        changes = [{**anchor, **change} for change in (*CHANGES, *TASK_CHANGES[task])]
+        half = {"network.width": str(self.cfg.network.width // 2)}
+        changes = [{**anchor, **change} for change in (*CHANGES, half, *TASK_CHANGES[task])]
         asked = [anchor, rates[0], *({**anchor, **change} for change in QUESTIONS)]
         self.try_all("aseqdip", "objective", [anchor, *changes], FIRST)
         together = self.together(anchor, changes)
