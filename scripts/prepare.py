@@ -38,6 +38,8 @@ GUIDE = {
   Layout:   --from FOLDER is searched for the listed 1024 x 1024 files; averages of 4 x 4 pixels go to ROOT/natural/ffhq256.""",
     "public": """Public images that stand in for fastMRI and AAPM, with CBSD68, faces, and two real scans: data=public, faces, scans.
   Where, licences and layout, file by file: docs/data.md.""",
+    "calibration": """Two images a task for choosing settings, in none of the other lists: data=calibration.
+  Where, licences and layout: docs/data.md.""",
 }
 
 #: the lists that each set is checked against: configs/data_task/<name>.yaml
@@ -47,6 +49,7 @@ LISTS = {
     "cbsd68": ("public_denoising",),
     "ffhq": ("faces_denoising",),
     "public": ("public_mri", "public_ct", "public_denoising", "faces_denoising", "scans_mri"),
+    "calibration": ("calibration_mri", "calibration_ct", "calibration_denoising"),
 }
 
 

@@ -203,8 +203,17 @@ def test_every_list_of_images_is_complete(configure: Configure, data: str, task:
     cfg = configure(f"data={data}", f"task={task}")
     files = cfg.dataset.files
     assert files is not None
-    assert len(set(files)) == len(files) == (2 if data == "scans" else 20)
-    assert cfg.dataset.name.startswith(("public_", "paper_"))
+    assert len(set(files)) == len(files) == (2 if data in ("scans", "calibration") else 20)
+    assert cfg.dataset.name.startswith(("calibration_" if data == "calibration" else "public_", "paper_"))
+
+
+@pytest.mark.parametrize("task", ["mri", "ct", "denoising"])
+def test_settings_are_chosen_on_images_that_are_in_no_other_list(configure: Configure, task: str) -> None:
+    own = set(configure("data=calibration", f"task={task}").dataset.files or [])
+    for data, other in LISTS:
+        if data != "calibration":
+            files = configure(f"data={data}", f"task={other}").dataset.files or []
+            assert not {Path(f).name for f in own} & {Path(f).name for f in files}
 
 
 @pytest.mark.parametrize(("choice", "task"), [pair for pair in LISTS if pair[0] != "paper"])
