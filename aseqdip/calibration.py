@@ -117,7 +117,7 @@ class Study:
             "self_guided_dip", self.screen("self_guided_dip", "objective", pool, (FIRST, SECOND, AGAIN))[0]
         )
 
-        self.beyond(rates[0])
+        self.beyond(rates[0], vanilla)
         self.settle("recipe", self.recipe())
 
     def rates(self) -> list[Reading]:
@@ -125,7 +125,7 @@ class Study:
         _, *others = NETWORKS.get(self.cfg.task.name, PICTURE_NETWORKS)
         return [{"lr": rate} for rate in RATES] + [{"network": other, "lr": "1e-3"} for other in others]
 
-    def beyond(self, literal: Reading) -> None:
+    def beyond(self, literal: Reading, vanilla: Reading) -> None:
         """The best readings stopped early, run four times as long, in full precision, and at other sizes."""
         best, steps = self.best, self.cfg.steps
         for method in ("aseqdip", "vanilla_dip"):
@@ -135,7 +135,8 @@ class Study:
             self.try_all(method, "precision", exact, FIRST)
             if self.cfg.preset.name != "paper":
                 budget = {"steps": str(4 * steps)}
-                self.try_all(method, "budget", [{**literal, **budget}, {**best[method], **budget}], FIRST)
+                longer = [literal, best[method], *([vanilla] if method == "vanilla_dip" else [])]
+                self.try_all(method, "budget", [{**reading, **budget} for reading in longer], FIRST)
         if self.cfg.task.name == "denoising":
             own = int(self.cfg.size)
             sizes = [{} if s == own else {"size": str(s)} for s in SIZES if s <= 2 * own]

@@ -26,7 +26,6 @@ from aseqdip.report.published import ONSETS, rows_of
 from aseqdip.report.statistics import Paired, onset, paired
 
 TASKS = ("mri", "ct", "denoising", "inpainting", "deblurring")
-DRAWN = 7  # curves of one panel
 CLOSE = 0.5  # dB: the last iterate counts as held when it is no further below its own best
 
 
@@ -145,6 +144,12 @@ class Study:
         plain = [r for r in self.of("aseqdip", 2) if set(r.reading) <= {"lr", "network"}]
         return max(plain, key=lambda r: (len(r.tries), r.mean("last")))
 
+    @property
+    def vanilla(self) -> Row:
+        """Vanilla DIP as published, with a random input, at its best network and learning rate."""
+        plain = [r for r in self.of("vanilla_dip", 2) if set(r.reading) <= {"lr", "network"}]
+        return max(plain, key=lambda r: (len(r.tries), r.mean("last")))
+
     def changed(self, **change: str) -> Row | None:
         return self.row("aseqdip", {**self.anchor.reading, **change})
 
@@ -246,16 +251,20 @@ def verdict(held: int, of: int) -> str:
 
 def claims(study: Study) -> dict[str, str]:
     """Under how many of the readings tried on both images the paper's claims hold."""
-    mine, vanilla, guided = study.of("aseqdip", 2), study.one("vanilla_dip"), study.one("self_guided_dip")
+    mine, vanilla, guided = study.of("aseqdip", 2), study.vanilla, study.one("self_guided_dip")
+    from_start = study.one("vanilla_dip")
 
     def ahead(which: str, other: Row) -> str:
         found = [d for row in mine if (d := against(row, other, which)) is not None]
         return verdict(sum(d.mean > 0 for d in found), len(found))
 
     return {
-        "last iterate above Vanilla's best reading's": ahead("last", vanilla),
+        "last iterate above Vanilla's (random input, its best network and learning rate)": ahead(
+            "last", vanilla
+        ),
+        "last iterate above the best of all readings of Vanilla": ahead("last", from_start),
         "last iterate above Self-Guided's best reading's": ahead("last", guided),
-        "highest PSNR above that of Vanilla's best reading": ahead("best", vanilla),
+        "highest PSNR above Vanilla's": ahead("best", vanilla),
         f"last iterate within {CLOSE} dB of its own highest": verdict(sum(r.held for r in mine), len(mine)),
     }
 
@@ -266,9 +275,10 @@ def draw(path: Path, studies: Sequence[Study]) -> None:
     for axis, study in zip(np.atleast_1d(axes), studies, strict=True):
         image = study.anchor.tries[0].image
         shown = [study.literal, study.anchor, study.one("aseqdip"), study.changed(lam="0")]
-        shown += [study.changed(residual="norm"), study.one("vanilla_dip"), study.one("self_guided_dip")]
+        shown += [study.changed(residual="norm"), study.vanilla, study.one("self_guided_dip")]
+        shown += [study.one("vanilla_dip")]
         rows = {row.label: row for row in shown if row is not None}
-        for name, row in list(rows.items())[:DRAWN]:
+        for name, row in rows.items():
             curve = row.units[image, 0].record["curve"]
             at = np.minimum(curve["every"] * np.arange(1, len(curve["psnr"]) + 1), row.steps)
             axis.plot(at, np.array(curve["psnr"], dtype=float), linewidth=1, label=name)
