@@ -114,7 +114,8 @@ class MethodConfig:
 @dataclass
 class RecipeConfig:
     name: str = knob(
-        "matched: every method on aSeqDIP's network, initialisation and learning rate; original: on its own paper's"
+        "matched: every method on aSeqDIP's network, initialisation and learning rate; original: on its own paper's; "
+        "paper: aSeqDIP's text to the letter, whatever the preset; best: what the study of readings found best for a task"
     )
 
 

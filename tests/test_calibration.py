@@ -11,10 +11,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from aseqdip import calibration
+from aseqdip import calibration, records
 from aseqdip.calibration import FIRST, SECOND, Study, label
 from aseqdip.cli import config_folder
-from aseqdip.config import typed_config
+from aseqdip.config import Config, typed_config
 from aseqdip.report import reproduction
 
 WORDS = ("experiment=calibration", "preset=smoke", "task=denoising", "steps=4")
@@ -132,3 +132,28 @@ def test_a_missing_record_is_named(finished: Study, tmp_path: Path) -> None:
     (tmp_path / "copy" / tried[3]["folder"] / "record.json").unlink()
     with pytest.raises(SystemExit, match="is missing"):
         reproduction.main([str(tmp_path / "copy"), str(tmp_path / "out.md")])
+
+
+STUDIES = sorted((Path(__file__).parent.parent / "results" / "calibration").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("method", ["aseqdip", "vanilla_dip", "self_guided_dip"])
+def test_the_best_recipe_is_what_the_committed_study_found(
+    configure: Callable[..., Config], file: Path, method: str
+) -> None:
+    study = json.loads(file.read_text())
+    if "recipe" not in study["best"]:
+        pytest.skip(f"the study of {file.stem} has not come to its end")
+    found = study["best"]["recipe" if method == "aseqdip" else method]
+    words = [f"task={file.stem}", f"method={method}", "preset=quick"]
+    assert records.identity(configure(*words, "recipe=best")) == records.identity(
+        configure(*words, "N=2", *(f"{name}={value}" for name, value in found.items()))
+    )
+
+
+def test_the_paper_recipe_is_the_text_whatever_the_preset(configure: Callable[..., Config]) -> None:
+    for task in ("mri", "ct", "denoising"):
+        cfg = configure(f"task={task}", "preset=quick", "recipe=paper")
+        assert set(records.deviations(cfg)) == {"steps"}
+        assert cfg.recipe.name == "paper"
