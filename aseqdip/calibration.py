@@ -70,7 +70,7 @@ def run(cfg: Config, words: Sequence[str]) -> runner.Summary:
     Args:
         words: the overrides that led to ``cfg``; each reading adds its own to them.
 
-    Leaves ``outputs/<task>.json``: every reading tried, on what, where its record is, and which was best.
+    Leaves, once it is finished, ``outputs/<task>.json``: every reading tried, on what, where its record is, and which was best.
     """
     study = Study(cfg, words)
     with suppress(Halt):
@@ -102,23 +102,24 @@ class Study:
         together = self.together(anchor, changes)
         pool = [anchor, *changes, *([together] if together else [])]
         found = self.screen("aseqdip", "objective", pool, (FIRST, SECOND, AGAIN), asked)
-        self.settle("aseqdip", found[0])
+        self.best["aseqdip"] = found[0]
 
         vanilla = self.screen("vanilla_dip", "rate", rates, (FIRST, SECOND))[0]
         pool = [vanilla, *({**vanilla, **change} for change in VANILLA_CHANGES)]
         found = self.screen("vanilla_dip", "objective", pool, (FIRST, SECOND, AGAIN), [vanilla, rates[0]])
-        self.settle("vanilla_dip", found[0])
+        self.best["vanilla_dip"] = found[0]
 
         network = {k: v for k, v in self.best["aseqdip"].items() if k == "network"}
         pool = [{**network, "lr": rate, "method.passes": "1"} for rate in RATES[1:3]]
         guided = self.screen("self_guided_dip", "rate", pool, (FIRST,))[0]
         pool = [guided, *({**guided, **change} for change in GUIDED_CHANGES)]
-        self.settle(
-            "self_guided_dip", self.screen("self_guided_dip", "objective", pool, (FIRST, SECOND, AGAIN))[0]
-        )
+        self.best["self_guided_dip"] = self.screen(
+            "self_guided_dip", "objective", pool, (FIRST, SECOND, AGAIN)
+        )[0]
 
         self.beyond(rates[0], vanilla)
-        self.settle("recipe", self.recipe())
+        self.best["recipe"] = self.recipe()
+        self.write()
 
     def rates(self) -> list[Reading]:
         """Learning rates on the task's own network, the paper's first; then the other networks."""
@@ -197,10 +198,6 @@ class Study:
         """PSNR of the last iterate in dB, over the units."""
         return fmean(self.last[label(method, reading), unit] for unit in units)
 
-    def settle(self, method: str, reading: Reading) -> None:
-        self.best[method] = reading
-        self.write()
-
     def try_all(self, method: str, stage: str, readings: Iterable[Reading], units: Iterable[Unit]) -> None:
         """Have a result of each reading on each unit, this process's or another's."""
         jobs = [(r, u) for u in units for r in readings if (label(method, r), u) not in self.last]
@@ -208,7 +205,6 @@ class Study:
             jobs = [job for job in jobs if not self.attempt(method, stage, *job)]
             if jobs:  # another process computes them
                 time.sleep(5)
-        self.write()
 
     def attempt(self, method: str, stage: str, reading: Reading, unit: Unit) -> bool:
         """One reconstruction; False if another process is at work on it. Raises Halt when told to stop."""
@@ -249,6 +245,7 @@ class Study:
         return typed_config(OmegaConf.to_container(composed, resolve=True))
 
     def write(self) -> None:
+        """Only at the end: an interrupted rerun must not take the place of a finished study."""
         records.write_json(
             self.file,
             {"task": self.cfg.task.name, "words": self.words, "best": self.best, "tried": self.tried},

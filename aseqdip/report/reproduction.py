@@ -198,9 +198,7 @@ def load(folder: Path) -> list[Study]:
             one = Try(**tried, record=json.loads(place.read_bytes()))
             name = label(one.method, one.reading)
             study.rows.setdefault(name, Row(one.method, one.reading, [])).tries.append(one)
-        missing = [m for m in ("aseqdip", "vanilla_dip", "self_guided_dip", "recipe") if m not in study.best]
-        if not missing:
-            studies.append(study)
+        studies.append(study)
     if not studies:
         raise UserError(
             f"There is no finished study in {folder}: run python run.py -m experiment=calibration outputs={folder} first."
