@@ -35,7 +35,7 @@ campaign:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/campaign.py --minutes $(MINUTES) --out $(OUT) $(SETTINGS)
 
 # studies have pages of their own
-RESULTS = $(filter-out results/calibration/ results/precision/,$(wildcard results/*/))
+RESULTS = $(filter-out results/calibration/ results/precision/ results/fig%,$(wildcard results/*/))
 report: setup
 	$(BIN)/python -m aseqdip.report $(RESULTS) --html docs/results.html --markdown docs/results.md
 	$(BIN)/python -m aseqdip.report.reproduction results/calibration docs/reproduction.md
