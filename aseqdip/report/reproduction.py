@@ -304,7 +304,9 @@ def render(folder: Path, studies: Sequence[Study], picture: str) -> str:
     environment.globals.update(published=published, published_onset=published_onset)
     environment.filters["title_of"] = title
     environment.filters["db"] = lambda value: "-" if value is None else f"{value:.2f}"
-    return environment.get_template("reproduction.md.j2").render(studies=studies, picture=picture)
+    return environment.get_template("reproduction.md.j2").render(
+        studies=studies, picture=picture, missing=[t for t in TASKS if t not in {s.task for s in studies}]
+    )
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
