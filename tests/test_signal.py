@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aseqdip import signal
+from aseqdip import records, signal
 from aseqdip.config import Config
 from aseqdip.engine import Engine
 from aseqdip.ntk import Dynamics, kernels, variances
@@ -196,7 +196,7 @@ def test_interrupted_resumed_and_then_left_alone(configure: Configure, tmp_path:
 
 def test_damaged_checkpoint_starts_over(configure: Configure) -> None:
     cfg = configure("experiment=fig6", "steps=5", "network.width=8")
-    folder = Path(cfg.outputs) / "fig6" / signal._digest(cfg)
+    folder = Path(cfg.outputs) / "fig6" / records.digest(signal.identity(cfg))[:8]
     folder.mkdir(parents=True)
     (folder / "checkpoint.pt").write_bytes(b"broken")
     assert len(signal.run(cfg).records) == 1
