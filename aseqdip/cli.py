@@ -116,11 +116,8 @@ def _rounds(count: int, *, _root_: DictConfig) -> str:
 
 def _job(composed: DictConfig) -> dict[str, Any]:
     """One composed config: what Hydra calls, once or for each job of a sweep."""
-    from aseqdip import (
-        calibration,
-        runner,
-        signal,
-    )  # the parts that need torch only once the words are known to be good
+    # the parts that need torch only once the words are known to be good
+    from aseqdip import calibration, runner, signal
 
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:

@@ -38,11 +38,10 @@ def make_case(cfg: Config, name: str, sample: Sample) -> Case:
             )
         image = (sample.image.real if sample.image.is_complex() else sample.image)[None].float()
         case = _ct(cfg, name, image) if cfg.task.name == "ct" else _picture(cfg, name, image)
-    # a multiple of 2^depth is reached by reflecting the borders, which needs at least as many pixels
+    # a multiple of 2^depth is reached by reflecting the borders, which needs at least as many pixels; and a single pixel
+    # at the coarsest scale has no variance to normalise by
     multiple, side = 2**cfg.network.depth, min(case.problem.z0.shape[-2:])
-    if (
-        side < multiple or max(case.problem.z0.shape[-2:]) <= multiple
-    ):  # one pixel at the coarsest scale has no variance
+    if side < multiple or max(case.problem.z0.shape[-2:]) <= multiple:
         raise UserError(
             f"{name} is {side} pixels on its short side, but network={cfg.network.name} with depth={cfg.network.depth} "
             f"needs at least {multiple}, and more on the other: use a larger image or a smaller network.depth."

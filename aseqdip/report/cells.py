@@ -202,8 +202,7 @@ def _cell(key: str, method: str, variant: str, rows: list[Row], printed: Publish
 
 def published_onset(block: Block, cell: Cell) -> str:
     """Where the paper's Fig. 4 has this method's mean curve start to fall; a dash where it does not show it."""
-    none = cell.method == REFERENCE and cell.rows[0].run.settings.get("lam") == 0
-    return published.ONSETS.get(block.task, {}).get(cell.method + (" lam=0" if none else ""), "–")
+    return published.onset(block.task, cell.method, cell.rows[0].run.settings) or "–"
 
 
 def reference(cells: Sequence[Cell]) -> Cell | None:

@@ -1,9 +1,11 @@
 """The paper's printed numbers, and what its protocol says about the data they are from."""
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 #: our names of the published methods; those that are not here were trained, and there is no run of ours to compare
 METHODS = {
@@ -51,6 +53,13 @@ ONSETS = {
     "mri": {"vanilla_dip": "500", "self_guided_dip": "1600", "aseqdip lam=0": "1600", "aseqdip": "not before 4000"},
     "ct": {"vanilla_dip": "750", "self_guided_dip": "1250", "aseqdip lam=0": "3800", "aseqdip": "not before 4000"},
 }  # fmt: skip
+
+
+def onset(task: str, method: str, settings: Mapping[str, Any]) -> str | None:
+    """Where Fig. 4 has a method's mean curve start to fall; None where it does not show it. settings: of our run."""
+    plain = method == "aseqdip" and float(settings.get("lam", 1)) == 0
+    return ONSETS.get(task, {}).get(method + (" lam=0" if plain else ""))
+
 
 CT_NOTE = (
     "The paper's two CT columns get worse from the first to the second for every method, even for plain filtered "

@@ -22,7 +22,8 @@ from aseqdip.files import write_atomically
 from aseqdip.report.figures import new_figure
 from aseqdip.report.figures import save as save_figure
 from aseqdip.report.names import setting_title, title
-from aseqdip.report.published import ONSETS, rows_of
+from aseqdip.report.published import onset as onset_in_paper
+from aseqdip.report.published import rows_of
 from aseqdip.report.statistics import Paired, onset, paired
 
 TASKS = ("mri", "ct", "denoising", "inpainting", "deblurring")
@@ -237,8 +238,7 @@ def published(study: Study, method: str) -> float | None:
 
 def published_onset(task: str, row: Row) -> str:
     """Where the paper's Fig. 4 shows the decay to begin; "-" where it does not show it."""
-    name = row.method + (" lam=0" if row.reading.get("lam") == "0" else "")
-    return ONSETS.get(task, {}).get(name, "-")
+    return onset_in_paper(task, row.method, row.reading) or "-"
 
 
 def verdict(held: int, of: int) -> str:
