@@ -31,8 +31,11 @@ Unit = tuple[int, int]
 
 FIRST, SECOND, AGAIN = [(0, 0)], [(1, 0)], [(0, 1), (1, 1)]
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3")
-NETWORKS = {"mri": ("medium", "shallow", "skip"), "ct": ("medium", "shallow", "skip")}
-PICTURE_NETWORKS = ("skip", "shallow", "medium")
+#: the task's own network first
+NETWORKS = {
+    **dict.fromkeys(("mri", "ct"), ("medium", "shallow", "skip")),
+    **dict.fromkeys(("denoising", "inpainting", "deblurring"), ("skip", "shallow", "medium")),
+}
 QUESTIONS: tuple[Reading, ...] = ({"lam": "0"}, {"residual": "norm"})
 #: one change each. Measuring A in other units, c A, is lam / c^2 for squared norms and lam / c for norms: nothing of its own
 CHANGES: tuple[Reading, ...] = (
@@ -123,42 +126,45 @@ class Study:
 
     def rates(self) -> list[Reading]:
         """Learning rates on the task's own network, the paper's first; then the other networks."""
-        _, *others = NETWORKS.get(self.cfg.task.name, PICTURE_NETWORKS)
+        _, *others = NETWORKS[self.cfg.task.name]
         return [{"lr": rate} for rate in RATES] + [{"network": other, "lr": "1e-3"} for other in others]
 
     def beyond(self, literal: Reading, vanilla: Reading) -> None:
         """The best readings stopped early, run four times as long, in full precision, and at other sizes."""
         best, steps = self.best, self.cfg.steps
         for method in ("aseqdip", "vanilla_dip"):
-            stopped = [{**best[method], **rule} for rule in self.rules()]
-            self.try_all(method, "stop", stopped, FIRST + SECOND)
+            self.try_all(method, "stop", self.stopped(method), FIRST + SECOND)
             exact = [{**best[method], "precision": "fp32"}]
             self.try_all(method, "precision", exact, FIRST)
             if self.cfg.preset.name != "paper":
                 budget = {"steps": str(4 * steps)}
                 longer = [literal, best[method], *([vanilla] if method == "vanilla_dip" else [])]
-                self.try_all(method, "budget", [{**reading, **budget} for reading in longer], FIRST)
+                self.try_all(method, "budget", [{**reading, **budget} for reading in longer], FIRST + SECOND)
         if self.cfg.task.name == "denoising":
             own = int(self.cfg.size)
             sizes = [{} if s == own else {"size": str(s)} for s in SIZES if s <= 2 * own]
             self.try_all(
                 "aseqdip",
                 "size",
-                [{**best["aseqdip"], **size, "network": n} for size in sizes for n in PICTURE_NETWORKS[:2]],
+                [
+                    {**best["aseqdip"], **size, "network": n}
+                    for size in sizes
+                    for n in NETWORKS["denoising"][:2]
+                ],
                 FIRST,
             )
 
     def recipe(self) -> Reading:
         """What serves a user best without the truth: the best reading, or it stopped by a rule, by their results."""
-        plain, units = self.best["aseqdip"], FIRST + SECOND
-        stopped = [{**plain, **rule} for rule in self.rules()]
-        return max([plain, *stopped], key=lambda r: fmean(self.result[label("aseqdip", r), u] for u in units))
+        rivals, units = [self.best["aseqdip"], *self.stopped("aseqdip")], FIRST + SECOND
+        return max(rivals, key=lambda r: fmean(self.result[label("aseqdip", r), u] for u in units))
 
-    def rules(self) -> list[Reading]:
-        """Stopping rules that need no truth; the second one needs noise of a known level."""
+    def stopped(self, method: str) -> list[Reading]:
+        """A method's best reading under each rule that needs no truth; the second needs noise of a known level."""
         known = self.cfg.sigma > 0 or (self.cfg.task.name == "mri" and self.cfg.noise > 0)
         rules = [{"stop": "wmv", "patience": str(max(self.cfg.steps // 4, 1))}]
-        return [*rules, {"stop": "discrepancy"}] if known else rules
+        rules += [{"stop": "discrepancy"}] if known else []
+        return [{**self.best[method], **rule} for rule in rules]
 
     def together(self, anchor: Reading, changes: Iterable[Reading]) -> Reading | None:
         """All changes that gained on the first image, in one reading; of two changes of one knob, the better."""

@@ -30,7 +30,7 @@ def begin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Stu
         initialize_config_dir(str(config_folder()), version_base="1.3"),
     ):
         patch.setattr(calibration, "RATES", ("1e-4", "1e-3", "3e-3"))
-        patch.setattr(calibration, "PICTURE_NETWORKS", ("skip", "shallow"))
+        patch.setitem(calibration.NETWORKS, "denoising", ("skip", "shallow"))
         patch.setattr(calibration, "CHANGES", calibration.QUESTIONS)
         patch.setattr(calibration, "VANILLA_CHANGES", ({"input": "normal"},))
         patch.setattr(calibration, "GUIDED_CHANGES", ())

@@ -85,8 +85,10 @@ class Row:
         return fmean(t.record["scores"]["best"]["step"] for t in self.tries)
 
     @property
-    def onset(self) -> float:
-        return fmean(t.onset for t in self.tries)
+    def onsets(self) -> str:
+        """Where each run starts to fall: "none, 1960 of 4000"."""
+        each = ["none" if t.onset >= self.steps - 1 else f"{t.onset}" for t in self.tries]
+        return f"{'none' if set(each) == {'none'} else ', '.join(each)} of {self.steps}"
 
     @property
     def steps(self) -> int:
@@ -157,6 +159,11 @@ class Study:
     def stopped(self, method: str, rule: str) -> Row | None:
         found = [r for r in self.rows.values() if r.method == method and r.reading.get("stop") == rule]
         return found[0] if found else None
+
+    def longer(self, row: Row) -> Row | None:
+        """The same reading run for longer than the study's steps."""
+        found = [r for r in self.longest() if r.method == row.method]
+        return next((r for r in found if _without(r.reading, "steps") == row.reading), None)
 
     def longest(self) -> list[Row]:
         return [r for r in self.rows.values() if "steps" in r.reading]
