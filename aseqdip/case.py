@@ -32,12 +32,12 @@ class Scoring:
         """SSIM of a displayed image."""
         return ssim(shown, self.truth, self.data_range)
 
-    def extras(self, shown: Tensor) -> dict[str, float]:
-        """In-painting: PSNR inside the hole, and of the image with the known pixels put back."""
+    def extras(self, shown: Tensor, y: Tensor) -> dict[str, float]:
+        """In-painting: PSNR inside the hole, and of the image with the known pixels put back as they were measured."""
         if self.hole is None:
             return {}
         inside = self.hole.expand_as(shown) > 0
-        composited = torch.where(inside, shown, self.truth)
+        composited = torch.where(inside, shown, y.clamp(0, 1))
         return {
             "hole_psnr": float(psnr(shown[inside], self.truth[inside], self.data_range)),
             "composited_psnr": float(self.psnr(composited)),

@@ -132,7 +132,7 @@ class Graph(Generic[T]):
     """A function without arguments, recorded into a CUDA graph after a few calls and replayed from then on.
 
     What it returns are then the same tensors each time, overwritten by the next call. A function that cannot be recorded
-    goes on being called as it is; one line of the log says why.
+    goes on being called as it is; one line of the log says why. Belongs to the thread's current device.
 
     Args:
         function: reads and writes tensors that stay where they are; never waits for the device.
@@ -140,6 +140,7 @@ class Graph(Generic[T]):
     """
 
     warm_up = 3  # calls that find out algorithms, plan transforms and allocate optimiser states
+    #: also while warming up: cuDNN waits for the whole device when it compares algorithms, which breaks a recording elsewhere
     _one_at_a_time = threading.Lock()
 
     def __init__(self, function: Callable[[], T], generators: Sequence[torch.Generator]) -> None:
@@ -151,28 +152,30 @@ class Graph(Generic[T]):
 
     def __call__(self) -> T:
         self.calls += 1
-        if self.calls <= self.warm_up:
-            return self.function()
-        if self.calls == self.warm_up + 1:
-            self._record()
+        if self.calls <= self.warm_up + 1:
+            with self._one_at_a_time:
+                if self.calls <= self.warm_up:
+                    return self.function()
+                self._record()
         if self.graph is None:
             return self.function()
         self.graph.replay()
         return self.result
 
     def _record(self) -> None:
+        before = torch.cuda.current_stream() if torch.cuda.is_available() else None
         try:
             graph = torch.cuda.CUDAGraph()
-            with self._one_at_a_time:
-                for generator in self.generators:
-                    graph.register_generator_state(generator)
-                stream = torch.cuda.Stream()
-                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                    self.result = self.function()
+            for generator in self.generators:
+                graph.register_generator_state(generator)
+            stream = torch.cuda.Stream()
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                self.result = self.function()
         except Exception as error:  # whatever cannot be captured still runs kernel by kernel
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             log.info("No CUDA graph, so steps run kernel by kernel: %s", reason)
-            if torch.cuda.is_available():
+            if before is not None:
+                torch.cuda.set_stream(before)  # a recording that breaks at its end leaves its own behind
                 torch.cuda.synchronize()
         else:
             self.graph = graph
@@ -196,6 +199,10 @@ class Engine:
         torch.backends.cudnn.allow_tf32 = (
             False  # fp32 means fp32: the output layer and SSIM are convolutions too
         )
+
+    def current(self) -> contextlib.AbstractContextManager[Any]:
+        """Make a CUDA device the thread's current one: streams, events and graphs belong to that."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
 
     def share(self, workers: int) -> None:
         """Give the calling thread its share of the device: 1/workers of the cores, or a CUDA stream of its own."""

@@ -49,7 +49,7 @@ class Clock:
     def settle(self) -> None:
         """Add up pending events; call where the device has been waited for anyway."""
         if self.pending:
-            torch.cuda.synchronize()
+            self.pending[-1][2].synchronize()  # of this stream alone: another thread may be recording a graph
         for what, start, end in self.pending:
             self.seconds[what] += start.elapsed_time(end) / 1000
         self.pending.clear()
@@ -118,13 +118,21 @@ class Reconstruction:
         if self.state is None:
             return Scores(self.case, self.method.engine)
         rule, decay = make_rule(self.cfg, self.case.problem), self.cfg.ema or EMA_DECAY
-        return Scores(self.case, self.method.engine, rule, decay, averaged=self.cfg.ema > 0)
+        averaged, restarts = self.cfg.ema > 0, self.method.average_restarts
+        return Scores(self.case, self.method.engine, rule, decay, averaged, restarts)
 
     def _resume(self) -> None:
         if self.state is None or not self.checkpoint.exists():
             return
+        device = self.method.engine.device
         try:
-            saved = torch.load(self.checkpoint, map_location=self.method.engine.device, weights_only=True)
+            saved = torch.load(self.checkpoint, map_location=device, weights_only=True)
+            if (begun := saved.get("device", device.type)) != device.type:
+                log.warning(
+                    "%s: begun on %s, which cannot be continued on %s; starting from the beginning.",
+                    *(self.name, begun, device.type),
+                )
+                return
             self.state.load_state_dict(saved["state"])
             self.scores.load_state_dict(saved["scores"])
             self.clock.seconds.update(saved["seconds"])
@@ -145,6 +153,7 @@ class Reconstruction:
             return
         with self.clock.measure("saving"):
             content = {
+                "device": self.method.engine.device.type,
                 "state": self.state.state_dict(),
                 "scores": self.scores.state_dict(),
                 "seconds": dict(self.clock.seconds),

@@ -53,10 +53,12 @@ STOP_KNOBS: dict[str, tuple[str, ...]] = {
 }
 
 #: what the paper states (Sec. 4.1, Algorithm 1; App. C.6 for TV-DIP); any other value is a deviation that the record names
-PAPER = {
+PAPER: dict[str, Any] = {
     **{"steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network"},
-    **{"start": "paper", "method.rho": 1.0},
+    **{"start": "paper", "method.rho": 1.0, "network.init": "normal", "ema": 0.0, "stop": "none"},
 }
+#: what other methods of the comparison are made of
+THEIRS: dict[str, dict[str, Any]] = {"es_dip": {"stop": "wmv"}, "rethinking_dip": {"stop": "zero", "ema": 0.99}}
 
 
 def identity(cfg: Config) -> dict[str, Any]:
@@ -91,8 +93,8 @@ def run_folder(cfg: Config) -> Path:
 
 def deviations(cfg: Config) -> dict[str, Any]:
     """The knobs whose value is not the paper's, among those this method uses."""
-    chosen = identity(cfg)
-    return {k: chosen[k] for k in PAPER if k in chosen and chosen[k] != PAPER[k]}
+    chosen, paper = identity(cfg), {**PAPER, **THEIRS.get(cfg.method.name, {})}
+    return {k: chosen[k] for k in paper if k in chosen and chosen[k] != paper[k]}
 
 
 def write_json(path: Path, content: Any) -> None:

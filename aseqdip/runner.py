@@ -5,7 +5,6 @@ import os
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -71,11 +70,6 @@ def sweep_device(number: int) -> str:
     return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "auto"
 
 
-def _current(device: torch.device) -> AbstractContextManager[Any]:
-    """Make a CUDA device this thread's current one: streams, events and graphs belong to that."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
 def command_start() -> float:
     """When the command began: main() notes it where worker processes find it too; else now."""
     return float(os.environ.setdefault("ASEQDIP_STARTED", str(time.time())))
@@ -113,7 +107,7 @@ def _run_seed(
                 elif records.finished(folder / name):  # by another process, in the meantime
                     summary.skipped.append(name)
                 else:
-                    with _current(engine.device):
+                    with engine.current():
                         _attempt(cfg, engine, name, items, folder / name, summary, interrupt)
         except OSError as error:  # its folder cannot be made: the other images' may
             _fail(summary, name, folder / name, str(error), "", None)

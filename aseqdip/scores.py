@@ -1,5 +1,8 @@
 """What the runner accumulates over the iterates of one image: scores, averages, the stopping rule's choice."""
 
+import weakref
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +31,9 @@ class Scores:
         case: the image and its truth.
         engine: executes the scoring of one iterate.
         rule: the stopping rule, if there is one.
-        decay: of the running average of iterates. averaged: whether that average is the result.
+        decay: of the running average of iterates.
+        averaged: whether that average is the result.
+        restarts: the steps at which it begins anew.
 
     Attributes:
         rows: finished rows of the curve.
@@ -44,8 +49,9 @@ class Scores:
         rule: StoppingRule | None = None,
         decay: float = EMA_DECAY,
         averaged: bool = False,
+        restarts: Collection[int] = (),
     ) -> None:
-        self.case, self.rule, self.decay, self.averaged = case, rule, decay, averaged
+        self.case, self.rule, self.decay, self.averaged, self.restarts = case, rule, decay, averaged, restarts
         self.rows: list[list[float]] = []
         self.last: Tensor | None = None
         self.ema: Tensor | None = None
@@ -53,7 +59,8 @@ class Scores:
         self.best_psnr: Tensor | None = None
         self.pending = 0
         self.ready = False
-        self._update = engine.repeat(self._score)
+        # a strong reference would close a circle, and keep an image's tensors until the collector of circles comes by
+        self._update = engine.repeat(partial(Scores._score, weakref.proxy(self)))
 
     def _allocate(self, x: Tensor) -> None:
         """Everything that :meth:`_score` reads and writes, unless a checkpoint brought it."""
@@ -75,6 +82,8 @@ class Scores:
         self.x.copy_(x)
         self.terms.copy_(torch.stack([iterate.terms.get(name, nan).float() for name in TERMS]))
         self._update()
+        if iterate.step in self.restarts and self.ema is not None:
+            self.ema.copy_(x)
         self.pending += 1
         self.step = iterate.step
         if self.rule is not None:
@@ -152,7 +161,7 @@ class Scores:
             result[name] = {
                 "psnr": float(scoring.psnr(shown)),
                 "ssim": float(scoring.ssim(shown)),
-                **scoring.extras(shown),
+                **scoring.extras(shown, self.case.problem.y),
             }
         if self.rule is not None:
             result["stopped"]["step"] = self.rule.step

@@ -44,7 +44,7 @@ def run(cfg: Config) -> Summary:
     engine = Engine(cfg.device, "fp32")
     summary = Summary(Path(cfg.outputs) / cfg.study)
     deadline = None if cfg.budget_minutes is None else command_start() + 60 * cfg.budget_minutes
-    with Interrupt(deadline) as interrupt:
+    with engine.current(), Interrupt(deadline) as interrupt:
         for seed in cfg.seeds or [cfg.seed]:
             one, name = replace(cfg, seed=seed, seeds=None), f"seed {seed}"
             folder = summary.folder / records.digest(identity(one))[:8]

@@ -109,17 +109,26 @@ class WindowedVariance(MinimumRule):
 
 
 class ExponentialVariance(MinimumRule):
-    """EMV (the same paper): exponential moving variance, decay 0.1, looked at after 100 iterates."""
+    """EMV (the same paper): exponential moving variance, decay 0.1, looked at after 100 iterates.
+
+    Args:
+        signed: whether images take negative values; the moving mean of those that do not is kept in [0, 1].
+    """
 
     alpha = 0.1
     warm_up = 100
+
+    def __init__(self, patience: int, signed: bool) -> None:
+        super().__init__(patience)
+        self.signed = signed
 
     def statistic(self, image: Tensor, step: int) -> Tensor | None:
         kept = self.tensors
         if "mean" not in kept:
             kept["mean"], kept["variance"] = image.clone(), image.new_zeros(())
         deviation = image - kept["mean"]
-        kept["mean"] = kept["mean"] + self.alpha * deviation
+        mean = kept["mean"] + self.alpha * deviation
+        kept["mean"] = mean if self.signed else mean.clamp(0, 1)
         kept["variance"] = (1 - self.alpha) * (kept["variance"] + self.alpha * deviation.square().sum())
         return kept["variance"] if step > self.warm_up else None
 
@@ -168,7 +177,7 @@ def make_rule(cfg: Config, problem: Problem) -> StoppingRule | None:
     if cfg.stop == "wmv":
         return WindowedVariance(cfg.window, cfg.patience)
     if cfg.stop == "emv":
-        return ExponentialVariance(cfg.patience)
+        return ExponentialVariance(cfg.patience, signed=cfg.task.name == "mri")
     if cfg.stop == "discrepancy":
         energy = noise_energy(problem)
         return Crossing(energy if cfg.residual == "squared" else energy**0.5, "data")

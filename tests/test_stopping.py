@@ -50,7 +50,7 @@ def test_windowed_variance_is_its_definition() -> None:
         assert float(value) == pytest.approx(float(exact), rel=1e-6)
 
 
-@pytest.mark.parametrize("rule", [WindowedVariance(10, 60), ExponentialVariance(60)])
+@pytest.mark.parametrize("rule", [WindowedVariance(10, 60), ExponentialVariance(60, signed=True)])
 def test_the_calm_part_is_found_and_kept(rule: StoppingRule) -> None:
     images = stream(400, 150)
     ended = feed(rule, images)

@@ -82,6 +82,8 @@ class Method(ABC):
 
     #: knobs this method depends on, besides those of the task; the rest cannot change its result
     knobs: tuple[str, ...] = ("steps", "lr", "residual", "network")
+    #: steps at which the running average of the iterates begins anew
+    average_restarts: tuple[int, ...] = ()
     #: network passes per step beside those of the loss
     extra_passes: float = 0.0
 

@@ -117,6 +117,10 @@ class _Widened(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pixels, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a gradient of this gradient will be asked for: no writing in place
+            flat = gradient.flatten(0, -2)
+            of_pixels = (gradient @ weight).to(pixels.dtype)
+            return of_pixels, flat.T @ pixels.flatten(0, -2).float(), flat.sum(0)
         back, of_weight = torch.empty_like(pixels), torch.zeros_like(weight)
         for part, g, into in zip(_rows(pixels), _rows(gradient), _rows(back), strict=True):
             into.copy_(g @ weight)

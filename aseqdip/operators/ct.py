@@ -57,6 +57,9 @@ class ParallelBeam(Operator):
                     f"ParallelBeam expects {name} >= 1, found {name}={value}: set a positive number."
                 )
         self.size, self.views, self.detectors = size, views, _detectors(size)
+        self._maps: dict[
+            torch.device, tuple[Map, Map]
+        ] = {}  # held here: a CUDA graph knows them by address alone
         angles = np.pi * np.arange(views) / views
         for name, constant in (
             ("footprint", _stencil(np.cos(angles), np.sin(angles))),
@@ -115,17 +118,22 @@ class ParallelBeam(Operator):
     def _pair(self, stencil: Tensor) -> tuple[Map, Map]:
         return partial(self._project, stencil=stencil), partial(self._backproject, stencil=stencil)
 
+    def _binning(self, device: torch.device) -> tuple[Map, Map]:
+        if device not in self._maps:
+            self._maps[device] = _binning(self.size, self.views, device)
+        return self._maps[device]
+
     # F multiplies element by element: a convolution or matmul would drop to TF32 or bf16 wherever the caller
     # allows these, and forward and adjoint would no longer match.
 
     def _project(self, image: Tensor, stencil: Tensor) -> Tensor:
-        scatter, _ = _binning(self.size, self.views, image.device)
+        scatter, _ = self._binning(image.device)
         bins = scatter(image.flatten(1)).view(len(image), self.views, -1)
         windows = bins.unfold(-1, REACH * FINE, FINE)
         return (windows * stencil.flatten(1)[:, None]).sum(-1).transpose(1, 2)[:, None]
 
     def _backproject(self, sinogram: Tensor, stencil: Tensor) -> Tensor:
-        _, gather = _binning(self.size, self.views, sinogram.device)
+        _, gather = self._binning(sinogram.device)
         windows = pad(sinogram[:, 0].transpose(1, 2), (REACH - 1, REACH - 1)).unfold(-1, REACH, 1)
         spread = (windows[..., i, None] * stencil[:, None, -1 - i] for i in range(REACH))
         bins = sum(spread, start=windows.new_zeros(()))

@@ -132,6 +132,8 @@ def cartesian_mask(
     if kind == "random":
         probability = (width / accel - low) / (width - low)
         mask = rng.uniform(size=width) < probability
+    elif kind == "equispaced" and low == width / accel:
+        pass  # the centre is all there is
     elif kind == "equispaced":
         spacing = accel * (low - width) / (low * accel - width)
         offset = rng.randint(0, high=round(spacing))
