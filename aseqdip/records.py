@@ -58,7 +58,10 @@ PAPER: dict[str, Any] = {
     **{"start": "paper", "method.rho": 1.0, "network.init": "normal", "ema": 0.0, "stop": "none"},
 }
 #: what other methods of the comparison are made of
-THEIRS: dict[str, dict[str, Any]] = {"es_dip": {"stop": "wmv"}, "rethinking_dip": {"stop": "zero", "ema": 0.99}}
+THEIRS: dict[str, dict[str, Any]] = {
+    "es_dip": {"stop": "wmv"},
+    "rethinking_dip": {"stop": "zero", "ema": 0.99},
+}
 
 
 def identity(cfg: Config) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The runner: what it records, what it survives, what it refuses to do twice."""
 
+import gc
 import importlib.util
 import json
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -236,6 +238,38 @@ def test_periodic_checkpoints(configure: Configure, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Reconstruction, "save", lambda self: saves.append(self.state.step))
     run(configure("checkpoint_minutes=1e-9"))
     assert saves == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_of_another_device_is_started_over_and_said_so(
+    configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = configure()
+    folder = run_folder(cfg) / "brain00"
+    folder.mkdir(parents=True)
+    torch.save({"device": "cuda", "state": {}, "scores": {}, "seconds": {}}, folder / "checkpoint.pt")
+    assert only(run(cfg))[0]["steps"] == 4
+    assert "begun on cuda, which cannot be continued on cpu" in caplog.text
+
+
+def test_an_image_s_tensors_are_given_back_at_its_end(configure: Configure) -> None:
+    cfg = configure("task=denoising", "stop=wmv", "window=2")
+    name, load = next(iter(open_dataset(cfg).items()))
+    case = make_case(cfg, name, load())
+    method = METHODS["aseqdip"](cfg, Engine("cpu", "fp32"), case.signed)
+    reconstruction = Reconstruction(cfg, case, method, run_folder(cfg))
+    gc.disable()
+    try:
+        reconstruction.run([], Interrupt())
+        held = weakref.ref(reconstruction.scores)
+        del reconstruction
+        assert held() is None, "without waiting for the collector of circles"
+    finally:
+        gc.enable()
+
+
+def test_rethinking_dip_s_average_begins_anew(configure: Configure) -> None:
+    record, _ = only(run(configure("task=denoising", "method=rethinking_dip", "steps=10", "stop=none")))
+    assert record["scores"]["ema"]["psnr"] == record["scores"]["last"]["psnr"]
 
 
 def test_damaged_checkpoint_is_started_over(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:

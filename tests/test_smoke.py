@@ -53,10 +53,10 @@ def test_every_sampling(configure: Configure, mask: str) -> None:
     assert len(run(configure(f"mask={mask}", "accel=8")).records) == 1
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_both_precisions(configure: Configure, precision: str) -> None:
-    (record,) = run(configure(f"precision={precision}", "task=ct")).records
-    assert record["precision"] == precision
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_in_bf16(configure: Configure, method: str) -> None:
+    (record,) = run(configure("task=denoising", f"method={method}", "precision=bf16")).records
+    assert record["precision"] == "bf16"
 
 
 def test_single_coil(configure: Configure) -> None:

@@ -59,6 +59,14 @@ def test_the_calm_part_is_found_and_kept(rule: StoppingRule) -> None:
     assert torch.equal(rule.image, images[rule.step - 1]), "the iterate itself, kept when it was seen"
 
 
+def test_the_exponential_mean_stays_in_range_where_images_do() -> None:
+    for signed, expected in ((True, 1.3), (False, 1.0)):
+        rule = ExponentialVariance(60, signed)
+        for step in range(1, 90):
+            rule.add(torch.full((1, 1, 4, 4), 1.3), step, LOSS)
+        assert float(rule.tensors["mean"].max()) == pytest.approx(expected)
+
+
 def test_the_choice_stands_once_patience_is_exhausted() -> None:
     rule = WindowedVariance(10, 20)
     images = stream(100, 40)

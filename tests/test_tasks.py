@@ -188,9 +188,16 @@ def test_inpainting_scores_the_hole_too(configure: Configure) -> None:
     case = case_of(configure("task=inpainting", "hiar=0.25"))
     assert case.scoring is not None
     assert float((case.problem.z0 == 0).all(1).float().mean()) >= 0.25 - 0.01
-    extras = case.scoring.extras(case.problem.z0)
+    extras = case.scoring.extras(case.problem.z0, case.problem.y)
     assert extras["hole_psnr"] < extras["composited_psnr"]
-    assert case.scoring.extras(case.scoring.truth)["hole_psnr"] == float("inf")
+    perfect = case.scoring.extras(case.scoring.truth, case.problem.y)
+    assert perfect["hole_psnr"] == perfect["composited_psnr"] == float("inf")
+
+
+def test_known_pixels_are_put_back_with_their_noise(configure: Configure) -> None:
+    case = case_of(configure("task=inpainting", "sigma=25"))
+    assert case.scoring is not None
+    assert 18 < case.scoring.extras(case.scoring.truth, case.problem.y)["composited_psnr"] < 25
 
 
 def test_inpainting_with_a_mask_file(configure: Configure, tmp_path: Path) -> None:

@@ -92,6 +92,21 @@ def test_output_layer_stays_in_fp32_under_bf16() -> None:
     assert not torch.equal(rounded, bf16_values), "the image itself is not rounded to bf16"
 
 
+def test_second_gradients_of_the_output_layer_under_bf16() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = Head(4, 3, sigmoid=True)
+    features = torch.randn(1, 4, 6, 5, generator=rng()).bfloat16()
+    direction = torch.randn(1, 3, 6, 5, generator=rng(1))
+    found = []
+    for wide in (False, True):  # the same numbers in fp32 take PyTorch's own way
+        leaf = (features.float() if wide else features.clone()).requires_grad_()
+        (first,) = torch.autograd.grad((head(leaf) * direction).sum(), leaf, create_graph=True)
+        found.append(torch.autograd.grad(first.float().square().sum(), [leaf, *head.parameters()]))
+    for ours, exact in zip(*found, strict=True):
+        torch.testing.assert_close(ours.float(), exact, rtol=0.02, atol=0.02 * float(exact.abs().max()))
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 0.01)])
 def test_gradient_of_upsampling_is_pytorchs(

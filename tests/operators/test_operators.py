@@ -147,6 +147,12 @@ def test_masks_reach_the_acceleration(kind: str) -> None:
     assert kind != "variable_density" or set(counts) == {80}
 
 
+def test_a_mask_of_the_centre_alone() -> None:
+    for kind in ("random", "equispaced", "variable_density"):
+        mask = cartesian_mask(kind, 400, 4, 0.25, np.random.RandomState(0))  # noqa: NPY002
+        assert mask.nonzero().flatten().tolist() == list(range(150, 250))
+
+
 def test_mask_and_kspace_must_agree() -> None:
     with pytest.raises(UserError, match="mask has 5 columns, the k-space has 8"):
         MultiCoilMRI(maps(2, 8, 8), torch.ones(5, dtype=torch.bool))
