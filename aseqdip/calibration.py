@@ -130,41 +130,36 @@ class Study:
         return [{"lr": rate} for rate in RATES] + [{"network": other, "lr": "1e-3"} for other in others]
 
     def beyond(self, literal: Reading, vanilla: Reading) -> None:
-        """The best readings stopped early, run four times as long, in full precision, and at other sizes."""
-        best, steps = self.best, self.cfg.steps
-        for method in ("aseqdip", "vanilla_dip"):
+        """The best readings run to the paper's number of steps, stopped early, in full precision, and at other sizes."""
+        best = self.best
+        for method, others in (("aseqdip", [literal]), ("vanilla_dip", [vanilla])):
+            self.try_all(method, "precision", [{**best[method], "precision": "fp32"}], FIRST)
+            self.try_all(method, "budget", [self.longer(literal)], FIRST)
+            longer = [self.longer(reading) for reading in (best[method], *others)]
+            self.try_all(method, "budget", longer, FIRST + SECOND)
             self.try_all(method, "stop", self.stopped(method), FIRST + SECOND)
-            exact = [{**best[method], "precision": "fp32"}]
-            self.try_all(method, "precision", exact, FIRST)
-            if self.cfg.preset.name != "paper":
-                budget = {"steps": str(4 * steps)}
-                longer = [literal, best[method], *([vanilla] if method == "vanilla_dip" else [])]
-                self.try_all(method, "budget", [{**reading, **budget} for reading in longer], FIRST + SECOND)
         if self.cfg.task.name == "denoising":
-            own = int(self.cfg.size)
+            own, other = int(self.cfg.size), NETWORKS["denoising"][1]
+            reading = {name: value for name, value in best["aseqdip"].items() if name != "network"}
             sizes = [{} if s == own else {"size": str(s)} for s in SIZES if s <= 2 * own]
-            self.try_all(
-                "aseqdip",
-                "size",
-                [
-                    {**best["aseqdip"], **size, "network": n}
-                    for size in sizes
-                    for n in NETWORKS["denoising"][:2]
-                ],
-                FIRST,
-            )
+            pool = [{**reading, **size, **net} for size in sizes for net in ({}, {"network": other})]
+            self.try_all("aseqdip", "size", pool, FIRST)
 
     def recipe(self) -> Reading:
-        """What serves a user best without the truth: the best reading, or it stopped by a rule, by their results."""
-        rivals, units = [self.best["aseqdip"], *self.stopped("aseqdip")], FIRST + SECOND
-        return max(rivals, key=lambda r: fmean(self.result[label("aseqdip", r), u] for u in units))
+        """What serves a user best without the truth at the paper's number of steps: the best reading, or it stopped by a rule."""
+        rivals, units = [self.longer(self.best["aseqdip"]), *self.stopped("aseqdip")], FIRST + SECOND
+        found = max(rivals, key=lambda r: fmean(self.result[label("aseqdip", r), u] for u in units))
+        return {name: value for name, value in found.items() if name != "steps"}
+
+    def longer(self, reading: Reading) -> Reading:
+        """A reading over four times the study's steps, which is the paper's number under preset=quick."""
+        return reading if self.cfg.preset.name == "paper" else {**reading, "steps": str(4 * self.cfg.steps)}
 
     def stopped(self, method: str) -> list[Reading]:
         """A method's best reading under each rule that needs no truth; the second needs noise of a known level."""
         known = self.cfg.sigma > 0 or (self.cfg.task.name == "mri" and self.cfg.noise > 0)
-        rules = [{"stop": "wmv", "patience": str(max(self.cfg.steps // 4, 1))}]
-        rules += [{"stop": "discrepancy"}] if known else []
-        return [{**self.best[method], **rule} for rule in rules]
+        rules = ("wmv", "discrepancy") if known else ("wmv",)
+        return [{**self.longer(self.best[method]), "stop": rule} for rule in rules]
 
     def together(self, anchor: Reading, changes: Iterable[Reading]) -> Reading | None:
         """All changes that gained on the first image, in one reading; of two changes of one knob, the better."""

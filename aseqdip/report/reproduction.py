@@ -51,6 +51,10 @@ class Try:
         return float(self.record["scores"][name]["psnr"])
 
     @property
+    def best_step(self) -> int:
+        return int(self.record["scores"]["best"]["step"])
+
+    @property
     def onset(self) -> int:
         """The iteration at which the PSNR starts to fall (see ``statistics.onset``); the last one if it never does."""
         curve = self.record["curve"]
@@ -82,7 +86,7 @@ class Row:
 
     @property
     def best_step(self) -> float:
-        return fmean(t.record["scores"]["best"]["step"] for t in self.tries)
+        return fmean(t.best_step for t in self.tries)
 
     @property
     def onsets(self) -> str:
@@ -126,8 +130,17 @@ class Study:
         return self.rows.get(label(method, reading))
 
     def one(self, method: str) -> Row:
-        """A method's best reading; "recipe": aSeqDIP's, stopped if that was better."""
-        return self.rows[label("aseqdip" if method == "recipe" else method, self.best[method])]
+        """A method's best reading."""
+        return self.rows[label(method, self.best[method])]
+
+    @property
+    def recipe(self) -> Row:
+        """aSeqDIP's best reading over the long run, stopped if that was better."""
+        reading = dict(self.best["recipe"])
+        rule = {"stop": reading.pop("stop")} if "stop" in reading else {}
+        return self.rows[
+            label("aseqdip", {**self.longer(self.rows[label("aseqdip", reading)]).reading, **rule})
+        ]
 
     def of(self, method: str, images: int = 1) -> list[Row]:
         """A method's readings at the study's own steps and size, tried on at least so many images; best last iterate first."""
@@ -160,18 +173,33 @@ class Study:
         found = [r for r in self.rows.values() if r.method == method and r.reading.get("stop") == rule]
         return found[0] if found else None
 
-    def longer(self, row: Row) -> Row | None:
-        """The same reading run for longer than the study's steps."""
+    def longer(self, row: Row) -> Row:
+        """The same reading run to the paper's number of steps."""
         found = [r for r in self.longest() if r.method == row.method]
-        return next((r for r in found if _without(r.reading, "steps") == row.reading), None)
+        return next((r for r in found if _without(r.reading, "steps") == row.reading), row)
 
     def longest(self) -> list[Row]:
-        return [r for r in self.rows.values() if "steps" in r.reading]
+        """What ran longer than the study's own steps, to the end."""
+        found = [r for r in self.rows.values() if "steps" in r.reading and "stop" not in r.reading]
+        return found or [self.literal, self.one("aseqdip"), self.vanilla, self.one("vanilla_dip")]
 
-    def sizes(self) -> list[Row]:
-        found = [r for r in self.rows.values() if any(t.stage == "size" for t in r.tries)]
-        own = [r for r in self.of("aseqdip") if r not in found and r.label == self.one("aseqdip").label]
-        return sorted([*found, *own], key=lambda r: (side(r), r.reading.get("network", "")))
+    def sizes(self) -> list[Try]:
+        """The best reading at several sizes and on two networks, on the first image."""
+        size = {"size", "network"}
+        best = {k: v for k, v in self.best["aseqdip"].items() if k not in size}
+        found = [
+            r.tries[0]
+            for r in self.rows.values()
+            if r.method == "aseqdip" and best == {k: v for k, v in r.reading.items() if k not in size}
+        ]
+        return sorted(found, key=lambda t: (side(t), t.reading.get("network", "")))
+
+    def peak(self, method: str) -> Try:
+        """The highest PSNR along any run of any reading of a method, on the first image."""
+        first = self.anchor.tries[0].unit
+        return max(
+            (r.units[first] for r in self.of(method) if first in r.units), key=lambda t: t.psnr("best")
+        )
 
     def exact(self) -> list[tuple[Row, Row]]:
         """Pairs: a reading in bf16, and in fp32."""
@@ -183,9 +211,9 @@ def _without(reading: dict[str, str], name: str) -> dict[str, str]:
     return {k: v for k, v in reading.items() if k != name}
 
 
-def side(row: Row) -> int:
+def side(tried: Try) -> int:
     """Pixels on a side."""
-    return int(row.tries[0].record["config"]["size"])
+    return int(tried.record["config"]["size"])
 
 
 def load(folder: Path) -> list[Study]:
