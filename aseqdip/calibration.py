@@ -21,6 +21,7 @@ from aseqdip import records, runner
 from aseqdip.config import Config, typed_config
 from aseqdip.data import open_dataset
 from aseqdip.data.sample import select
+from aseqdip.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ def run(cfg: Config, words: Sequence[str]) -> runner.Summary:
 
     Leaves, once it is finished, ``outputs/<task>.json``: every reading tried, on what, where its record is, and which was best.
     """
+    if cfg.seeds is not None:
+        raise UserError("study=calibration has seeds of its own: leave seeds out.")
     study = Study(cfg, words)
     with suppress(Halt):
         study.run()

@@ -16,17 +16,11 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from aseqdip.config import GROUPS, METHOD_NAMES, Config, check_override, knobs, typed_config
+from aseqdip.config import GROUPS, METHOD_NAMES, Config, check_override, config_folder, knobs, typed_config
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable
 
 log = logging.getLogger(__name__)
-
-
-def config_folder() -> Path:
-    """``configs/``: beside the package in a checkout, inside it in an installed wheel."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,13 +45,15 @@ def main(argv: list[str] | None = None) -> None:
 
 def write_list(word: str) -> str:
     """``seeds=0,1,2`` as the list it means; Hydra reads bare commas as a sweep."""
-    return f"seeds=[{word[6:]}]" if word.startswith("seeds=") and "[" not in word else word
+    bare = word.startswith("seeds=") and "[" not in word and word != "seeds=null"
+    return f"seeds=[{word[6:]}]" if bare else word
 
 
 def expand_home(word: str) -> str:
     """``outputs=~/x`` with the home folder filled in, which a shell does not do behind an equals sign."""
     name, equals, value = word.partition("=")
-    return f"{name}={Path(value).expanduser()}" if equals and value.startswith("~") else word
+    # not pathlib's: that raises where there is no such user
+    return f"{name}={os.path.expanduser(value)}" if equals and value.startswith("~") else word  # noqa: PTH111
 
 
 def register() -> None:
@@ -201,6 +197,11 @@ _OPTIONS_WITH_VALUE = (
     "-p",
     "--info",
     "-i",
+    "--cfg",
+    "-c",
+    "--shell-completion",
+    "-sc",
+    "--experimental-rerun",
 )
 
 
@@ -257,7 +258,10 @@ def help_text() -> str:
     ]
     lines += [f"  {group:<12} {', '.join(choices(group))}" for group in GROUPS if group != "cell"]
     lines.append(f"  {'cell':<12} task-setting-method of a published table, as in {next(iter(cells()))}")
-    lines += ["", "Settings (name=value; default in brackets, where it does not depend on task or preset):"]
+    lines += [
+        "",
+        "Settings (name=value; the paper's in brackets; task, method, recipe and preset set some of them otherwise):",
+    ]
     defaults = OmegaConf.load(config_folder() / "config.yaml")
     for name, f in knobs():
         if name.endswith(".name"):

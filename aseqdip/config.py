@@ -3,15 +3,22 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, get_args
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aseqdip.errors import UserError
+
+
+def config_folder() -> Path:
+    """``configs/``: beside the package in a checkout, inside it in an installed wheel."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
 
 
 def knob(
@@ -221,7 +228,7 @@ class Config:
 
     images: Any = knob("which: an index or name, a range 0:5, a list [0,3], or all")
     seed: int = knob("seed of all random numbers: masks, noise, weights", low=0)
-    seeds: list[int] | None = knob("several seeds, one after another: seeds=0,1,2; wins over seed")
+    seeds: list[int] | None = knob("several seeds, one after another: seeds=0,1,2; wins over seed", low=0)
     data_root: str = knob("folder that holds the data; default: $ASEQDIP_DATA, else data")
     outputs: str = knob("folder that results go to")
     device: str = knob("auto, cpu, cuda, cuda:1 ...")
@@ -263,6 +270,10 @@ def check_value(name: str, f: dataclasses.Field[Any], value: Any) -> None:
     """Raise UserError unless a typed value lies in its field's range."""
     meta = f.metadata
     if value is None:
+        return
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        for part in value:
+            check_value(name, f, part)
         return
     problem = None
     if meta["choices"] is not None and value not in meta["choices"]:

@@ -15,6 +15,7 @@ from aseqdip import records
 from aseqdip.case import Case
 from aseqdip.config import Config
 from aseqdip.engine import Cost
+from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.methods.base import Method, State
 from aseqdip.scores import EMA_DECAY, Scores
@@ -128,19 +129,21 @@ class Reconstruction:
         try:
             saved = torch.load(self.checkpoint, map_location=device, weights_only=True)
             if (begun := saved.get("device", device.type)) != device.type:
-                log.warning(
-                    "%s: begun on %s, which cannot be continued on %s; starting from the beginning.",
-                    *(self.name, begun, device.type),
+                raise UserError(
+                    f"it was begun on {begun}, and its checkpoint cannot be continued on {device.type}: run it there again, "
+                    f"or delete {self.checkpoint} to start from the beginning."
                 )
-                return
             self.state.load_state_dict(saved["state"])
             self.scores.load_state_dict(saved["scores"])
             self.clock.seconds.update(saved["seconds"])
+        except (UserError, OSError, MemoryError, torch.OutOfMemoryError):  # no fault of the file's contents
+            raise
         except Exception as error:  # a damaged file raises many kinds; starting over is always right
+            aside = self.checkpoint.replace(self.folder / "checkpoint-damaged.pt")
             log.warning(
-                "%s: %s is damaged (%s); starting from the beginning.", self.name, self.checkpoint, error
+                "%s: its checkpoint is damaged (%s) and kept as %s; starting from the beginning.",
+                *(self.name, error, aside),
             )
-            self.checkpoint.unlink()
             self.state = self.method.start(self.case.problem)
             self.scores = self._empty_scores()
             return
@@ -212,19 +215,17 @@ class Reconstruction:
         truth = None if case.scoring is None else case.scoring.truth
         image = self.scores.result()
         start, result = case.show(case.problem.z0), case.show(image)
+        start_name = START.get(cfg.task.name, "measurement")
         with self.clock.measure("saving"):
             self.write_partial()
-            figures.preview(
-                self.folder / "preview.png",
-                start,
-                result,
-                truth,
-                scores,
-                title,
-                START.get(cfg.task.name, "measurement"),
-                self.scores.headline,
-            )
-            figures.curve(self.folder / "curve.png", self.scores.rows, scores, title)
+            try:
+                figures.preview(
+                    *(self.folder / "preview.png", start, result, truth, scores, title, start_name),
+                    self.scores.headline,
+                )
+                figures.curve(self.folder / "curve.png", self.scores.rows, scores, title)
+            except Exception as error:  # whatever it is, a picture is not worth the reconstruction
+                log.warning("%s: its pictures could not be drawn: %s", self.name, error)
             arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
             records.write_arrays(
                 self.folder / "reconstruction.npz", **arrays, **self.method.arrays(self.state)

@@ -9,14 +9,16 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
-from aseqdip.config import Config, knobs
+from aseqdip.config import Config, DatasetConfig, config_folder, knobs
 from aseqdip.files import write_atomically
 from aseqdip.methods import METHODS
 from aseqdip.tasks import setting
@@ -81,7 +83,24 @@ def identity(cfg: Config) -> dict[str, Any]:
         chosen["pool"] = None
     if cfg.dataset.reader in ("brain", "body", "photos"):
         del chosen["data_root"]  # generated or bundled: no folder is read
+    elif (files := _files(cfg.dataset)) not in _shipped():  # else the data set's name says it
+        chosen |= {f"dataset.{name}": value for name, value in files.items() if name != "name"}
     return chosen
+
+
+def _files(dataset: DatasetConfig) -> dict[str, Any]:
+    """Which files a data set has, and how their values become images."""
+    window = {"hu_low": dataset.hu_low, "hu_high": dataset.hu_high} if dataset.reader == "ct" else {}
+    return {"name": dataset.name, "folder": dataset.folder, "files": dataset.files, **window}
+
+
+@cache
+def _shipped() -> list[dict[str, Any]]:
+    """The files of every data set in ``configs/``."""
+    configs = [OmegaConf.load(path) for path in config_folder().glob("dataset/*.yaml")]
+    lists = [OmegaConf.load(path) for path in config_folder().glob("data_task/*.yaml")]
+    configs += [named.dataset for named in lists if "dataset" in named]  # else another list's
+    return [_files(OmegaConf.merge(DatasetConfig, config)) for config in configs]  # type: ignore[arg-type]
 
 
 def digest(chosen: dict[str, Any]) -> str:
@@ -156,7 +175,7 @@ def write_arrays(path: Path, **arrays: torch.Tensor | None) -> None:
 
 def finished(folder: Path) -> bool:
     """Whether this image's reconstruction is complete: its record is written last."""
-    return (folder / "record.json").is_file()
+    return (folder / "record.json").is_file() and _trace(folder, {"record.json"}).state == "done"
 
 
 def environment() -> dict[str, str]:

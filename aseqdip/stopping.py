@@ -166,7 +166,7 @@ def noise_energy(problem: Problem) -> float:
     if not problem.noise_std:
         raise UserError(
             f"stop=discrepancy stops once the data fit to within the noise, so the noise level must be known; that of "
-            f"{problem.image} is not: set sigma or noise above 0, or use stop=wmv."
+            f"{problem.image} is not: give a level (sigma for pictures, noise for MRI) above 0, or use stop=wmv."
         )
     values = int((problem.y != 0).sum()) * (2 if problem.y.is_complex() else 1)
     return problem.noise_std**2 * values

@@ -1,6 +1,7 @@
 """From an image or a measured scan to a problem and its scoring: the only place where tasks and operators meet."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from aseqdip.operators.mask import Mask, center_hole, random_hole
 from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_channels, to_complex
 from aseqdip.problem import Problem, generator
 
+log = logging.getLogger(__name__)
+
 
 def make_case(cfg: Config, name: str, sample: Sample) -> Case:
     """The case of one sample under a config. UserError if data, task and operator cannot go together."""
@@ -37,6 +40,11 @@ def make_case(cfg: Config, name: str, sample: Sample) -> Case:
                 f"task={cfg.task.name} needs real images, but {sample.source} is complex: use task=mri, or another dataset."
             )
         image = (sample.image.real if sample.image.is_complex() else sample.image)[None].float()
+        if not (float(image.min()) >= 0 and float(image.max()) <= 1):
+            raise UserError(
+                f"{sample.source} has values from {float(image.min()):g} to {float(image.max()):g}; task={cfg.task.name} needs "
+                "0 to 1: rescale it."
+            )
         case = _ct(cfg, name, image) if cfg.task.name == "ct" else _picture(cfg, name, image)
     # a multiple of 2^depth is reached by reflecting the borders, which needs at least as many pixels; and a single pixel
     # at the coarsest scale has no variance to normalise by
@@ -56,7 +64,11 @@ def references(cfg: Config, sample: Sample, like: Tensor, pool: Items) -> Iterat
     """Names and images of the pool's other patients, shaped like a problem's z0: MR images are cropped or
     padded with zeros to it; others and scans of another size are left out."""
     for name, load in pool.items():
-        other = load()
+        try:
+            other = load()
+        except UserError as error:  # one bad file of a pool is no reason to refuse the others
+            log.warning("%s cannot be a reference and is left out: %s", name, error)
+            continue
         if (other.patient or other.source) == (sample.patient or sample.source) or other.mask is not None:
             continue
         if cfg.task.name == "mri" and other.image is not None:  # coils would be simulated, and combined again

@@ -32,8 +32,11 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from aseqdip.case import Case  # noqa: E402
-from aseqdip.cli import config_folder  # noqa: E402
-from aseqdip.config import Config, typed_config  # noqa: E402
+from aseqdip.config import (  # noqa: E402
+    Config,
+    config_folder,  # noqa: E402
+    typed_config,
+)
 from aseqdip.data import open_dataset  # noqa: E402
 from aseqdip.engine import Engine, keep_freed_memory  # noqa: E402
 from aseqdip.methods import METHODS  # noqa: E402

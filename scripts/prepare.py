@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from aseqdip.cli import config_folder
+from aseqdip.config import config_folder
 from aseqdip.data.images import read_complex, read_ct, read_dicom, read_picture
 from aseqdip.data.kspace import read_slice
 from aseqdip.errors import UserError

@@ -18,8 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from aseqdip.cli import config_folder
-from aseqdip.config import Config, typed_config
+from aseqdip.config import Config, config_folder, typed_config
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ASEQDIP_TEST_DATA", ROOT.parent / "shared" / "data"))

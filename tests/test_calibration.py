@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 
 from aseqdip import calibration, records
 from aseqdip.calibration import FIRST, SECOND, Study, label
-from aseqdip.cli import config_folder
-from aseqdip.config import Config, typed_config
+from aseqdip.config import Config, config_folder, typed_config
 from aseqdip.report import reproduction
 
 WORDS = ("experiment=calibration", "preset=smoke", "task=denoising", "steps=4")

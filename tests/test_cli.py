@@ -30,6 +30,8 @@ def call(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (("stepz=10",), "Did you mean steps"),
         (("accel=0",), "expected more than 1"),
         (("-m", "lam=1,-1"), "expected at least 0"),
+        (("seeds=0,-1",), "seeds=-1: expected at least 0"),
+        (("outputs=~nobody-of-that-name/x",), "this value cannot be read"),
     ],
 )
 def test_wrong_words_exit_with_two_and_one_line(tmp_path: Path, words: tuple[str, ...], message: str) -> None:

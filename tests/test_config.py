@@ -11,8 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from aseqdip.cli import check_words, choices, config_folder, expand_home, help_text, write_list
-from aseqdip.config import Config, knobs
+from aseqdip.cli import check_words, choices, expand_home, help_text, write_list
+from aseqdip.config import Config, config_folder, knobs
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.networks import NETWORKS

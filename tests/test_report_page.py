@@ -166,6 +166,37 @@ def test_an_unreadable_array_file_is_named_and_stops_nothing(tmp_path: Path) -> 
     assert "Not readable" in page and "there are no pictures" not in page.split("Not readable")[1]
 
 
+def test_a_damaged_archive_stops_nothing(tmp_path: Path) -> None:
+    made.write(tmp_path, made.campaign([("denoising", "sigma15", "aseqdip")], 1, 1))
+    (path,) = tmp_path.rglob("record.json")
+    archive = path.parent / "reconstruction.npz"
+    np.savez_compressed(archive, shown=np.random.default_rng(0).random((1, 3, 64, 64)))
+    content = bytearray(archive.read_bytes())
+    content[200:260] = b"x" * 60
+    archive.write_bytes(content)
+    found, blocks = blocks_of(tmp_path)
+    assert "Not readable" in render(found, blocks, [tmp_path])
+
+
+def test_a_list_of_the_paper_s_images_is_its_data_set(tmp_path: Path) -> None:
+    words = ("task=inpainting", "hiar=0.25", "method=aseqdip", "data=faces", "data_root=x")
+    made.write(tmp_path / "faces", (made.record(words, f"f{i}", 20.0, 0) for i in range(20)))
+    words = ("task=mri", "method=aseqdip", "data=paper", "data_root=x")
+    made.write(tmp_path / "mri", (made.record(words, f"m{i}", 30.0, 0) for i in range(20)))
+    _, blocks = blocks_of(tmp_path)
+    assert [block.departures for block in blocks] == [[], []]
+    faces = next(block for block in blocks if block.task == "inpainting")
+    assert "22.30" in markdown([faces])  # Table 4, not Table 2
+
+
+def test_every_setting_that_is_not_the_protocol_s_is_named(tmp_path: Path) -> None:
+    words = ("task=mri", "method=aseqdip", "dataset=fastmri", "data_root=x")
+    others = ("mask=equispaced", "operator.center_fraction=0.2", "network.width=8", "network.init=default")
+    made.write(tmp_path, (made.record((*words, *others), f"m{i}", 30.0, 0) for i in range(20)))
+    _, (block,) = blocks_of(tmp_path)
+    assert set(block.departures) == set(others)
+
+
 def test_settings_apart_from_the_image_and_the_seed_are_never_mixed(tmp_path: Path) -> None:
     for words_of_run in (
         made.words_of("mri", "accel4", "aseqdip"),

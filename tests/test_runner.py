@@ -240,15 +240,67 @@ def test_periodic_checkpoints(configure: Configure, monkeypatch: pytest.MonkeyPa
     assert saves == [1, 2, 3, 4]
 
 
-def test_a_checkpoint_of_another_device_is_started_over_and_said_so(
-    configure: Configure, caplog: pytest.LogCaptureFixture
-) -> None:
+def begun(cfg: Config, **content: Any) -> Path:
+    """A checkpoint where the first image's is looked for."""
+    checkpoint = run_folder(cfg) / "brain00" / "checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True)
+    torch.save(content, checkpoint)
+    return checkpoint
+
+
+def test_a_checkpoint_of_another_device_is_kept_and_said_so(configure: Configure) -> None:
     cfg = configure()
-    folder = run_folder(cfg) / "brain00"
-    folder.mkdir(parents=True)
-    torch.save({"device": "cuda", "state": {}, "scores": {}, "seconds": {}}, folder / "checkpoint.pt")
-    assert only(run(cfg))[0]["steps"] == 4
-    assert "begun on cuda, which cannot be continued on cpu" in caplog.text
+    checkpoint = begun(cfg, device="cuda", state={}, scores={}, seconds={})
+    content = checkpoint.read_bytes()
+    assert "was begun on cuda" in run(cfg).failed["brain00"]
+    assert checkpoint.read_bytes() == content
+
+
+def test_a_full_device_costs_no_checkpoint(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    cfg = configure()
+    checkpoint = begun(cfg)
+    monkeypatch.setattr(torch, "load", load)
+    assert "out of memory" in run(cfg).failed["brain00"]
+    assert checkpoint.exists()
+
+
+def test_a_damaged_record_is_not_a_finished_one(configure: Configure) -> None:
+    cfg = configure()
+    _, folder = only(run(cfg))
+    (folder / "record.json").write_text("")
+    assert len(run(cfg).records) == 1
+
+
+def test_what_cannot_be_drawn_is_no_loss(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: object) -> None:
+        raise ValueError("no such font")
+
+    monkeypatch.setattr("aseqdip.report.figures.preview", fail)
+    _, folder = only(run(configure()))
+    assert (folder / "reconstruction.npz").exists()
+    assert "could not be drawn: no such font" in caplog.text
+
+
+def test_dollars_in_a_name_are_no_formula(configure: Configure, tmp_path: Path) -> None:
+    Image.new("L", (64, 64), 90).save(tmp_path / "price_$5_to_$6.png")
+    record, folder = only(run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}")))
+    assert record["image"] == "price_$5_to_$6"
+    assert (folder / "preview.png").exists()
+
+
+def test_other_files_are_another_folder(configure: Configure, tmp_path: Path) -> None:
+    for name, grey in (("a", 50), ("b", 150)):
+        (tmp_path / name).mkdir()
+        Image.new("L", (64, 64), grey).save(tmp_path / name / "x.png")
+    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}", "method=direct")
+    for choice in ("dataset.folder={}", "dataset.files=[{}/x.png]"):
+        folders = {run(configure(*words, choice.format(name))).folder for name in "ab"}
+        assert len(folders) == 2
 
 
 def test_an_image_s_tensors_are_given_back_at_its_end(configure: Configure) -> None:

@@ -194,6 +194,13 @@ def test_inpainting_scores_the_hole_too(configure: Configure) -> None:
     assert perfect["hole_psnr"] == perfect["composited_psnr"] == float("inf")
 
 
+def test_values_outside_the_range_of_images_are_refused(configure: Configure, tmp_path: Path) -> None:
+    np.save(tmp_path / "magnitude.npy", np.linspace(0, 4000, 64 * 64).reshape(64, 64))
+    for task in ("denoising", "ct"):
+        with pytest.raises(UserError, match="values from 0 to 4000.*rescale"):
+            case_of(configure(f"task={task}", "dataset=complex", f"data_root={tmp_path}"))
+
+
 def test_known_pixels_are_put_back_with_their_noise(configure: Configure) -> None:
     case = case_of(configure("task=inpainting", "sigma=25"))
     assert case.scoring is not None

@@ -124,7 +124,9 @@ def _load_array(path: Path, key: str) -> tuple[np.ndarray, str]:
                 raise UserError(f"{path} holds {', '.join(loaded.files)}; expected an array '{key}'.")
             subject = str(loaded["subject"]) if "subject" in loaded else ""
             loaded = loaded[key]
-    except (OSError, ValueError, EOFError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file raises many kinds
         raise UserError(
             f"{path} could not be read ({error}): expected a NumPy file with an array '{key}'."
         ) from error

@@ -26,7 +26,7 @@ def items(cfg: Config) -> Items:
     return {
         f"{name}_s{index:03d}": partial(read_slice, file, index)
         for name, file in files.items()
-        for index in (range(_slices(file)) if wanted == "all" else [int(wanted)])
+        for index in (_slices(file) if wanted == "all" else [int(wanted)])
     }
 
 
@@ -49,10 +49,10 @@ def read_slice(path: Path, index: int | None) -> Sample:
             sample.kspace = finite(kspace[index].astype(np.complex64), f"{path}: kspace of slice {index}")
             if "sens_maps" in file:
                 stored = file["sens_maps"]
-                if stored.shape[1:] != kspace.shape[1:]:
+                if stored.shape[1:] != kspace.shape[1:] or stored.shape[0] not in (1, kspace.shape[0]):
                     raise UserError(
                         f"{path}: 'sens_maps' has shape {stored.shape}, k-space {kspace.shape}: coils, rows and "
-                        "columns must agree."
+                        "columns must agree, and slices too unless one set of maps is for all."
                     )
                 maps = stored[min(index, stored.shape[0] - 1)].astype(np.complex64)
                 sample.maps = finite(maps, f"{path}: sens_maps")
@@ -71,9 +71,12 @@ def read_slice(path: Path, index: int | None) -> Sample:
     return sample
 
 
-def _slices(path: Path) -> int:
-    with _open(path) as file:
-        return int(_kspace(file, path).shape[0])
+def _slices(path: Path) -> range:
+    try:
+        with _open(path) as file:
+            return range(_kspace(file, path).shape[0])
+    except UserError:
+        return range(1)  # reading that slice will say what is wrong, and the other files are read
 
 
 def _open(path: Path) -> h5py.File:
@@ -86,7 +89,7 @@ def _open(path: Path) -> h5py.File:
 
 
 def _kspace(file: h5py.File, path: Path) -> h5py.Dataset:
-    if "kspace" not in file:
+    if not isinstance(file.get("kspace"), h5py.Dataset):
         raise UserError(f"{path} holds {', '.join(file) or 'nothing'}; expected {LAYOUT}.")
     kspace = file["kspace"]
     if kspace.ndim != 4 or not np.issubdtype(kspace.dtype, np.complexfloating):

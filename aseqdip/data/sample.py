@@ -57,7 +57,7 @@ def data_folder(cfg: Config) -> Path:
 def list_files(
     cfg: Config, suffixes: Sequence[str], bare: Callable[[Path], bool] = lambda file: False
 ) -> list[Path]:
-    """The files that the data set names; else those with a suffix, or without one if ``bare`` accepts them, sorted.
+    """The files that the data set names; else those with a suffix, or with none or a number if ``bare`` accepts them, sorted.
 
     Raises UserError if one of those named is missing, or if there is none.
     """
@@ -65,7 +65,11 @@ def list_files(
     if cfg.dataset.files is not None:
         return _listed(cfg, folder)
     visible = [f for f in folder.iterdir() if not f.name.startswith(".")]
-    files = sorted(f for f in visible if (f.suffix.lower() in suffixes if f.suffix else bare(f)))
+    files = sorted(
+        f
+        for f in visible
+        if f.suffix.lower() in suffixes or (f.suffix[1:].isdigit() or not f.suffix) and bare(f)
+    )
     if not files:
         found = sorted({f.suffix or f.name for f in folder.iterdir()})[:8]
         raise UserError(
@@ -140,4 +144,5 @@ def select(names: Sequence[str], spec: Any) -> list[str]:
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     raise UserError(
         f"images={text}: there is no such image. The data set has {len(names)}, indices 0 to {len(names) - 1}: {shown}."
+        + " A name of digits alone is written images='\"001\"'." * text.isdigit()
     )

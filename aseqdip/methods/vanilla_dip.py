@@ -1,5 +1,6 @@
 """Deep image prior with a fixed input (Ulyanov et al., CVPR 2018), and what differs from it by a penalty."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -79,7 +80,7 @@ def nearest_reference(problem: Problem, signed: bool) -> tuple[str, Tensor]:
         image = image.to(problem.z0)
         start, size = seen(A.direct(A(image)))
         distance = float((start - target).norm())
-        if best is None or distance < best[0]:
+        if math.isfinite(distance) and (best is None or distance < best[0]):  # a black image is like none
             best = distance, name, image * (energy / size)
     if best is None:
         raise UserError(

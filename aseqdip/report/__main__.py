@@ -41,9 +41,9 @@ def write(words: argparse.Namespace) -> None:
     """Everything that was asked for. Raises UserError where there is nothing to report, or for an unknown suffix."""
     found = load(words.folder)
     if not found.rows and not found.failed:
-        raise UserError(
-            f"There is no record.json below {', '.join(map(str, words.folder))}: run something first."
-        )
+        damaged = [f"{trace.folder} cannot be read" for trace in found.damaged[:1]]
+        nothing = f"There is no finished record.json below {', '.join(map(str, words.folder))}"
+        raise UserError(f"{'; '.join([nothing, *damaged])}: run something first.")
     for trace in found.damaged:
         log.warning("%s is left out: %s", trace.folder, trace.error)
     blocks = build(found.rows)
@@ -55,6 +55,8 @@ def write(words: argparse.Namespace) -> None:
         save(words.markdown, markdown(blocks))
     if words.latex is not None:
         save(words.latex, latex(blocks))
+    if words.figure is not None and not blocks:
+        raise UserError("Every reconstruction failed: there are no curves to draw.")
     if words.figure is not None:
         comparison(words.figure, blocks)
     written = [path for name in FILES if (path := getattr(words, name)) is not None]

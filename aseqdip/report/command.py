@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aseqdip.cli import choices, config_folder
-from aseqdip.config import Config, knobs, typed_config
+from aseqdip.cli import choices
+from aseqdip.config import Config, config_folder, knobs, typed_config
 from aseqdip.errors import UserError
 
 #: what may change a result and is no part of the identity

@@ -23,7 +23,11 @@ def new_figure(columns: int, height: float, width: float = 3.2, rows: int = 1) -
 
 
 def save(figure: Any, path: Path) -> None:
-    """The figure as a PNG file, whole or not at all."""
+    """The figure as a PNG file, whole or not at all; a $ in a file's name is a $."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 

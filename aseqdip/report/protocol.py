@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 
+from aseqdip.report.command import run_words
 from aseqdip.report.names import title
-from aseqdip.report.published import BLUR_NOTE, CT_NOTE, DATASETS, IMAGES, SIZES, Published
-from aseqdip.report.rows import Row
+from aseqdip.report.published import BLUR_NOTE, CT_NOTE, DATASETS, IMAGES, LISTS, SIZES, Published
+from aseqdip.report.rows import Row, Run
 
 #: knobs that add noise where the paper has none
 NOISES = {"mri": ("noise",), "ct": ("photons",), "inpainting": ("sigma",), "deblurring": ("sigma",)}
+#: knobs that a block, its cells or other departures name already, or that change no protocol
+ELSEWHERE = (
+    *("task", "method.name", "preset", "recipe", "data", "size", "truth", "seed", "precision", "pool"),
+    *("accel", "views", "sigma", "hiar", "kernel", "noise", "photons"),
+)
 
 
 def departures(
@@ -15,6 +21,7 @@ def departures(
 ) -> list[str]:
     """What is known not to be as in the paper's protocol, given the rows of each method of a block."""
     found = []
+    dataset = LISTS.get(dataset, dataset)
     rows = [row for cell in cells for row in cell]
     if preset != "paper":
         found.append(f"preset {preset}")
@@ -41,7 +48,7 @@ def _changed(rows: Sequence[Row]) -> list[str]:
     """Each knob with a value that is not the paper's, and whose it is where not every network method shares it."""
     changed: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for row in rows:
-        for name, value in row.run.deviations.items():
+        for name, value in {**row.run.deviations, **_unsaid(row.run)}.items():
             values, methods = changed.setdefault(str(name), ({}, {}))
             values[str(value)] = methods[row.run.method] = None
     everyone = {row.run.method for row in rows} - {"direct"}
@@ -50,6 +57,15 @@ def _changed(rows: Sequence[Row]) -> list[str]:
         + ("" if everyone == set(methods) else f" ({', '.join(map(title, methods))})")
         for name, (values, methods) in changed.items()
     ]
+
+
+def _unsaid(run: Run) -> dict[str, str]:
+    """What must be said beside task, method and recipe to have this run under preset=paper."""
+    words = run_words(run.settings, "paper", run.recipe) if run.settings else []
+    said = dict(word.split("=", 1) for word in words)
+    return {
+        name: value for name, value in said.items() if name != "method" and not name.startswith(ELSEWHERE)
+    }
 
 
 def notes(task: str, dataset: str, printed: Sequence[Published]) -> list[str]:
@@ -61,7 +77,7 @@ def notes(task: str, dataset: str, printed: Sequence[Published]) -> list[str]:
         found.append(CT_NOTE)
     if task == "deblurring":
         found.append(BLUR_NOTE)
-    if task == "denoising" and dataset == "ffhq":
+    if task == "denoising" and LISTS.get(dataset, dataset) == "ffhq":
         found.append("The paper's Table 4 does not say which noise level its denoising numbers are for.")
     if any(not p.method for p in printed):
         found.append("Learned methods are not run here yet: their published numbers stand alone.")

@@ -45,6 +45,13 @@ DATASETS = {
     "ct": "aapm",
     **dict.fromkeys(("denoising", "inpainting", "deblurring"), "cbsd68"),
 }
+#: our lists of a data set's images, by the name that the paper knows it by
+LISTS = {
+    "paper_mri": "fastmri",
+    "paper_ct": "aapm",
+    "public_cbsd68": "cbsd68",
+    "public_ffhq": "ffhq",
+}
 SIZES = {"mri": "320", **dict.fromkeys(("ct", "denoising", "inpainting", "deblurring"), "512")}
 IMAGES = 20
 
@@ -116,7 +123,7 @@ def _published(row: dict[str, str]) -> Published:
 
 def rows_of(task: str, setting: str, dataset: str = "") -> list[Published]:
     """The published numbers of a task and setting: Table 4's for ffhq, else those of Tables 2 and 3; each method once."""
-    table4 = dataset == "ffhq"
+    table4 = LISTS.get(dataset, dataset) == "ffhq"
     found: dict[str, Published] = {}
     for p in published():
         if p.task == task and p.setting in (setting, "") and (p.dataset == "ffhq") == table4:

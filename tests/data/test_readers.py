@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aseqdip.cli import config_folder
-from aseqdip.config import Config
+from aseqdip.config import Config, config_folder
 from aseqdip.data import open_dataset
 from aseqdip.data.sample import Sample, select
 from aseqdip.errors import UserError
@@ -52,6 +51,15 @@ def test_all_slices(configure: Configure, tmp_path: Path) -> None:
     assert list(open_dataset(cfg)) == ["scan_s000", "scan_s001", "scan_s002"]
 
 
+def test_a_bad_file_is_one_failing_item_among_all_slices(configure: Configure, tmp_path: Path) -> None:
+    write_h5(tmp_path / "good.h5", kspace=kspace(slices=2))
+    (tmp_path / "bad.h5").write_bytes(b"no HDF5")
+    items = open_dataset(configure("dataset=kspace", f"data_root={tmp_path}", "dataset.slice=all"))
+    assert list(items) == ["bad_s000", "good_s000", "good_s001"]
+    with pytest.raises(UserError, match="not a readable HDF5 file"):
+        items["bad_s000"]()
+
+
 def test_stored_maps_and_mask(configure: Configure, tmp_path: Path) -> None:
     k, mask = kspace(), np.arange(20) % 2 == 0
     write_h5(tmp_path / "scan.h5", kspace=k, sens_maps=k[:1], mask=mask.astype(np.float32))
@@ -70,6 +78,8 @@ def test_stored_maps_and_mask(configure: Configure, tmp_path: Path) -> None:
         ({"kspace": kspace().real}, "type float32; expected a complex dataset"),
         ({"kspace": kspace(), "mask": np.ones(18)}, "'mask' has shape .*k-space has 20 columns"),
         ({"kspace": kspace(), "sens_maps": kspace(coils=3)}, "coils, rows and columns must agree"),
+        ({"kspace": kspace(), "sens_maps": kspace(slices=2)}, "and slices too"),
+        ({"kspace/inner": kspace()}, "expected a complex dataset 'kspace'"),
         ({"kspace": np.where(np.arange(20) == 3, np.nan, kspace())}, "NaN or infinite"),
     ],
 )
@@ -164,7 +174,9 @@ def test_dicom_without_a_suffix(configure: Configure, data: Path, tmp_path: Path
     (tmp_path / "IM0001").write_bytes(source.read_bytes())
     (tmp_path / "README").write_text("not an image")
     (tmp_path / "folder").mkdir()
-    assert list(open_dataset(configure("task=ct", "dataset=ct", f"data_root={tmp_path}"))) == ["IM0001"]
+    (tmp_path / "1.2.840.10008").write_bytes(source.read_bytes())
+    names = list(open_dataset(configure("task=ct", "dataset=ct", f"data_root={tmp_path}")))
+    assert names == ["1.2.840", "IM0001"]
 
 
 def write_pictures(folder: Path, *names: str) -> None:

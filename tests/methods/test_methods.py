@@ -13,6 +13,7 @@ from torch import Tensor
 from aseqdip.case import Case
 from aseqdip.config import Config, NetworkConfig
 from aseqdip.data import open_dataset
+from aseqdip.data.sample import Sample
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
@@ -396,6 +397,22 @@ def test_the_most_similar_reference_is_found(configure: Configure, task: str) ->
     assert chosen == "twin"
     A = case.problem.operator
     assert float(A.direct(A(z)).norm()) == pytest.approx(float(A.direct(case.problem.y).norm()), rel=1e-3)
+
+
+def test_bad_and_black_references_are_left_out(configure: Configure) -> None:
+    cfg = configure("method=ref_guided_dip", "task=denoising")
+    (name, load), (other, load_other) = list(open_dataset(cfg).items())[:2]
+    sample = load()
+    case = make_case(cfg, name, sample)
+    assert sample.image is not None
+    black = dataclasses.replace(sample, source="black", image=torch.zeros_like(sample.image))
+
+    def broken() -> Sample:
+        raise UserError("cannot be read")
+
+    pool = {"broken": broken, "black": lambda: black, other: load_other}
+    case.problem.references = references(cfg, sample, case.problem.z0, pool)
+    assert nearest_reference(case.problem, case.signed)[0] == other
 
 
 def test_mr_references_of_another_size_are_cropped_or_padded(configure: Configure) -> None:
