@@ -31,7 +31,7 @@ def test_seeds_of_one_image_are_no_independent_pairs() -> None:
     reference = rng.normal(30, 3, 120)
     by_image = paired(list(reference + difference), list(reference), images=images)
     by_pair = paired(list(reference + difference), list(reference))
-    assert by_image.mean == by_pair.mean
+    assert by_image.mean == pytest.approx(by_pair.mean)
     wide, narrow = by_image.high - by_image.low, by_pair.high - by_pair.low
     assert wide == pytest.approx(2 * 1.96 * np.std(difference[::10]) / 12**0.5, rel=0.15)
     assert wide > 2.5 * narrow
@@ -94,6 +94,11 @@ def test_mean_curve_of_curves_thinned_differently() -> None:
     assert found.every == 20
     assert found.mean == pytest.approx(coarse[1], abs=1e-6)
     assert found.at[0] == 10.5 and found.at[-1] == 390.5
+
+
+def test_an_image_with_more_seeds_counts_no_more_than_others() -> None:
+    found = paired([31, 31, 31, 30], [30, 30, 30, 30], images=["a", "a", "a", "b"])
+    assert (found.mean, found.wins, found.n) == (0.5, 3, 4)
 
 
 def test_paired_difference() -> None:

@@ -56,7 +56,8 @@ class Paired:
 
     Attributes:
         n: pairs. wins: pairs in which the method is ahead.
-        mean: mean difference, method minus reference; low, high: its 95 % interval (NaN for a single pair).
+        mean: mean over images of each image's mean difference, method minus reference.
+        low, high: its 95 % interval (NaN for a single pair).
     """
 
     n: int
@@ -86,18 +87,18 @@ def paired(
     _, which = np.unique(np.asarray(images if images is not None else []), return_inverse=True)
     if len(set(which.tolist())) < 2:
         which = np.arange(len(difference))
-    sums, counts = np.bincount(which, difference), np.bincount(which)
-    units = len(sums)
+    each = np.bincount(which, difference) / np.bincount(which)  # an image with more seeds counts no more than others
+    units = len(each)
     low = high = float("nan")
     if units > 1:
         rng, means = np.random.default_rng(0), np.empty(draws)
         block = max(1, PICKS // units)
         for start in range(0, draws, block):
             picks = rng.integers(units, size=(min(block, draws - start), units))
-            means[start : start + block] = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
+            means[start : start + block] = each[picks].mean(axis=1)
         low, high = np.percentile(means, [2.5, 97.5])
     wins = int((difference > 0).sum())
-    return Paired(len(difference), wins, float(difference.mean()), float(low), float(high))
+    return Paired(len(difference), wins, float(each.mean()), float(low), float(high))
 
 
 @dataclass
