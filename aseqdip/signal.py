@@ -58,7 +58,7 @@ def run(cfg: Config) -> Summary:
                 elif not interrupt.due:
                     try:
                         record = Study(one, engine, folder).run(interrupt)
-                    except (UserError, OSError, RuntimeError) as error:  # a full disk or device; the next may fit
+                    except (UserError, OSError, RuntimeError) as error:  # a full disk, say
                         summary.failed[name] = str(error)
                         log.error("%s failed: %s", name, error)
                     else:

@@ -87,7 +87,8 @@ def paired(
     _, which = np.unique(np.asarray(images if images is not None else []), return_inverse=True)
     if len(set(which.tolist())) < 2:
         which = np.arange(len(difference))
-    each = np.bincount(which, difference) / np.bincount(which)  # an image with more seeds counts no more than others
+    # an image with more seeds counts no more than others
+    each = np.bincount(which, difference) / np.bincount(which)
     units = len(each)
     low = high = float("nan")
     if units > 1:
