@@ -25,18 +25,12 @@ from typing import Any
 START = time.perf_counter()
 
 import torch  # noqa: E402
-from hydra import compose, initialize_config_dir  # noqa: E402
-from omegaconf import OmegaConf  # noqa: E402
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from aseqdip.case import Case  # noqa: E402
-from aseqdip.config import (  # noqa: E402
-    Config,
-    config_folder,  # noqa: E402
-    typed_config,
-)
+from aseqdip.config import Config  # noqa: E402
 from aseqdip.data import open_dataset  # noqa: E402
 from aseqdip.engine import Engine, keep_freed_memory  # noqa: E402
 from aseqdip.methods import METHODS  # noqa: E402
@@ -44,6 +38,7 @@ from aseqdip.networks import make_network  # noqa: E402
 from aseqdip.operators.ct import ParallelBeam  # noqa: E402
 from aseqdip.operators.mri import MultiCoilMRI  # noqa: E402
 from aseqdip.reconstruction import Reconstruction  # noqa: E402
+from aseqdip.report.command import composed  # noqa: E402
 from aseqdip.tasks import make_case  # noqa: E402
 
 CASES = {
@@ -54,9 +49,7 @@ CASES = {
 
 
 def configure(case: str, device: str, *words: str) -> Config:
-    with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
-        composed = compose("config", [*CASES[case], f"device={device}", "tracker=none", *words])
-    return typed_config(OmegaConf.to_container(composed, resolve=True))
+    return composed([*CASES[case], f"device={device}", "tracker=none", *words])
 
 
 def load(cfg: Config) -> Case:

@@ -13,12 +13,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 
-from aseqdip.config import Config, config_folder, typed_config
+from aseqdip.config import Config
+from aseqdip.report.command import composed
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ASEQDIP_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -60,9 +57,6 @@ def configure(tmp_path: Path) -> Callable[..., Config]:
         given = {o.split("=")[0] for o in overrides}
         defaults = ["preset=smoke", "device=cpu", "precision=fp32", f"outputs={tmp_path / 'outputs'}"]
         words = [d for d in defaults if d.split("=")[0] not in given] + list(overrides)
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
-            return typed_config(OmegaConf.to_container(compose("config", words), resolve=True))
+        return composed(words)
 
-    assert ConfigStore.instance() is not None
     return make

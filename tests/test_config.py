@@ -8,7 +8,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from aseqdip.cli import check_words, choices, expand_home, help_text, write_list
@@ -273,5 +272,5 @@ def test_home_folder_is_filled_in() -> None:
 
 
 def test_unknown_key_in_yaml_is_refused(configure: Configure) -> None:
-    with pytest.raises(ConfigCompositionException):
+    with pytest.raises(UserError, match="stepz"):
         configure("stepz=3")

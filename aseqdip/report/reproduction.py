@@ -75,7 +75,7 @@ class Row:
 
     @property
     def words(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self.reading.items())
+        return " ".join(f"{name}={value}" for name, value in self.reading.items() if name != "steps")
 
     @cached_property
     def units(self) -> dict[tuple[str, int], Try]:
@@ -195,11 +195,10 @@ class Study:
         return sorted(found, key=lambda t: (side(t), t.reading.get("network", "")))
 
     def peak(self, method: str) -> Try:
-        """The highest PSNR along any run of any reading of a method, on the first image."""
+        """The highest PSNR along any run of any reading of a method, short or long, on the first image."""
         first = self.anchor.tries[0].unit
-        return max(
-            (r.units[first] for r in self.of(method) if first in r.units), key=lambda t: t.psnr("best")
-        )
+        ran = [*self.of(method), *(row for row in self.longest() if row.method == method)]
+        return max((r.units[first] for r in ran if first in r.units), key=lambda t: t.psnr("best"))
 
     def exact(self) -> list[tuple[Row, Row]]:
         """Pairs: a reading in bf16, and in fp32."""
@@ -303,25 +302,28 @@ def claims(study: Study) -> dict[str, str]:
 
 
 def draw(path: Path, studies: Sequence[Study]) -> None:
-    """PSNR along the run on the first image: a panel a task, its best readings and what questions are asked of."""
-    figure, axes = new_figure(len(studies), 4.2, 4.4)
-    for axis, study in zip(np.atleast_1d(axes), studies, strict=True):
-        image = study.anchor.tries[0].image
+    """PSNR along the run on the first image, a column a task: its best readings and what is asked about; below, the long runs."""
+    figure, axes = new_figure(len(studies), 4.2, 4.4, rows=2)
+    for study, (short, long) in zip(studies, np.atleast_2d(axes.T), strict=True):
         shown = [study.literal, study.anchor, study.one("aseqdip"), study.changed(lam="0")]
         shown += [study.changed(residual="norm"), study.vanilla, study.one("self_guided_dip")]
-        shown += [study.one("vanilla_dip")]
-        rows = {row.label: row for row in shown if row is not None}
-        for name, row in rows.items():
-            curve = row.units[image, 0].record["curve"]
-            at = np.minimum(curve["every"] * np.arange(1, len(curve["psnr"]) + 1), row.steps)
-            axis.plot(at, np.array(curve["psnr"], dtype=float), linewidth=1, label=name)
-        start = study.anchor.units[image, 0].psnr("start")
-        axis.axhline(start, color="0.5", linestyle=":", label=f"start {start:.1f} dB")
-        axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"{study.task} · {image}")
-        axis.set_ylim(bottom=min(start, axis.get_ylim()[1] - 14))
-        axis.legend(fontsize=6.5)
-        axis.grid(alpha=0.3)
+        _panel(short, study, [*shown, study.one("vanilla_dip")])
+        _panel(long, study, study.longest())
     save_figure(figure, path)
+
+
+def _panel(axis: Any, study: Study, shown: Sequence[Row | None]) -> None:
+    first = study.anchor.tries[0]
+    for name, row in {row.label: row for row in shown if row is not None}.items():
+        curve = row.units[first.unit].record["curve"]
+        at = np.minimum(curve["every"] * np.arange(1, len(curve["psnr"]) + 1), row.steps)
+        axis.plot(at, np.array(curve["psnr"], dtype=float), linewidth=1, label=name)
+    start = first.psnr("start")
+    axis.axhline(start, color="0.5", linestyle=":", label=f"start {start:.1f} dB")
+    axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"{title(study.task)} · {first.image}")
+    axis.set_ylim(bottom=min(start, axis.get_ylim()[1] - 14))
+    axis.legend(fontsize=6.5, loc="lower right")
+    axis.grid(alpha=0.3)
 
 
 def render(folder: Path, studies: Sequence[Study], picture: str) -> str:
