@@ -22,6 +22,7 @@ from aseqdip.config import Config, typed_config
 from aseqdip.data import open_dataset
 from aseqdip.data.sample import select
 from aseqdip.errors import UserError
+from aseqdip.scores import EMA_DECAY
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,7 @@ class Study:
         self.summary = runner.Summary(Path(cfg.outputs) / cfg.task.name)
         self.file = Path(cfg.outputs) / f"{cfg.task.name}.json"
         self.names = select(list(open_dataset(cfg)), [0, 1])
-        self.last: dict[tuple[str, Unit], float] = {}
-        self.result: dict[tuple[str, Unit], float] = {}
+        self.scores: dict[tuple[str, Unit], dict[str, float]] = {}  # PSNR in dB: "last", "ema" ...
         self.tried: list[dict[str, Any]] = []
         self.best: dict[str, Reading] = {}
 
@@ -149,9 +149,17 @@ class Study:
             self.try_all("aseqdip", "size", pool, FIRST)
 
     def recipe(self) -> Reading:
-        """What serves a user best without the truth at the paper's number of steps: the best reading, or it stopped by a rule."""
-        rivals, units = [self.longer(self.best["aseqdip"]), *self.stopped("aseqdip")], FIRST + SECOND
-        found = max(rivals, key=lambda r: fmean(self.result[label("aseqdip", r), u] for u in units))
+        """What serves a user best without the truth at the paper's number of steps.
+
+        The best reading's last iterate, the running average of its iterates, or what a stopping rule picks.
+        """
+        plain, units = self.longer(self.best["aseqdip"]), FIRST + SECOND
+        scores = [
+            (self.mean("aseqdip", reading, units, "stopped"), reading) for reading in self.stopped("aseqdip")
+        ]
+        scores += [(self.mean("aseqdip", plain, units), plain)]
+        scores += [(self.mean("aseqdip", plain, units, "ema"), {**plain, "ema": str(EMA_DECAY)})]
+        _, found = max(scores, key=lambda pair: pair[0])
         return {name: value for name, value in found.items() if name != "steps"}
 
     def longer(self, reading: Reading) -> Reading:
@@ -198,13 +206,13 @@ class Study:
                 readings = [*readings, *(r for r in asked if r not in readings)]
         return sorted(readings, key=lambda r: self.mean(method, r, units), reverse=True)
 
-    def mean(self, method: str, reading: Reading, units: Sequence[Unit]) -> float:
-        """PSNR of the last iterate in dB, over the units."""
-        return fmean(self.last[label(method, reading), unit] for unit in units)
+    def mean(self, method: str, reading: Reading, units: Sequence[Unit], which: str = "last") -> float:
+        """Mean PSNR in dB over the units: of the last iterate, or of "ema" or "stopped"."""
+        return fmean(self.scores[label(method, reading), unit][which] for unit in units)
 
     def try_all(self, method: str, stage: str, readings: Iterable[Reading], units: Iterable[Unit]) -> None:
         """Have a result of each reading on each unit, this process's or another's."""
-        jobs = [(r, u) for u in units for r in readings if (label(method, r), u) not in self.last]
+        jobs = [(r, u) for u in units for r in readings if (label(method, r), u) not in self.scores]
         while jobs:
             jobs = [job for job in jobs if not self.attempt(method, stage, *job)]
             if jobs:  # another process computes them
@@ -227,8 +235,8 @@ class Study:
         content = next(iter(records.scan([folder]))).content
         scores = content.get("scores")
         key = label(method, reading), unit
-        self.last[key] = scores["last"]["psnr"] if scores else -math.inf
-        self.result[key] = scores[content["result"]]["psnr"] if scores else -math.inf
+        self.scores[key] = dict.fromkeys(("last", "ema", "stopped"), -math.inf)  # what a failed one has
+        self.scores[key] |= {name: score["psnr"] for name, score in (scores or {}).items()}
         self.tried.append(
             {
                 "stage": stage,

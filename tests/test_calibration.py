@@ -61,9 +61,9 @@ def test_a_study_finishes_says_what_was_best_and_a_second_one_finds_everything_d
 def test_the_best_reading_is_ahead_of_all_that_were_tried_as_often(finished: Study) -> None:
     units = [*FIRST, *SECOND, *calibration.AGAIN]
     best = label("aseqdip", finished.best["aseqdip"])
-    rivals = [name for name, unit in finished.last if unit == (1, 1) and name.startswith("aseqdip ")]
+    rivals = [name for name, unit in finished.scores if unit == (1, 1) and name.startswith("aseqdip ")]
     assert len(rivals) > 2  # the questions were carried along, at least
-    means = {name: fmean(finished.last[name, unit] for unit in units) for name in rivals}
+    means = {name: fmean(finished.scores[name, unit]["last"] for unit in units) for name in rivals}
     assert max(means, key=lambda name: means[name]) == best
 
 
@@ -80,7 +80,7 @@ def test_a_screen_keeps_the_best_third_and_what_is_asked_for(
         for reading in readings:
             for unit in units:
                 tried.append((reading["x"], unit))
-                made.last[label(method, reading), unit] = scores[reading["x"]]
+                made.scores[label(method, reading), unit] = {"last": scores[reading["x"]]}
 
     monkeypatch.setattr(made, "try_all", pretend)
     readings = [{"x": name} for name in scores]
@@ -100,7 +100,7 @@ def test_changes_that_gained_are_tried_together(begin: Callable[[], Study]) -> N
     ]
     gains = (0.0, 0.5, 0.3, 0.2, 0.05)
     for reading, gain in zip([anchor, *changes], gains, strict=True):
-        made.last[label("aseqdip", reading), (0, 0)] = 20 + gain
+        made.scores[label("aseqdip", reading), (0, 0)] = {"last": 20 + gain}
     assert made.together(anchor, changes) == {"lr": "1e-3", "lam": "0", "N": "10"}
 
 

@@ -136,11 +136,17 @@ class Study:
     @property
     def recipe(self) -> Row:
         """aSeqDIP's best reading over the long run, stopped if that was better."""
-        reading = dict(self.best["recipe"])
-        rule = {"stop": reading.pop("stop")} if "stop" in reading else {}
-        return self.rows[
-            label("aseqdip", {**self.longer(self.rows[label("aseqdip", reading)]).reading, **rule})
-        ]
+        full = self.longer(self.one("aseqdip"))
+        return self.stopped("aseqdip", self.best["recipe"].get("stop", "")) or full
+
+    @property
+    def served(self) -> str:
+        """Which of that run's scores the recipe gives: the running average is in the record of every run."""
+        return "ema" if "ema" in self.best["recipe"] else "result"
+
+    @property
+    def recipe_words(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.best["recipe"].items())
 
     def of(self, method: str, images: int = 1) -> list[Row]:
         """A method's readings at the study's own steps and size, tried on at least so many images; best last iterate first."""
