@@ -151,6 +151,8 @@ def test_the_papers_values_are_the_defaults(configure: Configure) -> None:
     assert (cfg.accel, cfg.operator.coils, cfg.size) == (4, 15, "320")
     assert deviations(cfg) == {}
     assert set(deviations(configure("preset=quick", "lam=2"))) == {"steps", "N", "lr", "lam"}
+    assert deviations(configure("preset=paper", "ema=0.9", "stop=wmv")) == {"ema": 0.9, "stop": "wmv"}
+    assert deviations(configure("preset=paper", "method=es_dip")) == {}
     assert deviations(configure("preset=paper", "method=tv_dip")) == {"method.rho": 0.01}
     assert deviations(configure("preset=paper", "method=tv_dip", "method.rho=1")) == {}
 
