@@ -38,6 +38,8 @@ def claimed(folder: Path) -> Iterator[bool]:
         free = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for half in folder.glob(".*.????????"):  # of write_atomically, by a process that was killed
+                half.unlink(missing_ok=True)
         except BlockingIOError:
             free = False
         except OSError:  # a file system without locks: as on Windows

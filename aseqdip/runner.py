@@ -150,7 +150,7 @@ def _attempt(
     finally:
         preview = folder / "preview.png"
         for tracker in reversed(trackers):  # the progress bar first: the lines below are not to be drawn over
-            tracker.finish(record, preview if record is not None else None)
+            tracker.finish(record, preview if record is not None and preview.is_file() else None)
     if record is not None:
         log.info("%s", describe(record))
     elif interrupt.due:

@@ -313,7 +313,9 @@ def _resize(cfg: Config, image: Tensor) -> Tensor:
 
 def _picture(cfg: Config, name: str, image: Tensor) -> Case:
     """y = A x + n, n of standard deviation sigma/255, not clipped; z0 = y (paper, Sec. 3.2)."""
-    image = _resize(cfg, image)
+    original, image = image.shape, _resize(cfg, image)
+    if cfg.truth == "none" and cfg.sigma and image.shape != original:
+        log.warning("%s is resized, which changes its noise from sigma=%g: use size=native.", name, cfg.sigma)
     operator = _picture_operator(cfg, name, *image.shape[-2:])
     y = image
     if cfg.truth == "known":

@@ -98,10 +98,13 @@ class WandB(Tracker):
 
     def __init__(self, cfg: Config, name: str, run_id: str, folder: Path) -> None:
         self.run: Any = None
+        self.awaited = ""
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
         for attempt in dict.fromkeys((mode, "offline")):
+            self.awaited = attempt
             if self._guard("start", lambda m=attempt: self._start(cfg, name, run_id, folder, m)):  # type: ignore[misc]
-                break
+                return
+        self.awaited = ""
 
     def _start(self, cfg: Config, name: str, run_id: str, folder: Path, mode: str) -> None:
         import wandb
@@ -109,7 +112,7 @@ class WandB(Tracker):
         settings = wandb.Settings(
             init_timeout=30, silent=True, console="off", x_disable_stats=True, reinit="create_new"
         )
-        self.run = wandb.init(
+        run = wandb.init(
             project=cfg.tracker.project,
             entity=cfg.tracker.entity,
             dir=str(folder),
@@ -123,6 +126,10 @@ class WandB(Tracker):
             config=config_dict(cfg),
             settings=settings,
         )
+        if self.awaited == mode:
+            self.run = run
+        else:  # too late: another is in its place
+            run.finish()
 
     def rows(self, rows: Rows) -> None:
         def send() -> None:

@@ -233,6 +233,16 @@ def test_two_processes_do_not_collide(configure: Configure) -> None:
     assert [r["image"] for r in run(cfg).records] == ["brain00"], "released with its holder"
 
 
+def test_what_a_killed_process_left_half_written_is_cleared(tmp_path: Path) -> None:
+    half, other = tmp_path / ".checkpoint.pt.a1b2c3d4", tmp_path / ".notes"
+    for file in (half, other):
+        file.write_text("x")
+    with claimed(tmp_path) as free:
+        assert free
+    assert not half.exists()
+    assert other.exists()
+
+
 def test_periodic_checkpoints(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     saves = []
     monkeypatch.setattr(Reconstruction, "save", lambda self: saves.append(self.state.step))

@@ -236,6 +236,14 @@ def test_a_picture_can_be_the_measurement(configure: Configure, tmp_path: Path) 
     assert torch.allclose(case.problem.y[0, :, 0, 0], torch.tensor([90, 20, 200]) / 255)
 
 
+def test_resizing_a_noisy_measurement_is_warned_of(
+    configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGB", (70, 66), (90, 20, 200)).save(tmp_path / "a.png")
+    case_of(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none", "sigma=25"))
+    assert "use size=native" in caplog.text
+
+
 def test_same_seed_same_measurements(configure: Configure) -> None:
     for task in ("mri", "ct", "denoising", "inpainting", "deblurring"):
         words = [f"task={task}", "sigma=15", "noise=0.01", "photons=1e4", "mask=random"]

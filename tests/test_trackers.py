@@ -137,6 +137,30 @@ def test_a_hanging_wandb_is_not_waited_for(
     assert "no answer within" in caplog.text
 
 
+def test_a_run_that_starts_too_late_takes_no_other_s_place(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun, finished = [], []
+
+    class Run:
+        def __init__(self, mode: str) -> None:
+            begun.append(mode)
+            time.sleep(0.6 if mode == "online" else 0)
+            self.mode = mode
+
+        def finish(self) -> None:
+            finished.append(self.mode)
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(WandB, "patience", 0.2)
+    monkeypatch.setattr("wandb.init", lambda mode, **rest: Run(mode))
+    tracker = WandB(configure(), "image", "id", tmp_path)
+    time.sleep(1)
+    assert begun == ["online", "offline"]
+    assert tracker.run.mode == "offline"
+    assert finished == ["online"]
+
+
 def test_wandb_that_cannot_be_imported(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
