@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from aseqdip.calibration import label
+from aseqdip.calibration import CLOSE, label
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.report.figures import new_figure
@@ -27,7 +27,6 @@ from aseqdip.report.published import rows_of
 from aseqdip.report.statistics import Paired, onset, paired
 
 TASKS = ("mri", "ct", "denoising", "inpainting", "deblurring")
-CLOSE = 0.5  # dB: the last iterate counts as held when it is no further below its own best
 
 
 @dataclass
@@ -134,10 +133,15 @@ class Study:
         return self.rows[label(method, self.best[method])]
 
     @property
+    def recipe_run(self) -> Row:
+        """The whole long run of the recipe's reading."""
+        reading = _without(_without(self.best["recipe"], "ema"), "stop")
+        return self.longer(self.rows[label("aseqdip", reading)])
+
+    @property
     def recipe(self) -> Row:
-        """aSeqDIP's best reading over the long run, stopped if that was better."""
-        full = self.longer(self.one("aseqdip"))
-        return self.stopped("aseqdip", self.best["recipe"].get("stop", "")) or full
+        """What the recipe says: that run, or the one that its stopping rule ended."""
+        return self.stopped("aseqdip", self.best["recipe"].get("stop", "")) or self.recipe_run
 
     @property
     def served(self) -> str:
@@ -183,6 +187,10 @@ class Study:
         """The same reading run to the paper's number of steps."""
         found = [r for r in self.longest() if r.method == row.method]
         return next((r for r in found if _without(r.reading, "steps") == row.reading), row)
+
+    def short(self, row: Row) -> Row:
+        """The same reading at the study's own steps."""
+        return self.rows[label(row.method, _without(row.reading, "steps"))]
 
     def longest(self) -> list[Row]:
         """What ran longer than the study's own steps, to the end."""
