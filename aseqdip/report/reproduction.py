@@ -149,6 +149,18 @@ class Study:
         return "ema" if "ema" in self.best["recipe"] else "result"
 
     @property
+    def recipe_behind(self) -> bool:
+        """Whether Vanilla's last iterate is the better one, on average."""
+        found = against(self.recipe, self.longer(self.vanilla), self.served, "last")
+        return found is not None and found.mean <= 0
+
+    @property
+    def recipe_fallen(self) -> bool:
+        """Whether the recipe gives up more than ``CLOSE`` of its run's highest PSNR, on average."""
+        found = against(self.recipe, self.recipe_run, self.served, "best")
+        return found is not None and found.mean < -CLOSE
+
+    @property
     def recipe_words(self) -> str:
         return " ".join(f"{name}={value}" for name, value in self.best["recipe"].items())
 
