@@ -219,7 +219,8 @@ class Study:
 
     def try_all(self, method: str, stage: str, readings: Iterable[Reading], units: Iterable[Unit]) -> None:
         """Have a result of each reading on each unit, this process's or another's."""
-        jobs = [(r, u) for u in units for r in readings if (label(method, r), u) not in self.scores]
+        wanted = {(label(method, r), u): (r, u) for u in units for r in readings}
+        jobs = [job for key, job in wanted.items() if key not in self.scores]
         while jobs:
             jobs = [job for job in jobs if not self.attempt(method, stage, *job)]
             if jobs:  # another process computes them
