@@ -65,9 +65,14 @@ class Halt(Exception):  # noqa: N818 - not an error
     """A signal, or the time is up."""
 
 
+def words_of(reading: Reading) -> str:
+    """A reading in words, the same for equal ones."""
+    return " ".join(f"{name}={reading[name]}" for name in sorted(reading))
+
+
 def label(method: str, reading: Reading) -> str:
-    """A reading in words."""
-    return " ".join([method, *(f"{name}={value}" for name, value in reading.items())])
+    """A method's reading in words."""
+    return f"{method} {words_of(reading)}"
 
 
 def run(cfg: Config, words: Sequence[str]) -> runner.Summary:

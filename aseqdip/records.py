@@ -9,16 +9,14 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from operator import attrgetter
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
-from aseqdip.config import Config, DatasetConfig, config_folder, knobs
+from aseqdip.config import Config, DatasetConfig, knobs
 from aseqdip.files import write_atomically
 from aseqdip.methods import METHODS
 from aseqdip.tasks import setting
@@ -59,6 +57,23 @@ PAPER: dict[str, Any] = {
     **{"steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network"},
     **{"start": "paper", "method.rho": 1.0, "network.init": "normal", "ema": 0.0, "stop": "none"},
 }
+#: lists of images in ``configs/data_task``, and data sets that are a folder of their own, each with that folder
+LISTS = {
+    **{
+        "calibration_bsds": "natural/train",
+        "calibration_ct": "ct/train",
+        "calibration_mri": "mri/magnitude/train",
+    },
+    **{
+        "paper_ct": "aapm",
+        "paper_mri": "multicoil_val",
+        "public_cbsd68": "natural/cbsd68",
+        "public_ct": "ct",
+    },
+    **{"public_ffhq": "natural/ffhq256", "public_mri": "mri", "public_scans": "mri/kspace"},
+}
+FOLDERS = {**LISTS, "aapm": "aapm", "cbsd68": "cbsd68", "fastmri": "multicoil_val", "ffhq": "ffhq256"}
+WINDOW = tuple(DatasetConfig.__dataclass_fields__[name].default for name in ("hu_low", "hu_high"))
 #: what other methods of the comparison are made of
 THEIRS: dict[str, dict[str, Any]] = {
     "es_dip": {"stop": "wmv"},
@@ -83,24 +98,22 @@ def identity(cfg: Config) -> dict[str, Any]:
         chosen["pool"] = None
     if cfg.dataset.reader in ("brain", "body", "photos"):
         del chosen["data_root"]  # generated or bundled: no folder is read
-    elif (files := _files(cfg.dataset)) not in _shipped():  # else the data set's name says it
-        chosen |= {f"dataset.{name}": value for name, value in files.items() if name != "name"}
+    else:
+        chosen |= _files(cfg.dataset, chosen)
     return chosen
 
 
-def _files(dataset: DatasetConfig) -> dict[str, Any]:
-    """Which files a data set has, and how their values become images."""
-    window = {"hu_low": dataset.hu_low, "hu_high": dataset.hu_high} if dataset.reader == "ct" else {}
-    return {"name": dataset.name, "folder": dataset.folder, "files": dataset.files, **window}
-
-
-@cache
-def _shipped() -> list[dict[str, Any]]:
-    """The files of every data set in ``configs/``."""
-    configs = [OmegaConf.load(path) for path in config_folder().glob("dataset/*.yaml")]
-    lists = [OmegaConf.load(path) for path in config_folder().glob("data_task/*.yaml")]
-    configs += [named.dataset for named in lists if "dataset" in named]  # else another list's
-    return [_files(OmegaConf.merge(DatasetConfig, config)) for config in configs]  # type: ignore[arg-type]
+def _files(dataset: DatasetConfig, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Which files, unless the data set's name says it: their folder, and those below it that a list names files of."""
+    found: dict[str, Any] = {}
+    if dataset.folder != FOLDERS.get(dataset.name, ""):
+        found["dataset.folder"] = dataset.folder
+    if dataset.files and dataset.name not in LISTS:  # their names are the images'
+        found["folders"] = sorted({str(PurePath(file).parent) for file in dataset.files})
+    window = {"dataset.hu_low": dataset.hu_low, "dataset.hu_high": dataset.hu_high}
+    if dataset.reader == "ct" and not chosen.keys() & window.keys() and tuple(window.values()) != WINDOW:
+        found |= window
+    return found
 
 
 def digest(chosen: dict[str, Any]) -> str:
@@ -116,6 +129,8 @@ def run_folder(cfg: Config) -> Path:
 def deviations(cfg: Config) -> dict[str, Any]:
     """The knobs whose value is not the paper's, among those this method uses."""
     chosen, paper = identity(cfg), {**PAPER, **THEIRS.get(cfg.method.name, {})}
+    if METHODS[cfg.method.name].knobs:
+        chosen["stop"] = cfg.stop  # an identity leaves out that there is none
     return {k: chosen[k] for k in paper if k in chosen and chosen[k] != paper[k]}
 
 

@@ -28,6 +28,8 @@ from aseqdip.problem import Problem, generator
 
 log = logging.getLogger(__name__)
 
+ROUNDING = 1e-3  # by which the values of an image may leave 0 to 1
+
 
 def make_case(cfg: Config, name: str, sample: Sample) -> Case:
     """The case of one sample under a config. UserError if data, task and operator cannot go together."""
@@ -40,11 +42,13 @@ def make_case(cfg: Config, name: str, sample: Sample) -> Case:
                 f"task={cfg.task.name} needs real images, but {sample.source} is complex: use task=mri, or another dataset."
             )
         image = (sample.image.real if sample.image.is_complex() else sample.image)[None].float()
-        if not (float(image.min()) >= 0 and float(image.max()) <= 1):
+        low, high = float(image.min()), float(image.max())
+        if cfg.truth == "known" and not -ROUNDING <= low <= high <= 1 + ROUNDING:
             raise UserError(
-                f"{sample.source} has values from {float(image.min()):g} to {float(image.max()):g}; task={cfg.task.name} needs "
+                f"{sample.source} has values from {low:g} to {high:g}; task={cfg.task.name} needs "
                 "0 to 1: rescale it."
             )
+        image = image.clamp(0, 1) if cfg.truth == "known" else image
         case = _ct(cfg, name, image) if cfg.task.name == "ct" else _picture(cfg, name, image)
     # a multiple of 2^depth is reached by reflecting the borders, which needs at least as many pixels; and a single pixel
     # at the coarsest scale has no variance to normalise by

@@ -15,7 +15,7 @@ from aseqdip.config import Config, config_folder, knobs
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.networks import NETWORKS
-from aseqdip.records import COMMON_KNOBS, TASK_KNOBS, deviations, identity, run_folder
+from aseqdip.records import COMMON_KNOBS, FOLDERS, LISTS, TASK_KNOBS, deviations, identity, run_folder
 from aseqdip.tasks import check_combination, setting
 
 Configure = Callable[..., Config]
@@ -153,6 +153,7 @@ def test_the_papers_values_are_the_defaults(configure: Configure) -> None:
     assert set(deviations(configure("preset=quick", "lam=2"))) == {"steps", "N", "lr", "lam"}
     assert deviations(configure("preset=paper", "ema=0.9", "stop=wmv")) == {"ema": 0.9, "stop": "wmv"}
     assert deviations(configure("preset=paper", "method=es_dip")) == {}
+    assert deviations(configure("preset=paper", "method=es_dip", "stop=none")) == {"stop": "none"}
     assert deviations(configure("preset=paper", "method=tv_dip")) == {"method.rho": 0.01}
     assert deviations(configure("preset=paper", "method=tv_dip", "method.rho=1")) == {}
 
@@ -271,6 +272,15 @@ def test_home_folder_is_filled_in() -> None:
     assert expand_home("outputs=~/x") == f"outputs={Path.home() / 'x'}"
     assert expand_home("lam=1") == "lam=1"
     assert expand_home("~lam") == "~lam"
+
+
+def test_the_folders_of_our_data_sets_are_known() -> None:
+    sets = [OmegaConf.load(path) for path in config_folder().glob("dataset/*.yaml")]
+    lists = [OmegaConf.load(path) for path in config_folder().glob("data_task/*.yaml")]
+    named = [found.dataset for found in lists if "dataset" in found]
+    assert {found.name: found.folder for found in named} == LISTS
+    assert {found.name: found.folder for found in [*sets, *named] if found.folder} == FOLDERS
+    assert not any("hu_low" in found or "hu_high" in found for found in [*sets, *named])
 
 
 def test_unknown_key_in_yaml_is_refused(configure: Configure) -> None:

@@ -197,6 +197,18 @@ def test_every_setting_that_is_not_the_protocol_s_is_named(tmp_path: Path) -> No
     assert set(block.departures) == set(others)
 
 
+def test_other_files_are_another_block(tmp_path: Path) -> None:
+    words = ("task=denoising", "sigma=15", "dataset=folder", "data_root=d")
+    pairs = (("dataset.folder=a", "dataset.folder=b"), ("dataset.files=[a/x.png]", "dataset.files=[b/x.png]"))
+    for number, (one, other) in enumerate(pairs):
+        folder = tmp_path / str(number)
+        made.write(folder, [made.record((*words, "method=aseqdip", one), "x", 30.0)])
+        made.write(folder, [made.record((*words, "method=direct", other), "x", 20.0)])
+        _, blocks = blocks_of(folder)
+        assert [len(block.cells) for block in blocks] == [1, 1]
+        assert one.split("=")[0] in blocks[0].title
+
+
 def test_settings_apart_from_the_image_and_the_seed_are_never_mixed(tmp_path: Path) -> None:
     for words_of_run in (
         made.words_of("mri", "accel4", "aseqdip"),

@@ -303,6 +303,15 @@ def test_dollars_in_a_name_are_no_formula(configure: Configure, tmp_path: Path) 
     assert (folder / "preview.png").exists()
 
 
+def test_more_files_of_a_list_leave_the_finished_alone(configure: Configure, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        Image.new("L", (64, 64), 90).save(tmp_path / f"{name}.png")
+    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}", "method=direct", "images=all")
+    assert len(run(configure(*words, "dataset.files=[x.png]")).records) == 1
+    grown = run(configure(*words, "dataset.files=[x.png,y.png]"))
+    assert (grown.skipped, [r["image"] for r in grown.records]) == (["x"], ["y"])
+
+
 def test_other_files_are_another_folder(configure: Configure, tmp_path: Path) -> None:
     for name, grey in (("a", 50), ("b", 150)):
         (tmp_path / name).mkdir()

@@ -199,6 +199,9 @@ def test_values_outside_the_range_of_images_are_refused(configure: Configure, tm
     for task in ("denoising", "ct"):
         with pytest.raises(UserError, match="values from 0 to 4000.*rescale"):
             case_of(configure(f"task={task}", "dataset=complex", f"data_root={tmp_path}"))
+    np.save(tmp_path / "magnitude.npy", np.linspace(-0.4, 1.4, 64 * 64).reshape(64, 64))
+    noisy = ("task=denoising", "dataset=complex", f"data_root={tmp_path}", "truth=none", "sigma=25")
+    assert float(case_of(configure(*noisy)).problem.y.min()) < -0.3, "a measurement is not clipped"
 
 
 def test_known_pixels_are_put_back_with_their_noise(configure: Configure) -> None:

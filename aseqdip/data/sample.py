@@ -144,5 +144,4 @@ def select(names: Sequence[str], spec: Any) -> list[str]:
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     raise UserError(
         f"images={text}: there is no such image. The data set has {len(names)}, indices 0 to {len(names) - 1}: {shown}."
-        + " A name of digits alone is written images='\"001\"'." * text.isdigit()
     )

@@ -17,7 +17,9 @@ REFERENCE = "aseqdip"
 ORDER = ("direct", *(m for m in METHOD_NAMES if m not in ("direct", REFERENCE)), REFERENCE)
 TASKS = tuple(TASK_KNOBS)
 #: neither the problem nor the method: where the data lie, and which of the repeats it is
-APART = ("seed", "data_root", "dataset.folder")
+APART = ("seed", "data_root")
+#: which files, and how their values become images
+FILES = ("dataset.folder", "dataset.files", "dataset.hu_low", "dataset.hu_high")
 
 
 @dataclass
@@ -124,7 +126,7 @@ def _place(key: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _settings(row: Row, problem: bool) -> tuple[tuple[str, Any], ...]:
     """The knobs of a row's measurements, or the others, sorted; values as text where they cannot be hashed."""
-    names = {*COMMON_KNOBS, *TASK_KNOBS.get(row.run.task, ())} - set(APART)
+    names = {*COMMON_KNOBS, *FILES, *TASK_KNOBS.get(row.run.task, ())} - set(APART)
     chosen = [(k, v) for k, v in row.run.settings.items() if k not in APART and (k in names) == problem]
     return tuple(sorted((k, v if isinstance(v, (str, int, float, bool)) else str(v)) for k, v in chosen))
 

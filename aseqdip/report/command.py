@@ -16,8 +16,8 @@ from aseqdip.cli import choices
 from aseqdip.config import Config, config_folder, knobs, typed_config
 from aseqdip.errors import UserError
 
-#: what may change a result and is no part of the identity
-EXTRAS = ("dataset.folder", "pool")
+#: what must be said of a run beside its identity
+EXTRAS = ("dataset.folder", "dataset.files", "pool", "stop")
 
 
 def composed(words: list[str]) -> Config:
@@ -62,7 +62,7 @@ def recorded(record: dict[str, Any]) -> dict[str, Any]:
         extras.pop("pool", None)
     if (data := (config.get("data") or {}).get("name", "builtin")) != "builtin":
         extras["data.name"] = data
-    return {**extras, **identity}
+    return {**extras, **{name: value for name, value in identity.items() if name != "folders"}}
 
 
 def run_words(knobs_of_run: dict[str, Any], preset: str, recipe: str) -> list[str]:

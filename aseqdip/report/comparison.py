@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from aseqdip.report.cells import Block
-from aseqdip.report.figures import new_figure, save
+from aseqdip.report.figures import new_figure, plain, save
 from aseqdip.report.tables import name
 
 
@@ -38,5 +38,5 @@ def _panel(axis: Any, block: Block, image: str) -> None:
     if start is not None:
         axis.axhline(start, color="0.5", linestyle=":", label=f"start: {start:.2f} dB")
         axis.legend(fontsize=8)
-    axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"{block.place} · {image}")
+    axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=plain(f"{block.place} · {image}"))
     axis.grid(alpha=0.3)

@@ -22,12 +22,13 @@ def new_figure(columns: int, height: float, width: float = 3.2, rows: int = 1) -
     return figure, axes if rows > 1 else axes[0]
 
 
-def save(figure: Any, path: Path) -> None:
-    """The figure as a PNG file, whole or not at all; a $ in a file's name is a $."""
-    from matplotlib.text import Text
+def plain(name: str) -> str:
+    """A text that may hold a file's name, as matplotlib shows it unchanged: between two $ it would read a formula."""
+    return name.replace("$", r"\$")
 
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
+
+def save(figure: Any, path: Path) -> None:
+    """The figure as a PNG file, whole or not at all."""
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 
@@ -73,7 +74,7 @@ def preview(
         )
         axis.set_title(name, fontsize=10)
         axis.set_axis_off()
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(plain(title), fontsize=11)
     save(figure, path)
 
 
@@ -99,5 +100,5 @@ def curve(path: Path, rows: Rows, scores: dict[str, Any], title: str) -> None:
         other.set_ylabel("SSIM", color="C1")
         axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"last {scores['last']['psnr']:.2f} dB")
         axis.legend(fontsize=8)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(plain(title), fontsize=11)
     save(figure, path)

@@ -10,10 +10,22 @@ from aseqdip.report.rows import Row, Run
 #: knobs that add noise where the paper has none
 NOISES = {"mri": ("noise",), "ct": ("photons",), "inpainting": ("sigma",), "deblurring": ("sigma",)}
 #: knobs that a block, its cells or other departures name already, or that change no protocol
-ELSEWHERE = (
-    *("task", "method.name", "preset", "recipe", "data", "size", "truth", "seed", "precision", "pool"),
+ELSEWHERE = {
+    *(
+        "task",
+        "method",
+        "task.name",
+        "method.name",
+        "preset",
+        "recipe",
+        "data",
+        "dataset",
+        "dataset.name",
+        "dataset.reader",
+    ),
+    *("dataset.folder", "dataset.files", "data_root", "size", "truth", "seed", "precision", "pool"),
     *("accel", "views", "sigma", "hiar", "kernel", "noise", "photons"),
-)
+}
 
 
 def departures(
@@ -47,10 +59,10 @@ def departures(
 def _changed(rows: Sequence[Row]) -> list[str]:
     """Each knob with a value that is not the paper's, and whose it is where not every network method shares it."""
     changed: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
-    for row in rows:
-        for name, value in {**row.run.deviations, **_unsaid(row.run)}.items():
+    for run in {id(row.run): row.run for row in rows}.values():
+        for name, value in {**run.deviations, **_unsaid(run)}.items():
             values, methods = changed.setdefault(str(name), ({}, {}))
-            values[str(value)] = methods[row.run.method] = None
+            values[str(value)] = methods[run.method] = None
     everyone = {row.run.method for row in rows} - {"direct"}
     return [
         f"{name}={' or '.join(values)}"
@@ -63,9 +75,7 @@ def _unsaid(run: Run) -> dict[str, str]:
     """What must be said beside task, method and recipe to have this run under preset=paper."""
     words = run_words(run.settings, "paper", run.recipe) if run.settings else []
     said = dict(word.split("=", 1) for word in words)
-    return {
-        name: value for name, value in said.items() if name != "method" and not name.startswith(ELSEWHERE)
-    }
+    return {name: value for name, value in said.items() if name not in ELSEWHERE}
 
 
 def notes(task: str, dataset: str, printed: Sequence[Published]) -> list[str]:

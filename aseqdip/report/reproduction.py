@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from aseqdip.calibration import CLOSE, label
+from aseqdip.calibration import CLOSE, label, words_of
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
-from aseqdip.report.figures import new_figure
+from aseqdip.report.figures import new_figure, plain
 from aseqdip.report.figures import save as save_figure
 from aseqdip.report.names import setting_title, title
 from aseqdip.report.published import onset as onset_in_paper
@@ -74,7 +74,7 @@ class Row:
 
     @property
     def words(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self.reading.items() if name != "steps")
+        return words_of(self.reading)
 
     @cached_property
     def units(self) -> dict[tuple[str, int], Try]:
@@ -162,7 +162,7 @@ class Study:
 
     @property
     def recipe_words(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self.best["recipe"].items())
+        return words_of(self.best["recipe"])
 
     def of(self, method: str, images: int = 1) -> list[Row]:
         """A method's readings at the study's own steps and size, tried on at least so many images; best last iterate first."""
@@ -211,14 +211,9 @@ class Study:
 
     def sizes(self) -> list[Try]:
         """The best reading at several sizes and on two networks, on the first image."""
-        size = {"size", "network"}
-        best = {k: v for k, v in self.best["aseqdip"].items() if k not in size}
-        found = [
-            r.tries[0]
-            for r in self.rows.values()
-            if r.method == "aseqdip" and best == {k: v for k, v in r.reading.items() if k not in size}
-        ]
-        return sorted(found, key=lambda t: (side(t), t.reading.get("network", "")))
+        rows = [r for r in self.rows.values() if any(t.stage == "size" for t in r.tries)]
+        rows += [self.one("aseqdip")] * (self.one("aseqdip") not in rows)
+        return sorted((r.tries[0] for r in rows), key=lambda t: (side(t), t.reading.get("network", "")))
 
     def peak(self, method: str) -> Try:
         """The highest PSNR along any run of any reading of a method, short or long, on the first image."""
@@ -346,7 +341,7 @@ def _panel(axis: Any, study: Study, shown: Sequence[Row | None]) -> None:
         axis.plot(at, np.array(curve["psnr"], dtype=float), linewidth=1, label=name)
     start = first.psnr("start")
     axis.axhline(start, color="0.5", linestyle=":", label=f"start {start:.1f} dB")
-    axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"{title(study.task)} · {first.image}")
+    axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=plain(f"{title(study.task)} · {first.image}"))
     axis.set_ylim(bottom=min(start, axis.get_ylim()[1] - 14))
     axis.legend(fontsize=6.5, loc="lower right")
     axis.grid(alpha=0.3)
