@@ -142,7 +142,8 @@ class Study:
         """The best readings run to the paper's number of steps, stopped early, in full precision, and at other sizes."""
         best = self.best
         for method, others in (("aseqdip", [literal, anchor]), ("vanilla_dip", [vanilla])):
-            self.try_all(method, "precision", [{**best[method], "precision": "fp32"}], FIRST)
+            units = FIRST + SECOND + AGAIN if method == "aseqdip" else FIRST
+            self.try_all(method, "precision", [{**best[method], "precision": "fp32"}], units)
             self.try_all(method, "budget", [self.longer(literal)], FIRST)
             longer = [self.longer(reading) for reading in (best[method], *others)]
             self.try_all(method, "budget", longer, FIRST + SECOND)

@@ -80,8 +80,9 @@ class Row:
     def units(self) -> dict[tuple[str, int], Try]:
         return {t.unit: t for t in self.tries}
 
-    def mean(self, which: str) -> float:
-        return fmean(t.psnr(which) for t in self.tries)
+    def mean(self, which: str, like: "Row | None" = None) -> float:
+        """PSNR in dB over its units, or those of another reading."""
+        return fmean(t.psnr(which) for t in self.tries if like is None or t.unit in like.units)
 
     @property
     def best_step(self) -> float:
