@@ -61,7 +61,8 @@ def test_a_study_finishes_says_what_was_best_and_a_second_one_finds_everything_d
 def test_the_best_reading_is_ahead_of_all_that_were_tried_as_often(finished: Study) -> None:
     units = [*FIRST, *SECOND, *calibration.AGAIN]
     best = label("aseqdip", finished.best["aseqdip"])
-    rivals = [name for name, unit in finished.scores if unit == (1, 1) and name.startswith("aseqdip ")]
+    tried = [name for name, unit in finished.scores if unit == (1, 1) and name.startswith("aseqdip ")]
+    rivals = [name for name in tried if "precision" not in name]  # that one repeats the best
     assert len(rivals) > 2  # the questions were carried along, at least
     means = {name: fmean(finished.scores[name, unit]["last"] for unit in units) for name in rivals}
     assert max(means, key=lambda name: means[name]) == best
