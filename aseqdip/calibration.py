@@ -249,9 +249,8 @@ class Study:
         content = next(iter(records.scan([folder]))).content
         scores = content.get("scores")
         key = label(method, reading), unit
-        self.scores[key] = dict.fromkeys(
-            ("last", "best", "ema", "stopped"), -math.inf
-        )  # what a failed one has
+        # what a failed one has
+        self.scores[key] = dict.fromkeys(("last", "best", "ema", "stopped"), -math.inf)
         self.scores[key] |= {name: score["psnr"] for name, score in (scores or {}).items()}
         self.tried.append(
             {

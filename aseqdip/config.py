@@ -122,7 +122,7 @@ class MethodConfig:
 class RecipeConfig:
     name: str = knob(
         "matched: every method on aSeqDIP's network, initialisation and learning rate; original: on its own paper's; "
-        "paper: aSeqDIP's text to the letter, whatever the preset; best: what the study of readings found best for a task"
+        "paper: aSeqDIP's text on the preset's steps and width; best: what the study of readings found best for a task"
     )
 
 

@@ -59,18 +59,10 @@ PAPER: dict[str, Any] = {
 }
 #: lists of images in ``configs/data_task``, and data sets that are a folder of their own, each with that folder
 LISTS = {
-    **{
-        "calibration_bsds": "natural/train",
-        "calibration_ct": "ct/train",
-        "calibration_mri": "mri/magnitude/train",
-    },
-    **{
-        "paper_ct": "aapm",
-        "paper_mri": "multicoil_val",
-        "public_cbsd68": "natural/cbsd68",
-        "public_ct": "ct",
-    },
-    **{"public_ffhq": "natural/ffhq256", "public_mri": "mri", "public_scans": "mri/kspace"},
+    **{"calibration_bsds": "natural/train", "calibration_ct": "ct/train"},
+    **{"calibration_mri": "mri/magnitude/train", "paper_ct": "aapm", "paper_mri": "multicoil_val"},
+    **{"public_cbsd68": "natural/cbsd68", "public_ct": "ct", "public_ffhq": "natural/ffhq256"},
+    **{"public_mri": "mri", "public_scans": "mri/kspace"},
 }
 FOLDERS = {**LISTS, "aapm": "aapm", "cbsd68": "cbsd68", "fastmri": "multicoil_val", "ffhq": "ffhq256"}
 WINDOW = tuple(DatasetConfig.__dataclass_fields__[name].default for name in ("hu_low", "hu_high"))

@@ -57,9 +57,8 @@ class ParallelBeam(Operator):
                     f"ParallelBeam expects {name} >= 1, found {name}={value}: set a positive number."
                 )
         self.size, self.views, self.detectors = size, views, _detectors(size)
-        self._maps: dict[
-            torch.device, tuple[Map, Map]
-        ] = {}  # held here: a CUDA graph knows them by address alone
+        # held here: a CUDA graph knows them by address alone
+        self._maps: dict[torch.device, tuple[Map, Map]] = {}
         angles = np.pi * np.arange(views) / views
         for name, constant in (
             ("footprint", _stencil(np.cos(angles), np.sin(angles))),

@@ -4,27 +4,16 @@ from collections.abc import Sequence
 
 from aseqdip.report.command import run_words
 from aseqdip.report.names import title
-from aseqdip.report.published import BLUR_NOTE, CT_NOTE, DATASETS, IMAGES, LISTS, SIZES, Published
+from aseqdip.report.published import BLUR_NOTE, CT_NOTE, DATASETS, IMAGES, SIZES, Published, data_set
 from aseqdip.report.rows import Row, Run
 
 #: knobs that add noise where the paper has none
 NOISES = {"mri": ("noise",), "ct": ("photons",), "inpainting": ("sigma",), "deblurring": ("sigma",)}
 #: knobs that a block, its cells or other departures name already, or that change no protocol
 ELSEWHERE = {
-    *(
-        "task",
-        "method",
-        "task.name",
-        "method.name",
-        "preset",
-        "recipe",
-        "data",
-        "dataset",
-        "dataset.name",
-        "dataset.reader",
-    ),
-    *("dataset.folder", "dataset.files", "data_root", "size", "truth", "seed", "precision", "pool"),
-    *("accel", "views", "sigma", "hiar", "kernel", "noise", "photons"),
+    *("task", "task.name", "method", "method.name", "preset", "recipe", "data", "dataset", "dataset.name"),
+    *("dataset.reader", "dataset.folder", "dataset.files", "data_root", "size", "truth", "seed", "precision"),
+    *("pool", "accel", "views", "sigma", "hiar", "kernel", "noise", "photons"),
 }
 
 
@@ -33,7 +22,7 @@ def departures(
 ) -> list[str]:
     """What is known not to be as in the paper's protocol, given the rows of each method of a block."""
     found = []
-    dataset = LISTS.get(dataset, dataset)
+    dataset = data_set(dataset)
     rows = [row for cell in cells for row in cell]
     if preset != "paper":
         found.append(f"preset {preset}")
@@ -87,7 +76,7 @@ def notes(task: str, dataset: str, printed: Sequence[Published]) -> list[str]:
         found.append(CT_NOTE)
     if task == "deblurring":
         found.append(BLUR_NOTE)
-    if task == "denoising" and LISTS.get(dataset, dataset) == "ffhq":
+    if task == "denoising" and data_set(dataset) == "ffhq":
         found.append("The paper's Table 4 does not say which noise level its denoising numbers are for.")
     if any(not p.method for p in printed):
         found.append("Learned methods are not run here yet: their published numbers stand alone.")

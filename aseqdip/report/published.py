@@ -45,8 +45,8 @@ DATASETS = {
     "ct": "aapm",
     **dict.fromkeys(("denoising", "inpainting", "deblurring"), "cbsd68"),
 }
-#: our lists of a data set's images, by the name that the paper knows it by
-LISTS = {
+#: the data set that each of our lists is of, where the paper has it
+_LIST_OF = {
     "paper_mri": "fastmri",
     "paper_ct": "aapm",
     "public_cbsd68": "cbsd68",
@@ -121,9 +121,14 @@ def _published(row: dict[str, str]) -> Published:
     )
 
 
+def data_set(name: str) -> str:
+    """The data set that the paper knows a list of ours by; any other keeps its name."""
+    return _LIST_OF.get(name, name)
+
+
 def rows_of(task: str, setting: str, dataset: str = "") -> list[Published]:
     """The published numbers of a task and setting: Table 4's for ffhq, else those of Tables 2 and 3; each method once."""
-    table4 = LISTS.get(dataset, dataset) == "ffhq"
+    table4 = data_set(dataset) == "ffhq"
     found: dict[str, Published] = {}
     for p in published():
         if p.task == task and p.setting in (setting, "") and (p.dataset == "ffhq") == table4:
