@@ -52,9 +52,7 @@ TASK_CHANGES: dict[str, tuple[Reading, ...]] = {
     "inpainting": ({"input_update": "data_consistent"}, {"start": "mean"}),
     "deblurring": ({"input_update": "reflection"},),
 }
-VANILLA_CHANGES: tuple[Reading, ...] = (
-    *({"perturb": "0.033"}, {"input": "normal"}, {"input": "measurement"}),
-)
+VANILLA_CHANGES: tuple[Reading, ...] = (*({"perturb": "0.033"}, {"input": "normal"}, {"input": "measurement"}),)
 GUIDED_CHANGES: tuple[Reading, ...] = ({"method.passes": "4"}, {"method.alpha": "0.1"})
 CLOSE = 0.5  # dB: a result counts as held when it is no further below its own run's highest PSNR
 WORTH = 0.1  # dB by which a single change must gain on the first image to be tried together with others
@@ -125,9 +123,7 @@ class Study:
         pool = [{**network, "lr": rate, "method.passes": "1"} for rate in RATES[1:3]]
         guided = self.screen("self_guided_dip", "rate", pool, (FIRST,))[0]
         pool = [guided, *({**guided, **change} for change in GUIDED_CHANGES)]
-        self.best["self_guided_dip"] = self.screen(
-            "self_guided_dip", "objective", pool, (FIRST, SECOND, AGAIN)
-        )[0]
+        self.best["self_guided_dip"] = self.screen("self_guided_dip", "objective", pool, (FIRST, SECOND, AGAIN))[0]
 
         self.beyond(rates[0], anchor, vanilla)
         self.best["recipe"] = self.recipe(rates[0], anchor)
@@ -164,8 +160,7 @@ class Study:
         """
         units, best = FIRST + SECOND, self.longer(self.best["aseqdip"])
         rivals = [
-            (reading, best, self.mean("aseqdip", reading, units, "stopped"))
-            for reading in self.stopped("aseqdip")
+            (reading, best, self.mean("aseqdip", reading, units, "stopped")) for reading in self.stopped("aseqdip")
         ]
         for full in (best, self.longer(anchor), self.longer(literal)):
             rivals += [(full, full, self.mean("aseqdip", full, units))]
@@ -212,9 +207,7 @@ class Study:
             count = len(ranked) if number == len(rungs) - 1 else math.ceil(len(ranked) / 3)
             readings = [*ranked[:count], *(r for r in ranked[count:] if r in asked)]
             scores = [f"{label(method, r)} {self.mean(method, r, units):.2f}" for r in readings]
-            log.info(
-                "%s, %s: kept %d of %d: %s", method, stage, len(readings), len(ranked), "; ".join(scores)
-            )
+            log.info("%s, %s: kept %d of %d: %s", method, stage, len(readings), len(ranked), "; ".join(scores))
             if number == 0:
                 readings = [*readings, *(r for r in asked if r not in readings)]
         return sorted(readings, key=lambda r: self.mean(method, r, units), reverse=True)

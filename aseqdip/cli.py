@@ -159,9 +159,7 @@ def _job(composed: DictConfig) -> dict[str, Any]:
 
 def check_words(words: list[str]) -> None:
     """Check every override before anything is computed, each value of a sweep too. Raises UserError."""
-    overrides = [
-        w for w in words if "=" in w and not w.startswith("-") and not w.split("=")[0].startswith("hydra")
-    ]
+    overrides = [w for w in words if "=" in w and not w.startswith("-") and not w.split("=")[0].startswith("hydra")]
     stray = [w for w in words if "=" not in w and not w.startswith(("-", "~"))]
     values_of_options = {words[i + 1] for i, w in enumerate(words[:-1]) if w in _OPTIONS_WITH_VALUE}
     for word in stray:
@@ -269,9 +267,7 @@ def help_text() -> str:
         meta = f.metadata
         value = OmegaConf.to_container(defaults, resolve=False).get(name)  # type: ignore[union-attr]
         shown = (
-            ""
-            if value is None
-            else f" [{value}]".replace("${oc.env:ASEQDIP_DATA,data}", "$ASEQDIP_DATA, else data")
+            "" if value is None else f" [{value}]".replace("${oc.env:ASEQDIP_DATA,data}", "$ASEQDIP_DATA, else data")
         )
         options = f" ({' | '.join(meta['choices'])})" if meta["choices"] else ""
         lines.append(f"  {name:<26} {meta['help']}{options}{shown}")

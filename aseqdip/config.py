@@ -73,9 +73,7 @@ class OperatorConfig:
         high=1,
     )
     coils: int = knob("MRI: coils simulated for images without k-space", 15, low=1)
-    calibration: int = knob(
-        "MRI: side of the central k-space block ESPIRiT maps are estimated from", 24, low=6
-    )
+    calibration: int = knob("MRI: side of the central k-space block ESPIRiT maps are estimated from", 24, low=6)
     missing: float = knob("in-painting, mask=random: fraction of the pixels missing", 0.97, above=0, high=1)
     kernel_size: int = knob("deblurring: side of the blur kernel in pixels, odd", 31, low=3)
 
@@ -128,9 +126,7 @@ class RecipeConfig:
 
 @dataclass
 class PresetConfig:
-    name: str = knob(
-        "paper: the paper's protocol; quick: minutes on a CPU; smoke: seconds, a functional check"
-    )
+    name: str = knob("paper: the paper's protocol; quick: minutes on a CPU; smoke: seconds, a functional check")
 
 
 @dataclass
@@ -190,9 +186,7 @@ class Config:
     pool: str | None = knob(
         "input=reference: folder of fully sampled images, in the data set's format; default: the data set's other images"
     )
-    perturb: float = knob(
-        "standard deviation of fresh noise on that input at each step (original DIP: 0.033)", low=0
-    )
+    perturb: float = knob("standard deviation of fresh noise on that input at each step (original DIP: 0.033)", low=0)
     ema: float = knob(
         "decay of the running average of iterates given as the result; 0: no averaging", low=0, high=0.9999
     )
@@ -232,9 +226,7 @@ class Config:
     data_root: str = knob("folder that holds the data; default: $ASEQDIP_DATA, else data")
     outputs: str = knob("folder that results go to")
     device: str = knob("auto, cpu, cuda, cuda:1 ...")
-    precision: str = knob(
-        "of the network: auto is bf16 where the hardware has it", choices=("auto", "fp32", "bf16")
-    )
+    precision: str = knob("of the network: auto is bf16 where the hardware has it", choices=("auto", "fp32", "bf16"))
     parallel: str = knob("images at a time on this device, each on its share of it: a number, or auto")
     budget_minutes: float | None = knob(
         "stop cleanly after this time, counted from the start of the command; the same command then continues",
@@ -339,9 +331,7 @@ def typed_config(composed: Any) -> Config:
             "data_root=... for images of your own."
         )
     if cfg.dataset.hu_low >= cfg.dataset.hu_high:
-        raise UserError(
-            f"dataset.hu_low={cfg.dataset.hu_low:g} must be below dataset.hu_high={cfg.dataset.hu_high:g}."
-        )
+        raise UserError(f"dataset.hu_low={cfg.dataset.hu_low:g} must be below dataset.hu_high={cfg.dataset.hu_high:g}.")
     if cfg.operator.kernel_size % 2 == 0:
         raise UserError(f"operator.kernel_size={cfg.operator.kernel_size}: expected an odd number of pixels.")
     return cfg

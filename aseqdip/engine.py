@@ -62,9 +62,7 @@ def keep_freed_memory(keep: bool = True) -> bool:
     except (OSError, AttributeError):
         return False
     mmap_max, trim_threshold = -4, -1  # from malloc.h
-    return bool(
-        mallopt(mmap_max, 0 if keep else 65536) and mallopt(trim_threshold, 2**31 - 1 if keep else 2**17)
-    )
+    return bool(mallopt(mmap_max, 0 if keep else 65536) and mallopt(trim_threshold, 2**31 - 1 if keep else 2**17))
 
 
 @dataclass
@@ -196,9 +194,7 @@ class Engine:
         if self.device.type == "cpu":
             keep_freed_memory()
         torch.backends.cudnn.benchmark = True  # one shape, thousands of times: let cuDNN find its best
-        torch.backends.cudnn.allow_tf32 = (
-            False  # fp32 means fp32: the output layer and SSIM are convolutions too
-        )
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the output layer and SSIM are convolutions too
 
     def current(self) -> contextlib.AbstractContextManager[Any]:
         """Make a CUDA device the thread's current one: streams, events and graphs belong to that."""

@@ -227,9 +227,7 @@ class Reconstruction:
             except Exception as error:  # whatever it is, a picture is not worth the reconstruction
                 log.warning("%s: its pictures could not be drawn: %s", self.name, error)
             arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
-            records.write_arrays(
-                self.folder / "reconstruction.npz", **arrays, **self.method.arrays(self.state)
-            )
+            records.write_arrays(self.folder / "reconstruction.npz", **arrays, **self.method.arrays(self.state))
         self.clock.settle()
         record = self._record(scores)
         records.write_json(self.folder / "record.json", record)

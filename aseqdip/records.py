@@ -145,9 +145,7 @@ def _plain(value: Any) -> Any:
 def write_curve(path: Path, rows: Rows) -> None:
     """``curve.csv``: one row an iteration, columns ``COLUMNS``; empty where there is no value."""
     lines = [",".join(COLUMNS)]
-    lines += [
-        f"{int(row[0])}," + ",".join("" if np.isnan(v) else f"{v:.9g}" for v in row[1:]) for row in rows
-    ]
+    lines += [f"{int(row[0])}," + ",".join("" if np.isnan(v) else f"{v:.9g}" for v in row[1:]) for row in rows]
     write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
 
 
@@ -225,9 +223,7 @@ def scan(folders: Iterable[Path]) -> Iterator[Trace]:
     for folder in folders:
         for root, below, files in os.walk(folder):
             below.sort()
-            names = {"record.json", "failure.json", ".claim", "checkpoint.pt", "curve.csv"}.intersection(
-                files
-            )
+            names = {"record.json", "failure.json", ".claim", "checkpoint.pt", "curve.csv"}.intersection(files)
             if names and (real := os.path.realpath(root)) not in seen:
                 seen.add(real)
                 trace = _trace(Path(root), names)
@@ -243,8 +239,6 @@ def _trace(folder: Path, names: set[str]) -> Trace:
             except (OSError, ValueError, RecursionError) as error:
                 return Trace(folder, "damaged", error=f"{name}: {error}")
             if not isinstance(content, dict):
-                return Trace(
-                    folder, "damaged", error=f"{name}: expected an object, found {type(content).__name__}"
-                )
+                return Trace(folder, "damaged", error=f"{name}: expected an object, found {type(content).__name__}")
             return Trace(folder, state, content)
     return Trace(folder, "unfinished")

@@ -144,9 +144,7 @@ def _attempt(
     except UserError as error:
         _fail(summary, name, folder, str(error), "", reconstruction)
     except Exception as error:  # an image's failure must not lose the others
-        _fail(
-            summary, name, folder, f"{type(error).__name__}: {error}", traceback.format_exc(), reconstruction
-        )
+        _fail(summary, name, folder, f"{type(error).__name__}: {error}", traceback.format_exc(), reconstruction)
     finally:
         preview = folder / "preview.png"
         for tracker in reversed(trackers):  # the progress bar first: the lines below are not to be drawn over
@@ -168,9 +166,7 @@ def _pool(cfg: Config, items: Items) -> Items:
 def _oracle(case: Case) -> Tensor:
     """The truth, for input=oracle: the one place where a method is given it."""
     if case.truth is None:
-        raise UserError(
-            f"input=oracle needs the true image, and {case.problem.image} has none: use another input."
-        )
+        raise UserError(f"input=oracle needs the true image, and {case.problem.image} has none: use another input.")
     return case.truth
 
 

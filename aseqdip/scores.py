@@ -175,8 +175,6 @@ class Scores:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.rows = saved["rows"].tolist()
-        self.last, self.ema, self.best, self.best_psnr = (
-            saved[k] for k in ("last", "ema", "best", "best_psnr")
-        )
+        self.last, self.ema, self.best, self.best_psnr = (saved[k] for k in ("last", "ema", "best", "best_psnr"))
         if self.rule is not None:
             self.rule.load_state_dict(saved["rule"])

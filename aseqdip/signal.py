@@ -79,9 +79,7 @@ def signals(seed: int) -> Tensor:
     surroundings are the same, the network with input x can only fit the mean, however long it is trained.
     """
     x = torch.sin(2 * math.pi * PERIODS * torch.linspace(0, 1, SIZE, dtype=torch.float64))
-    n, z = (
-        torch.randn(SIZE, generator=generator(seed, "fig6", what)).double() for what in ("noise", "input")
-    )
+    n, z = (torch.randn(SIZE, generator=generator(seed, "fig6", what)).double() for what in ("noise", "input"))
     return torch.stack([x, x + n, z])
 
 
@@ -216,9 +214,7 @@ class Study:
         describe(record)
         return record
 
-    def _record(
-        self, noise: float, measured: list[dict[str, Any]], theory: list[int | None]
-    ) -> dict[str, Any]:
+    def _record(self, noise: float, measured: list[dict[str, Any]], theory: list[int | None]) -> dict[str, Any]:
         cfg, device = self.cfg, self.engine.device
         x, _, z = (m["fitted_at"] for m in measured)
         changed = {name: value for name, value in identity(cfg).items() if PAPER.get(name, value) != value}
@@ -228,10 +224,7 @@ class Study:
             "preset": cfg.preset.name,
             "deviations_from_paper": {"loss": LOSS, **changed},
             "noise_level": noise,
-            "inputs": {
-                name: {**m, "theory_fitted_at": t}
-                for name, m, t in zip(INPUTS, measured, theory, strict=True)
-            },
+            "inputs": {name: {**m, "theory_fitted_at": t} for name, m, t in zip(INPUTS, measured, theory, strict=True)},
             "ratio": z and (x or cfg.steps) / z,
             "ratio_is_lower_bound": x is None,
             "theory_ratio": theory[0] and theory[2] and theory[0] / theory[2],

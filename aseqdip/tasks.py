@@ -45,8 +45,7 @@ def make_case(cfg: Config, name: str, sample: Sample) -> Case:
         low, high = float(image.min()), float(image.max())
         if cfg.truth == "known" and not -ROUNDING <= low <= high <= 1 + ROUNDING:
             raise UserError(
-                f"{sample.source} has values from {low:g} to {high:g}; task={cfg.task.name} needs "
-                "0 to 1: rescale it."
+                f"{sample.source} has values from {low:g} to {high:g}; task={cfg.task.name} needs 0 to 1: rescale it."
             )
         image = image.clamp(0, 1) if cfg.truth == "known" else image
         case = _ct(cfg, name, image) if cfg.task.name == "ct" else _picture(cfg, name, image)
@@ -76,9 +75,7 @@ def references(cfg: Config, sample: Sample, like: Tensor, pool: Items) -> Iterat
         if (other.patient or other.source) == (sample.patient or sample.source) or other.mask is not None:
             continue
         if cfg.task.name == "mri" and other.image is not None:  # coils would be simulated, and combined again
-            image = to_channels(
-                _with_phase(cfg, name, fit(other.image.mean(0), *like.shape[-2:]))[None, None]
-            )
+            image = to_channels(_with_phase(cfg, name, fit(other.image.mean(0), *like.shape[-2:]))[None, None])
         elif cfg.task.name == "mri":
             kspace, maps, _ = _coil_data(cfg, name, other)
             image = to_channels((maps.conj() * ifft2c(kspace)).sum(0)[None, None])
@@ -101,9 +98,7 @@ def check_combination(cfg: Config) -> None:
             f"task={task} cannot use operator={cfg.operator.name}: its measurements need operator={needed}."
         )
     if task != "mri" and cfg.dataset.reader == "kspace":
-        raise UserError(
-            f"task={task} needs images, but dataset={cfg.dataset.name} holds k-space: use task=mri."
-        )
+        raise UserError(f"task={task} needs images, but dataset={cfg.dataset.name} holds k-space: use task=mri.")
     if task == "mri" and cfg.mask not in MASKS:
         raise UserError(f"mask={cfg.mask}: for task=mri expected one of {', '.join(MASKS)}.")
     if cfg.truth == "none" and task in ("mri", "ct"):
@@ -130,9 +125,7 @@ def check_combination(cfg: Config) -> None:
             "stop=discrepancy compares ||A x - y||^2 with the noise, which method=rethinking_dip does not compute: use its stop=zero."
         )
     if cfg.input_update == "reflection" and task in ("mri", "ct") and cfg.method.name == "aseqdip":
-        raise UserError(
-            f"input_update=reflection (2y - f) needs measurements that are an image; task={task} has none."
-        )
+        raise UserError(f"input_update=reflection (2y - f) needs measurements that are an image; task={task} has none.")
     if cfg.input_update == "data_consistent" and cfg.kernel == "nonlinear" and task == "deblurring":
         raise UserError(
             "input_update=data_consistent needs a linear operator: use kernel=motion or input_update=network."
@@ -176,9 +169,7 @@ def _mri(cfg: Config, name: str, sample: Sample) -> Case:
     y = operator.sample(kspace[None])
     level = torch.quantile(_magnitude(operator.adjoint(y)).flatten(), 0.999)
     if not level > 0:
-        raise UserError(
-            f"{sample.source}: the sampled k-space is zero everywhere; nothing can be reconstructed."
-        )
+        raise UserError(f"{sample.source}: the sampled k-space is zero everywhere; nothing can be reconstructed.")
     y = y / level
     support = ((maps.abs() ** 2).sum(0) > 0).float()[None, None]
     scoring = None
@@ -236,9 +227,7 @@ def _espirit_maps(cfg: Config, kspace: Tensor, mask: Tensor | None) -> Tensor:
         columns = min(columns, _center_width(mask))
     rows, columns = min(rows, kspace.shape[-2]), min(columns, kspace.shape[-1])
     centre = center_crop(kspace, rows, columns).contiguous()
-    key = hashlib.sha256(
-        f"{tuple(kspace.shape)} {rows}x{columns} v1".encode() + centre.numpy().tobytes()
-    ).hexdigest()
+    key = hashlib.sha256(f"{tuple(kspace.shape)} {rows}x{columns} v1".encode() + centre.numpy().tobytes()).hexdigest()
     cached = Path(cfg.outputs) / "cache" / f"espirit-{key[:16]}.npy"
     if cached.exists():
         return torch.from_numpy(np.load(cached, allow_pickle=False))
@@ -275,11 +264,7 @@ def _ct(cfg: Config, name: str, image: Tensor) -> Case:
     y = operator(image)
     if cfg.photons is not None:
         per_pixel = (
-            WATER_PER_MM
-            * (cfg.dataset.hu_high - cfg.dataset.hu_low)
-            / 1000
-            * FIELD_OF_VIEW_MM
-            / image.shape[-1]
+            WATER_PER_MM * (cfg.dataset.hu_high - cfg.dataset.hu_low) / 1000 * FIELD_OF_VIEW_MM / image.shape[-1]
         )
         counts = torch.poisson(
             cfg.photons * torch.exp(-per_pixel * operator.radon_norm * y),
@@ -325,11 +310,7 @@ def _picture(cfg: Config, name: str, image: Tensor) -> Case:
     if cfg.truth == "known":
         y = operator(image)
         noise = torch.randn(y.shape, generator=generator(cfg.seed, name, "noise"))
-        y = (
-            operator(y + cfg.sigma / 255 * noise)
-            if isinstance(operator, Mask)
-            else y + cfg.sigma / 255 * noise
-        )
+        y = operator(y + cfg.sigma / 255 * noise) if isinstance(operator, Mask) else y + cfg.sigma / 255 * noise
     elif isinstance(operator, Mask):
         y = operator(image)
     z0 = operator.direct(y)

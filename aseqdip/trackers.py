@@ -38,9 +38,7 @@ class ProgressBar(Tracker):
         from tqdm import tqdm
 
         interval = 0.5 if sys.stderr.isatty() else 30  # a log file is not to fill with redrawn bars
-        self.bar = tqdm(
-            total=total, desc=title, unit="it", mininterval=interval, dynamic_ncols=True, leave=False
-        )
+        self.bar = tqdm(total=total, desc=title, unit="it", mininterval=interval, dynamic_ncols=True, leave=False)
 
     def rows(self, rows: Rows) -> None:
         last = dict(zip(COLUMNS, rows[-1], strict=True))
@@ -146,9 +144,7 @@ class WandB(Tracker):
 
             if record is not None:
                 scores = {
-                    f"{which}/{k}": v
-                    for which, part in record["scores"].items()
-                    for k, v in (part or {}).items()
+                    f"{which}/{k}": v for which, part in record["scores"].items() for k, v in (part or {}).items()
                 }
                 self.run.summary.update({k: v for k, v in scores.items() if v is not None})
                 if preview is not None:
@@ -216,9 +212,7 @@ def _has_key() -> bool:
         return False
 
 
-def make_trackers(
-    cfg: Config, image: str, run_id: str, folder: Path, total: int, on_cpu: bool
-) -> list[Tracker]:
+def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int, on_cpu: bool) -> list[Tracker]:
     """The progress bar over ``total`` steps (if tqdm is installed), W&B if the config names it, and a word on long runs."""
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb":

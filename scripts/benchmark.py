@@ -242,9 +242,7 @@ def measure(name: str, device_name: str, cycles: int) -> dict[str, Any]:
     overhead = sum(spent["ours"]) * cfg.N - seconds["method"] + saving / 4000 * cycles * cfg.N
     return {
         "case": name,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu x{torch.get_num_threads()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu x{torch.get_num_threads()}",
         "precision": reconstruction.method.engine.precision,
         "naive_step_s": naive_s,
         "ours_step_s": ours_s,
@@ -279,9 +277,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     available = "cpu,cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--devices", default=available)

@@ -31,9 +31,7 @@ KEPT = ("record.json", "failure.json", "shown.jpg", "start.jpg", "truth.jpg")
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, help="length of the slot")
     parser.add_argument("--out", type=Path, help="folder for what the slot leaves")
     parser.add_argument("--experiment", default="table2")

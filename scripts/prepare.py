@@ -91,10 +91,7 @@ def check(root: Path, name: str) -> bool:
         if name == "paper_ct" and found != (512, 512):
             problems.append(f"{path} is {found[0]} x {found[1]}: expected 512 x 512")
     sizes = ", ".join(f"{n} of {' x '.join(map(str, size))}" for size, n in shapes.items())
-    say(
-        f"{name}: {sum(shapes.values())} of {len(files)} files in {root / folder}"
-        + (f" ({sizes})" if sizes else "")
-    )
+    say(f"{name}: {sum(shapes.values())} of {len(files)} files in {root / folder}" + (f" ({sizes})" if sizes else ""))
     for problem in problems:
         say(f"  {problem}")
     return not problems
@@ -150,9 +147,7 @@ def convert_ffhq(raw: Path, root: Path) -> None:
     for name in (name for name in files if name in there):
         image = read_picture(there[name])
         if tuple(image.shape) != (3, 1024, 1024):
-            raise UserError(
-                f"{there[name]} has shape {tuple(image.shape)}: expected a colour picture of 1024 x 1024."
-            )
+            raise UserError(f"{there[name]} has shape {tuple(image.shape)}: expected a colour picture of 1024 x 1024.")
         small = image.reshape(3, 256, 4, 256, 4).mean((2, 4))
         picture = Image.fromarray((255 * small).round().byte().movedim(0, -1).numpy())
         write_atomically(root / folder / name, lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
@@ -165,20 +160,14 @@ def say(line: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """0 if the set is complete, 1 if something is missing, 2 for a wrong command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=GUIDE)
     parser.add_argument("--root", type=Path, required=True, help="the data folder: data_root of the runs")
-    parser.add_argument(
-        "--from", dest="raw", type=Path, help="aapm, ffhq: folder of the original files, to convert"
-    )
+    parser.add_argument("--from", dest="raw", type=Path, help="aapm, ffhq: folder of the original files, to convert")
     words = parser.parse_args(argv)
     convert = {"aapm": convert_aapm, "ffhq": convert_ffhq}.get(words.set)
     if words.raw is not None and (convert is None or not words.raw.is_dir()):
-        parser.error(
-            f"--from {words.raw}: {'there is no such folder' if convert else words.set + ' is read as it is'}"
-        )
+        parser.error(f"--from {words.raw}: {'there is no such folder' if convert else words.set + ' is read as it is'}")
     say(GUIDE[words.set])
     try:
         if words.raw is not None and convert is not None:
@@ -186,11 +175,7 @@ def main(argv: list[str] | None = None) -> int:
         complete = [check(words.root, name) for name in LISTS[words.set]]
     except UserError as error:
         parser.error(str(error))
-    say(
-        "Complete."
-        if all(complete)
-        else f"Not complete: see above. Once it is, run with data_root={words.root}."
-    )
+    say("Complete." if all(complete) else f"Not complete: see above. Once it is, run with data_root={words.root}.")
     return 0 if all(complete) else 1
 
 

@@ -114,6 +114,4 @@ def campaign(
             for seed in range(seeds):
                 level = 34 - 0.5 * rank + 2.5 * np.sin(7.0 * number) + 0.1 * np.cos(seed + 3 * rank)
                 falls = 1e9 if method == "aseqdip" else steps * (0.3 + 0.05 * rank)
-                yield record(
-                    words_of(task, setting, method, *more), f"image{number:03d}", level, seed, steps, falls
-                )
+                yield record(words_of(task, setting, method, *more), f"image{number:03d}", level, seed, steps, falls)

@@ -75,9 +75,7 @@ def test_a_screen_keeps_the_best_third_and_what_is_asked_for(
     scores = {"a": 9.0, "b": 5.0, "c": 7.0, "d": 1.0, "e": 3.0, "f": 2.0}
     tried = []
 
-    def pretend(
-        method: str, stage: str, readings: list[dict[str, str]], units: list[tuple[int, int]]
-    ) -> None:
+    def pretend(method: str, stage: str, readings: list[dict[str, str]], units: list[tuple[int, int]]) -> None:
         for reading in readings:
             for unit in units:
                 tried.append((reading["x"], unit))

@@ -98,9 +98,7 @@ def test_killed_and_run_again(tmp_path: Path, sent: signal.Signals) -> None:
     with log.open("w") as file:
         process = subprocess.Popen(command(*words, "outputs=parts"), cwd=tmp_path, stderr=file)
         deadline = time.monotonic() + 120
-        while (
-            "/300" not in log.read_text() and time.monotonic() < deadline
-        ):  # the progress bar: the steps have begun
+        while "/300" not in log.read_text() and time.monotonic() < deadline:  # the progress bar: the steps have begun
             time.sleep(0.02)
         time.sleep(0.3)
         process.send_signal(sent)
@@ -144,7 +142,9 @@ def test_installed_wheel_works_from_any_folder(tmp_path: Path) -> None:
         str(wheel),
     ]
     subprocess.run(install, check=True, capture_output=True, timeout=120)
-    code = "import aseqdip, sys; assert 'site' in aseqdip.__file__, aseqdip.__file__; from aseqdip.cli import main; main()"
+    code = (
+        "import aseqdip, sys; assert 'site' in aseqdip.__file__, aseqdip.__file__; from aseqdip.cli import main; main()"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code, "task=ct", "method=aseqdip", "preset=smoke", "device=cpu"],
         cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=120, check=False,

@@ -72,9 +72,7 @@ def jobs(experiment: str, preset: str) -> list[list[str]]:
     with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
         words = [f"experiment={experiment}", f"preset={preset}"]
         params = compose("config", words, return_hydra_config=True).hydra.sweeper.params
-        parsed = OverridesParser.create().parse_overrides(
-            [f"{name}={value}" for name, value in params.items()]
-        )
+        parsed = OverridesParser.create().parse_overrides([f"{name}={value}" for name, value in params.items()])
     (batch,) = BasicSweeper.split_arguments(parsed, None)
     return [[*words, *job] for job in batch]
 
@@ -97,9 +95,7 @@ def test_images_come_in_rounds_over_all_cells(configure: Configure) -> None:
 @pytest.mark.parametrize("preset", choices("preset"))
 @pytest.mark.parametrize("experiment", ["fig1", "fig4", "fig8", "fig9", "fig10", "table1", "table2"])
 def test_every_job_of_every_experiment_is_valid(configure: Configure, experiment: str, preset: str) -> None:
-    distinct = {
-        tuple(word for word in job if not word.startswith("images=")) for job in jobs(experiment, preset)
-    }
+    distinct = {tuple(word for word in job if not word.startswith("images=")) for job in jobs(experiment, preset)}
     for words in sorted(distinct):
         others = any(w.startswith(("cell=", "method=")) and not w.endswith("aseqdip") for w in words)
         if preset == "paper" or not others:  # what another preset can spoil is steps and N together
@@ -108,9 +104,7 @@ def test_every_job_of_every_experiment_is_valid(configure: Configure, experiment
 
 def test_data_says_which_images(configure: Configure, tmp_path: Path) -> None:
     cfg = configure("data=public", "cell=mri-accel8-aseqdip", f"data_root={tmp_path}")
-    assert (cfg.dataset.name, cfg.noise, cfg.size) == ("public_mri", 0.03, "64"), (
-        "the preset wins over the list"
-    )
+    assert (cfg.dataset.name, cfg.noise, cfg.size) == ("public_mri", 0.03, "64"), "the preset wins over the list"
     assert cfg.pool == f"{tmp_path}/mri/magnitude/train"
     assert configure("data=public", "noise=0.1").noise == 0.1, "the command line wins"
     assert (configure("data=faces", "task=deblurring", "preset=paper").size) == "256"
@@ -124,23 +118,17 @@ def test_data_says_which_images(configure: Configure, tmp_path: Path) -> None:
 def test_pool_and_input_noise_count_only_where_they_are_used(configure: Configure) -> None:
     base = run_folder(configure("method=vanilla_dip"))
     assert run_folder(configure("method=vanilla_dip", "pool=x", "input_noise=3")) == base
-    assert run_folder(configure("method=ref_guided_dip", "pool=x")) != run_folder(
-        configure("method=ref_guided_dip")
-    )
+    assert run_folder(configure("method=ref_guided_dip", "pool=x")) != run_folder(configure("method=ref_guided_dip"))
     normal = ("method=vanilla_dip", "input=normal")
     assert run_folder(configure(*normal, "input_noise=3")) != run_folder(configure(*normal))
 
 
 @pytest.mark.parametrize(("task", "preset"), list(itertools.product(choices("task"), choices("preset"))))
-def test_task_picks_its_defaults_and_each_can_be_overridden(
-    configure: Configure, task: str, preset: str
-) -> None:
+def test_task_picks_its_defaults_and_each_can_be_overridden(configure: Configure, task: str, preset: str) -> None:
     cfg = configure(f"task={task}", f"preset={preset}")
     expected = {"mri": ("brain", "unet"), "ct": ("body", "unet")}.get(task, ("photos", "skip"))
     assert (cfg.dataset.name, cfg.network.name) == expected
-    changed = configure(
-        f"task={task}", f"preset={preset}", "dataset=folder", "network=shallow", "network.width=5"
-    )
+    changed = configure(f"task={task}", f"preset={preset}", "dataset=folder", "network=shallow", "network.width=5")
     assert (changed.dataset.name, changed.network.depth, changed.network.width) == ("folder", 2, 5)
 
 
@@ -255,9 +243,7 @@ def test_good_words_pass(word: str) -> None:
         (("operator.kernel_size=4",), "odd number"),
     ],
 )
-def test_values_that_do_not_go_together(
-    configure: Configure, overrides: tuple[str, ...], message: str
-) -> None:
+def test_values_that_do_not_go_together(configure: Configure, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         configure(*overrides)
 

@@ -62,10 +62,7 @@ def test_every_launcher_gives_the_same_bits(tmp_path: Path) -> None:
 
 @pytest.mark.slurm
 def test_slurm_gives_the_same_bits(tmp_path: Path) -> None:
-    if (
-        shutil.which("sinfo") is None
-        or subprocess.run(["sinfo"], capture_output=True, check=False).returncode
-    ):
+    if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True, check=False).returncode:
         pytest.skip("no Slurm is running here: tests/slurm.sh starts one on this machine")
     expected = results(sweep(tmp_path / "basic", *WORDS))
     slurm = ("hydra/launcher=slurm", "hydra.launcher.mem_gb=null", "hydra.launcher.gpus_per_node=null")

@@ -23,9 +23,7 @@ def test_scores_agree_with_scikit_image(channels: int, data_range: float) -> Non
         gaussian_weights=True,
         use_sample_covariance=False,
     )
-    assert float(ours[0]) == pytest.approx(
-        peak_signal_noise_ratio(truth, image, data_range=data_range), abs=1e-4
-    )
+    assert float(ours[0]) == pytest.approx(peak_signal_noise_ratio(truth, image, data_range=data_range), abs=1e-4)
     assert float(ours[1]) == pytest.approx(reference, abs=1e-5)
 
 

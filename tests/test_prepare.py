@@ -40,9 +40,7 @@ def write_dicom(path: Path, value: int, z: float, series: str, thickness: float)
     file.save_as(path, enforce_file_format=True)
 
 
-def test_what_is_missing_is_named(
-    prepare: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_missing_is_named(prepare: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare.main(["fastmri", "--root", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "paper_mri: 0 of 20 files" in printed
@@ -50,9 +48,7 @@ def test_what_is_missing_is_named(
     assert "Licence" in printed
 
 
-def test_damaged_and_complete(
-    prepare: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_and_complete(prepare: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "natural" / "cbsd68"
     folder.mkdir(parents=True)
     for number in range(20):
@@ -65,9 +61,7 @@ def test_damaged_and_complete(
     assert "0003.png could not be read" in capsys.readouterr().out
 
 
-def test_aapm_slices_come_from_the_full_dose_series(
-    prepare: ModuleType, tmp_path: Path, configure: Configure
-) -> None:
+def test_aapm_slices_come_from_the_full_dose_series(prepare: ModuleType, tmp_path: Path, configure: Configure) -> None:
     raw, root = tmp_path / "raw", tmp_path / "data"
     for patient in ("L291", "L310", "L333", "L506"):
         for k in range(10):  # file names run against the table's positions

@@ -7,9 +7,7 @@ from aseqdip.records import COLUMNS, thin
 
 def rows(psnr: list[float]) -> list[list[float]]:
     at = COLUMNS.index("psnr")
-    return [
-        [float(i)] + [p if c == at else 0.0 for c in range(1, len(COLUMNS))] for i, p in enumerate(psnr, 1)
-    ]
+    return [[float(i)] + [p if c == at else 0.0 for c in range(1, len(COLUMNS))] for i, p in enumerate(psnr, 1)]
 
 
 def test_a_short_curve_is_kept_whole() -> None:

@@ -22,9 +22,7 @@ CHROMIUM = next(
 )
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="no chromium or google-chrome is installed: the page is not opened"
-    ),
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome is installed: the page is not opened"),
 ]
 
 
@@ -125,9 +123,7 @@ def page(tmp_path: Path) -> Path:
     """A page of two methods on three images, one of them with a hostile name, and of a failure."""
     cells = [("denoising", "sigma15", method) for method in ("vanilla_dip", "aseqdip")]
     records = list(made.campaign(cells, 3, 2, "preset=smoke"))
-    hostile = made.record(
-        made.words_of("denoising", "sigma15", "aseqdip", "preset=smoke"), "<script>alert(1)</script>"
-    )
+    hostile = made.record(made.words_of("denoising", "sigma15", "aseqdip", "preset=smoke"), "<script>alert(1)</script>")
     made.write(tmp_path / "outputs", [*records, hostile])
     found = load([tmp_path / "outputs"])
     (tmp_path / "report.html").write_text(render(found, build(found.rows), [tmp_path / "outputs"]))
@@ -135,18 +131,16 @@ def page(tmp_path: Path) -> Path:
 
 
 SORTED = "[...document.querySelectorAll('section.block table.sortable')][0]"
-COLUMN = f"[...{SORTED}.tBodies[0].rows].filter(r => r.className != 'detail').map(r => Number(r.children[2].dataset.v || 0))"
+COLUMN = (
+    f"[...{SORTED}.tBodies[0].rows].filter(r => r.className != 'detail').map(r => Number(r.children[2].dataset.v || 0))"
+)
 
 
 def test_the_page_works_in_a_browser(browser: Browser, page: Path) -> None:
     browser.screen(1280, 900)
     browser.open(page)
-    requests = [
-        e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"
-    ]
-    assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()], (
-        "the page itself, nothing else"
-    )
+    requests = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()], "the page itself, nothing else"
 
     browser.run(f"{SORTED}.tHead.rows[0].children[2].firstElementChild.click()")
     falling = browser.run(COLUMN)

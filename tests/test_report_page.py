@@ -128,9 +128,7 @@ def test_the_page_asks_no_server_for_anything(tmp_path: Path) -> None:
 
 
 def test_pictures_are_small_and_described(tmp_path: Path) -> None:
-    made.write(
-        tmp_path, made.campaign([("denoising", "sigma15", m) for m in ("vanilla_dip", "aseqdip")], 2, 1)
-    )
+    made.write(tmp_path, made.campaign([("denoising", "sigma15", m) for m in ("vanilla_dip", "aseqdip")], 2, 1))
     found, blocks = blocks_of(tmp_path)
     assert "there are no pictures" in render(found, blocks, [tmp_path])
     rng = np.random.default_rng(0)
@@ -140,9 +138,7 @@ def test_pictures_are_small_and_described(tmp_path: Path) -> None:
     for path in tmp_path.rglob("aseqdip*/image000/record.json"):
         np.savez(path.parent / "reconstruction.npz", shown=np.array([{}], dtype=object))
     page = render(found, blocks, [tmp_path])
-    images = re.findall(
-        r'<img src="(data:image/jpeg;base64,[^"]+)" alt="([^"]+)" width="(\d+)" height="(\d+)"', page
-    )
+    images = re.findall(r'<img src="(data:image/jpeg;base64,[^"]+)" alt="([^"]+)" width="(\d+)" height="(\d+)"', page)
     assert [alt.split(" of ")[0] for _, alt, _, _ in images] == ["Truth", "Start", "Vanilla DIP", "aSeqDIP"]
     assert all("image001" in alt and (w, h) == ("288", "216") for _, alt, w, h in images)
     assert all(len(uri) < 60_000 for uri, *_ in images)
@@ -216,16 +212,11 @@ def test_settings_apart_from_the_image_and_the_seed_are_never_mixed(tmp_path: Pa
         made.words_of("mri", "accel4", "vanilla_dip"),
         made.words_of("mri", "accel4", "vanilla_dip", "noise=0.03"),
     ):
-        made.write(
-            tmp_path, (made.record(words_of_run, name, 30.0, seed) for name in "abc" for seed in (0, 1))
-        )
+        made.write(tmp_path, (made.record(words_of_run, name, 30.0, seed) for name in "abc" for seed in (0, 1)))
     _, blocks = blocks_of(tmp_path)
-    assert [block.problem for block in blocks] == ["noise=0.0", "noise=0.03"], (
-        "other measurements, another table"
-    )
+    assert [block.problem for block in blocks] == ["noise=0.0", "noise=0.03"], "other measurements, another table"
     labels = {
-        cell.label: (cell.scores["psnr_result"].images, cell.scores["psnr_result"].seeds)
-        for cell in blocks[0].cells
+        cell.label: (cell.scores["psnr_result"].images, cell.scores["psnr_result"].seeds) for cell in blocks[0].cells
     }
     assert labels == {"Vanilla DIP": (3, 2), "aSeqDIP (lam=0.5)": (3, 2), "aSeqDIP (lam=1.0)": (3, 2)}
     versus = {cell.label: cell.versus for cell in blocks[0].cells}
@@ -270,9 +261,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_contrast_is_at_least_wcag_aa(scheme: int) -> None:
     style = (HERE / "page.css").read_text()
-    colours = dict(
-        re.findall(r"--([\w-]+): (#[0-9a-f]{6});", style.split(":root {")[scheme + 1].split("}")[0])
-    )
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", style.split(":root {")[scheme + 1].split("}")[0]))
 
     def contrast(one: str, other: str) -> float:
         light, dark = sorted((luminance(colours[one]), luminance(colours[other])), reverse=True)

@@ -24,9 +24,7 @@ from aseqdip.report.rows import export, load
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
     """Four records, one failure, one unfinished image, and two files that are no records."""
-    made.write(
-        tmp_path / "outputs", made.campaign([("mri", "accel4", m) for m in ("aseqdip", "es_dip")], 2, 1)
-    )
+    made.write(tmp_path / "outputs", made.campaign([("mri", "accel4", m) for m in ("aseqdip", "es_dip")], 2, 1))
     (first, *_) = sorted((tmp_path / "outputs").rglob("record.json"))
     for name, content in (("broken", '{"schema": 1, "ima'), ("other", '{"a": 1}'), ("list", "[1]")):
         (first.parent.parent / name).mkdir()
@@ -69,9 +67,7 @@ def test_csv_holds_one_line_a_reconstruction(outputs: Path, tmp_path: Path) -> N
         assert line["command"] == command(record)
 
 
-def test_parquet_needs_pyarrow_and_says_so(
-    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parquet_needs_pyarrow_and_says_so(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match="pip install pyarrow"):
         export(tmp_path / "table.parquet", load([outputs]).rows)
@@ -80,9 +76,7 @@ def test_parquet_needs_pyarrow_and_says_so(
 
 
 def test_parquet_holds_the_same_table(outputs: Path, tmp_path: Path) -> None:
-    parquet = pytest.importorskip(
-        "pyarrow.parquet", reason="pyarrow is not installed: Parquet is not written"
-    )
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: Parquet is not written")
     rows = load([outputs]).rows
     export(tmp_path / "table.parquet", rows)
     table = parquet.read_table(tmp_path / "table.parquet").to_pylist()
@@ -158,9 +152,7 @@ def test_a_record_without_its_settings_has_no_command() -> None:
     assert command({"image": "a", "preset": "paper", "recipe": "matched"}) == ""
 
 
-@pytest.mark.parametrize(
-    "name", ["a b", "null", "1,2", "[x]", 'say "a"', "back\\slash", 'both\\"', "a=b", "é", "~/x"]
-)
+@pytest.mark.parametrize("name", ["a b", "null", "1,2", "[x]", 'say "a"', "back\\slash", 'both\\"', "a=b", "é", "~/x"])
 def test_any_name_survives_the_command_line(name: str) -> None:
     assert composed([word("images", name)]).images == name
 

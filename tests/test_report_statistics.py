@@ -53,9 +53,7 @@ def test_many_pairs_take_little_memory() -> None:
 @pytest.mark.parametrize("every", [1, 10, 20])
 def test_onset_of_a_tent_is_just_past_its_peak(every: int) -> None:
     at = np.arange(1, 4001)
-    curve = 30 - 0.002 * np.abs(
-        at - 1000
-    )  # smoothing takes the tip off; 0.05 dB is lost after 25 iterations more
+    curve = 30 - 0.002 * np.abs(at - 1000)  # smoothing takes the tip off; 0.05 dB is lost after 25 iterations more
     blocks = curve.reshape(-1, every).mean(axis=1)
     assert abs(onset(blocks.tolist(), every) - 1025) <= 25
 

@@ -86,9 +86,7 @@ def test_saved_reconstruction_is_the_last_iterate(configure: Configure) -> None:
 
 def test_without_truth_there_are_no_scores(configure: Configure, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), (90, 20, 200)).save(tmp_path / "a.png")
-    record, folder = only(
-        run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none"))
-    )
+    record, folder = only(run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none")))
     assert record["scores"]["last"] == {"psnr": None, "ssim": None}
     assert np.isnan(read_curve(folder / "curve.csv")["psnr"]).all()
     assert (folder / "preview.png").is_file()
@@ -96,9 +94,7 @@ def test_without_truth_there_are_no_scores(configure: Configure, tmp_path: Path)
 
 
 def test_prospective_scan_runs_without_scores(configure: Configure, tmp_path: Path) -> None:
-    kspace = torch.randn(
-        (1, 3, 64, 72), generator=torch.Generator().manual_seed(0), dtype=torch.complex64
-    ).numpy()
+    kspace = torch.randn((1, 3, 64, 72), generator=torch.Generator().manual_seed(0), dtype=torch.complex64).numpy()
     mask = np.arange(72) % 4 == 0
     mask[24:48] = True
     with h5py.File(tmp_path / "scan.h5", "w") as file:
@@ -111,13 +107,9 @@ def test_prospective_scan_runs_without_scores(configure: Configure, tmp_path: Pa
 
 
 @pytest.mark.parametrize("package", ["tqdm", "wandb", "pydicom", "fastmri"])
-def test_optional_packages_may_be_missing(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, package: str
-) -> None:
+def test_optional_packages_may_be_missing(configure: Configure, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a))
     monkeypatch.setitem(sys.modules, package, None)
     assert len(run(configure()).records) == 1
 
@@ -176,9 +168,7 @@ class StopsAt:
 
 @pytest.mark.parametrize("task", ["mri", "ct", "inpainting"])
 @pytest.mark.parametrize("stop", [1, 4, 5])
-def test_killed_and_continued_gives_the_same_bits(
-    configure: Configure, tmp_path: Path, task: str, stop: int
-) -> None:
+def test_killed_and_continued_gives_the_same_bits(configure: Configure, tmp_path: Path, task: str, stop: int) -> None:
     words = (f"task={task}", "steps=8")
     whole, whole_folder = only(run(configure(*words, f"outputs={tmp_path / 'whole'}")))
     cfg = configure(*words, f"outputs={tmp_path / 'parts'}")
@@ -392,9 +382,7 @@ def test_one_bad_file_does_not_stop_the_others(configure: Configure, tmp_path: P
     assert (failure["image"], failure["after_step"]) == ("a", 0)
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     again = run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "images=all"))
-    assert ([r["image"] for r in again.records], again.skipped) == (["a"], ["b"]), (
-        "a failed image is tried again"
-    )
+    assert ([r["image"] for r in again.records], again.skipped) == (["a"], ["b"]), "a failed image is tried again"
     assert not (summary.folder / "a" / "failure.json").exists()
 
 
@@ -456,8 +444,6 @@ def test_several_images_at_once_are_each_as_alone(configure: Configure, tmp_path
 def test_one_of_several_may_fail(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"not a picture")
     Image.new("RGB", (64, 64), (90, 20, 200)).save(tmp_path / "good.png")
-    summary = run(
-        configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "images=all", "parallel=auto")
-    )
+    summary = run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "images=all", "parallel=auto"))
     assert list(summary.failed) == ["bad"]
     assert [r["image"] for r in summary.records] == ["good"]

@@ -23,9 +23,7 @@ def stream(length: int, calm: int) -> list[Tensor]:
     rng = torch.Generator().manual_seed(0)
     base = torch.rand(1, 1, 8, 8, generator=rng)
     steps = range(1, length + 1)
-    return [
-        base + 0.01 * (0.02 + abs(t - calm) / calm) * torch.randn(base.shape, generator=rng) for t in steps
-    ]
+    return [base + 0.01 * (0.02 + abs(t - calm) / calm) * torch.randn(base.shape, generator=rng) for t in steps]
 
 
 def feed(rule: StoppingRule, images: list[Tensor], first: int = 1) -> int | None:

@@ -150,9 +150,7 @@ def test_denoising_noise_is_not_clipped(configure: Configure) -> None:
     assert float(case.problem.y.min()) < 0
     assert torch.equal(case.problem.z0, case.problem.y)
     unclipped_psnr = 10 * math.log10(1 / (30 / 255) ** 2)
-    assert unclipped_psnr < float(case.scoring.psnr(case.show(case.problem.z0))), (
-        "scored after clipping to [0, 1]"
-    )
+    assert unclipped_psnr < float(case.scoring.psnr(case.show(case.problem.z0))), "scored after clipping to [0, 1]"
 
 
 def test_ct_may_start_from_the_adjoint_scaled_to_the_data(configure: Configure) -> None:

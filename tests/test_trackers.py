@@ -91,8 +91,7 @@ def test_images_and_seeds_share_a_group_and_nothing_else_does(configure: Configu
     assert group.startswith("mri/accel4/aseqdip matched smoke ")
     cfg = configure("steps=2")
     others = [
-        configure("steps=2", word)
-        for word in ("lam=2", "noise=0.1", "method=es_dip", "size=32", "recipe=original")
+        configure("steps=2", word) for word in ("lam=2", "noise=0.1", "method=es_dip", "size=32", "recipe=original")
     ]
     assert len({group, group_of(cfg), *map(group_of, others)}) == 1 + len(others)
 
@@ -178,9 +177,7 @@ def test_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert trackers._has_key()
 
 
-def test_without_a_tracker_wandb_is_not_touched(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_tracker_wandb_is_not_touched(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WandB, "__init__", lambda *a: pytest.fail("W&B was started"))
     assert len(run(configure("tracker=none")).records) == 1
 
@@ -190,9 +187,7 @@ def test_a_long_run_on_a_cpu_is_announced_once(
 ) -> None:
     caplog.set_level("INFO")
     cfg = configure("preset=paper", "tracker=none")
-    (estimate,) = (
-        t for t in make_trackers(cfg, "brain00", "id", tmp_path, 4000, True) if type(t) is Estimate
-    )
+    (estimate,) = (t for t in make_trackers(cfg, "brain00", "id", tmp_path, 4000, True) if type(t) is Estimate)
     for step, seconds in ((1, 100.0), (2, 101.0), (11, 110.0), (12, 111.0)):
         monkeypatch.setattr("time.perf_counter", lambda seconds=seconds: seconds)
         estimate.rows([[float(step)] + [0.0] * (len(COLUMNS) - 1)])

@@ -26,9 +26,7 @@ def simulated_coils(count: int, shape: tuple[int, int], generator: torch.Generat
         UserError: if count or a side of the shape is not positive.
     """
     if count < 1 or min(shape) < 1:
-        raise UserError(
-            f"simulated coils need count >= 1 and a non-empty shape; found {count} coils, shape {shape}."
-        )
+        raise UserError(f"simulated coils need count >= 1 and a non-empty shape; found {count} coils, shape {shape}.")
     jitter = torch.rand((3, count), generator=generator, dtype=torch.float64)
     angle = 2 * math.pi * (torch.arange(count) + 0.5 * jitter[0]) / count
     # the corners of the field of view lie at radius 1.41: the ring stays clear of them
@@ -56,8 +54,6 @@ def smooth_phase(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     y = y[:, None]
     terms = (x + 0 * y, y + 0 * x, x * y, x**2 + 0 * y, y**2 + 0 * x)
     weights = torch.randn(len(terms), generator=generator, dtype=torch.float64)
-    phase = sum(
-        (w * t for w, t in zip(weights, terms, strict=True)), start=torch.zeros(shape, dtype=torch.float64)
-    )
+    phase = sum((w * t for w, t in zip(weights, terms, strict=True)), start=torch.zeros(shape, dtype=torch.float64))
     phase = phase * torch.pi / (phase.max() - phase.min()).clamp_min(1e-9)
     return torch.polar(torch.ones_like(phase), phase).to(torch.complex64)

@@ -21,9 +21,7 @@ def photos(cfg: Config) -> Items:
     def load(name: str) -> Sample:
         import skimage.data
 
-        return Sample(
-            f"skimage.data.{name}", image=_channels_first(getattr(skimage.data, name)() / np.float32(255))
-        )
+        return Sample(f"skimage.data.{name}", image=_channels_first(getattr(skimage.data, name)() / np.float32(255)))
 
     return {name: partial(load, name) for name in PHOTOS}
 
@@ -46,13 +44,11 @@ def read_picture(path: Path) -> Tensor:
             elif picture.mode == "F":
                 array = np.asarray(picture)
             else:
-                array = np.asarray(
-                    picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
-                ) / np.float32(255)
+                array = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")) / np.float32(
+                    255
+                )
     except (UnidentifiedImageError, OSError) as error:
-        raise UserError(
-            f"{path} could not be read as a picture ({error}): expected {', '.join(PICTURES)}."
-        ) from error
+        raise UserError(f"{path} could not be read as a picture ({error}): expected {', '.join(PICTURES)}.") from error
     image = _channels_first(array)
     if not (torch.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
         raise UserError(f"{path} holds values outside 0..1: rescale floating-point pictures to that range.")
@@ -77,9 +73,7 @@ def read_complex(path: Path) -> Sample:
 def ct_slices(cfg: Config) -> Items:
     """CT slices in Hounsfield units: DICOM files, or ``.npz`` with an array 'hu'; mapped by a fixed window to [0, 1]."""
     files = unique_names(list_files(cfg, (".dcm", ".npz", ".ima"), bare=_is_dicom))
-    return {
-        name: partial(read_ct, file, cfg.dataset.hu_low, cfg.dataset.hu_high) for name, file in files.items()
-    }
+    return {name: partial(read_ct, file, cfg.dataset.hu_low, cfg.dataset.hu_high) for name, file in files.items()}
 
 
 def read_ct(path: Path, low: float, high: float) -> Sample:
@@ -127,9 +121,7 @@ def _load_array(path: Path, key: str) -> tuple[np.ndarray, str]:
     except UserError:
         raise
     except Exception as error:  # a damaged file raises many kinds
-        raise UserError(
-            f"{path} could not be read ({error}): expected a NumPy file with an array '{key}'."
-        ) from error
+        raise UserError(f"{path} could not be read ({error}): expected a NumPy file with an array '{key}'.") from error
     if not np.issubdtype(loaded.dtype, np.number):
         raise UserError(f"{path}: '{key}' has type {loaded.dtype}; expected numbers.")
     return np.asarray(loaded), subject

@@ -10,9 +10,7 @@ from aseqdip.config import Config
 from aseqdip.data.sample import Items, Sample, finite, list_files, unique_names
 from aseqdip.errors import UserError
 
-LAYOUT = (
-    "a complex dataset 'kspace' of shape (slices, coils, rows, columns), as fastMRI's multi-coil files have"
-)
+LAYOUT = "a complex dataset 'kspace' of shape (slices, coils, rows, columns), as fastMRI's multi-coil files have"
 
 
 def items(cfg: Config) -> Items:
@@ -40,9 +38,7 @@ def read_slice(path: Path, index: int | None) -> Sample:
         kspace = _kspace(file, path)
         index = kspace.shape[0] // 2 if index is None else index
         if not 0 <= index < kspace.shape[0]:
-            raise UserError(
-                f"{path} has slices 0 to {kspace.shape[0] - 1}; dataset.slice={index} is not among them."
-            )
+            raise UserError(f"{path} has slices 0 to {kspace.shape[0] - 1}; dataset.slice={index} is not among them.")
         patient = str(file.attrs.get("patient_id", path.stem))
         sample = Sample(source=f"{path}, slice {index}", patient=patient)
         try:
@@ -65,9 +61,7 @@ def read_slice(path: Path, index: int | None) -> Sample:
                     )
                 sample.mask = finite(mask, f"{path}: mask")
         except OSError as error:
-            raise UserError(
-                f"{path} could not be read to its end ({error}): is the file truncated?"
-            ) from error
+            raise UserError(f"{path} could not be read to its end ({error}): is the file truncated?") from error
     return sample
 
 
@@ -93,7 +87,5 @@ def _kspace(file: h5py.File, path: Path) -> h5py.Dataset:
         raise UserError(f"{path} holds {', '.join(file) or 'nothing'}; expected {LAYOUT}.")
     kspace = file["kspace"]
     if kspace.ndim != 4 or not np.issubdtype(kspace.dtype, np.complexfloating):
-        raise UserError(
-            f"{path}: 'kspace' has shape {kspace.shape} and type {kspace.dtype}; expected {LAYOUT}."
-        )
+        raise UserError(f"{path}: 'kspace' has shape {kspace.shape} and type {kspace.dtype}; expected {LAYOUT}.")
     return kspace

@@ -105,9 +105,7 @@ class _Sheet:
         self.image[window] += np.clip(depth * np.float32(1 / soft) + np.float32(0.5), 0, 1) * (new - old)
 
     def average(self, fine: Array) -> Tensor:
-        return torch.from_numpy(
-            fine.reshape(self.size, self.factor, self.size, self.factor).mean(axis=(1, 3))
-        )
+        return torch.from_numpy(fine.reshape(self.size, self.factor, self.size, self.factor).mean(axis=(1, 3)))
 
 
 def brain(size: int = 320, index: int = 0) -> Tensor:

@@ -54,9 +54,7 @@ def data_folder(cfg: Config) -> Path:
     return root
 
 
-def list_files(
-    cfg: Config, suffixes: Sequence[str], bare: Callable[[Path], bool] = lambda file: False
-) -> list[Path]:
+def list_files(cfg: Config, suffixes: Sequence[str], bare: Callable[[Path], bool] = lambda file: False) -> list[Path]:
     """The files that the data set names; else those with a suffix, or with none or a number if ``bare`` accepts them, sorted.
 
     Raises UserError if one of those named is missing, or if there is none.
@@ -66,9 +64,7 @@ def list_files(
         return _listed(cfg, folder)
     visible = [f for f in folder.iterdir() if not f.name.startswith(".")]
     files = sorted(
-        f
-        for f in visible
-        if f.suffix.lower() in suffixes or (f.suffix[1:].isdigit() or not f.suffix) and bare(f)
+        f for f in visible if f.suffix.lower() in suffixes or (f.suffix[1:].isdigit() or not f.suffix) and bare(f)
     )
     if not files:
         found = sorted({f.suffix or f.name for f in folder.iterdir()})[:8]

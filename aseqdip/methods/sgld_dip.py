@@ -22,16 +22,12 @@ class SGLDDIP(VanillaDIP):
 
     def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
         assert state is not None
-        weights = [
-            p for p in state.network.parameters() if p.ndim == 4
-        ]  # convolutions, not biases or batch norm
+        weights = [p for p in state.network.parameters() if p.ndim == 4]  # convolutions, not biases or batch norm
         scale = self.cfg.method.noise * self.cfg.lr
         for iterate in super().iterates(problem, state):
             with torch.no_grad():
                 for weight in weights:
-                    weight.add_(
-                        torch.randn(weight.shape, generator=state.rng, device=weight.device), alpha=scale
-                    )
+                    weight.add_(torch.randn(weight.shape, generator=state.rng, device=weight.device), alpha=scale)
             yield iterate
 
     def estimate(self, x: Tensor, state: State) -> Tensor:

@@ -31,8 +31,7 @@ class S2S(nn.Module):
         wide = 2 * width
         self.bridge = _conv(width, wide)
         self.up = nn.ModuleList(
-            nn.Sequential(batch_norm(wide + width), _conv(wide + width, wide), _conv(wide, wide))
-            for _ in inputs[1:]
+            nn.Sequential(batch_norm(wide + width), _conv(wide + width, wide), _conv(wide, wide)) for _ in inputs[1:]
         )
         self.last = nn.Sequential(_conv(wide + in_channels, 64), _conv(64, 32))
         self.head = Head(32, out_channels, sigmoid, kernel=3)

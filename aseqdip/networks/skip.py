@@ -40,9 +40,7 @@ class Skip(nn.Module):
         super().__init__()
         inputs = [in_channels] + [width] * (depth - 1)
         self.skips = nn.ModuleList(_conv(c, skip, 1) for c in inputs)
-        self.down = nn.ModuleList(
-            nn.Sequential(_conv(c, width, 3, 2), _conv(width, width, 3)) for c in inputs
-        )
+        self.down = nn.ModuleList(nn.Sequential(_conv(c, width, 3, 2), _conv(width, width, 3)) for c in inputs)
         self.up = nn.ModuleList(
             nn.Sequential(batch_norm(width + skip), _conv(width + skip, width, 3), _conv(width, width, 1))
             for _ in inputs

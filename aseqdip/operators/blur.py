@@ -110,9 +110,7 @@ class CameraBlur(Operator):
         return light.sign() * root
 
     def adjoint(self, measurements: Tensor) -> Tensor:
-        raise UserError(
-            "The blur through a camera response (kernel=nonlinear) is not linear: it has no adjoint."
-        )
+        raise UserError("The blur through a camera response (kernel=nonlinear) is not linear: it has no adjoint.")
 
     def direct(self, measurements: Tensor) -> Tensor:
         return measurements

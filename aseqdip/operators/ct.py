@@ -53,9 +53,7 @@ class ParallelBeam(Operator):
         super().__init__()
         for name, value in (("size", size), ("views", views)):
             if value < 1:
-                raise UserError(
-                    f"ParallelBeam expects {name} >= 1, found {name}={value}: set a positive number."
-                )
+                raise UserError(f"ParallelBeam expects {name} >= 1, found {name}={value}: set a positive number.")
         self.size, self.views, self.detectors = size, views, _detectors(size)
         # held here: a CUDA graph knows them by address alone
         self._maps: dict[torch.device, tuple[Map, Map]] = {}

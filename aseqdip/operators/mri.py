@@ -109,9 +109,7 @@ class MultiCoilMRI(Operator):
 MASKS = ("random", "equispaced", "variable_density")
 
 
-def cartesian_mask(
-    kind: str, width: int, accel: float, center_fraction: float, rng: np.random.RandomState
-) -> Tensor:
+def cartesian_mask(kind: str, width: int, accel: float, center_fraction: float, rng: np.random.RandomState) -> Tensor:
     """Which of ``width`` k-space columns are sampled, boolean (width,), at acceleration ``accel``.
 
     round(width * center_fraction) central columns are always sampled. The others:

@@ -20,9 +20,7 @@ log = logging.getLogger(__name__)
 def _words() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m aseqdip.report", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="folders that hold records")
-    parser.add_argument(
-        "--mean", action="store_true", help="one row a method: means over its images and seeds"
-    )
+    parser.add_argument("--mean", action="store_true", help="one row a method: means over its images and seeds")
     for name, what in FILES.items():
         parser.add_argument(f"--{name}", type=Path, help=what)
     return parser.parse_args()
@@ -77,9 +75,7 @@ def main() -> None:
     words = _words()
     try:
         if missing := [str(folder) for folder in words.folder if not folder.is_dir()]:
-            raise UserError(
-                f"There is no folder {', '.join(missing)}: give the folders that results went to."
-            )
+            raise UserError(f"There is no folder {', '.join(missing)}: give the folders that results went to.")
         write(words)
     except (UserError, OSError) as error:
         sys.exit(str(error))

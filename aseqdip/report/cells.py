@@ -185,11 +185,7 @@ def _cell(key: str, method: str, variant: str, rows: list[Row], printed: Publish
     images, seeds = [row.image for row in rows], [row.run.seed for row in rows]
     scores, means = {}, {}
     for name in rows[0].numbers:
-        known = [
-            (v, i, s)
-            for r, i, s in zip(rows, images, seeds, strict=True)
-            if (v := r.numbers[name]) is not None
-        ]
+        known = [(v, i, s) for r, i, s in zip(rows, images, seeds, strict=True) if (v := r.numbers[name]) is not None]
         if known and name.startswith(("psnr", "ssim")):
             scores[name] = summary(*zip(*known, strict=True))
         elif known:

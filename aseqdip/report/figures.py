@@ -69,9 +69,7 @@ def preview(
     figure, axes = new_figure(len(panels), 3.2 * start.shape[-2] / start.shape[-1] + 0.9)
     for axis, (name, image) in zip(axes, panels, strict=True):
         colours = "inferno" if name.startswith("error") else "gray"
-        axis.imshow(
-            np.clip(_array(image) / high, 0, 1), cmap=colours, vmin=0, vmax=1, interpolation="nearest"
-        )
+        axis.imshow(np.clip(_array(image) / high, 0, 1), cmap=colours, vmin=0, vmax=1, interpolation="nearest")
         axis.set_title(name, fontsize=10)
         axis.set_axis_off()
     figure.suptitle(plain(title), fontsize=11)

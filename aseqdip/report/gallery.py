@@ -54,9 +54,7 @@ def gallery(block: Block) -> Gallery | None:
     return Gallery("", [], unreadable) if unreadable else None
 
 
-def _pictures(
-    block: Block, image: str, found: list[tuple[Cell, Row]], unreadable: list[str]
-) -> list[Picture]:
+def _pictures(block: Block, image: str, found: list[tuple[Cell, Row]], unreadable: list[str]) -> list[Picture]:
     truth: np.ndarray | None = None
     pictures: list[Picture] = []
     for cell, row in found:
@@ -95,20 +93,11 @@ def _file(row: Row) -> Path:
 def _arrays(row: Row) -> dict[str, np.ndarray]:
     """Displayed arrays, (height, width, 1 or 3)."""
     if _file(row).suffix == ".jpg":
-        return {
-            name: _opened(row.folder / f"{name}.jpg")
-            for name in KEPT
-            if (row.folder / f"{name}.jpg").exists()
-        }
+        return {name: _opened(row.folder / f"{name}.jpg") for name in KEPT if (row.folder / f"{name}.jpg").exists()}
     with np.load(row.folder / "reconstruction.npz", allow_pickle=False) as file:
         found = {k: np.asarray(file[k], dtype=np.float32) for k in KEPT if k in file}
     for key, array in found.items():
-        if (
-            array.ndim != 4
-            or array.shape[0] != 1
-            or array.shape[1] not in (1, 3)
-            or not np.isfinite(array).all()
-        ):
+        if array.ndim != 4 or array.shape[0] != 1 or array.shape[1] not in (1, 3) or not np.isfinite(array).all():
             raise ValueError(f"'{key}' is no displayed image: shape {array.shape}")
     if "shown" not in found:
         raise KeyError("it holds no 'shown'")

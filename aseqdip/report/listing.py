@@ -33,9 +33,7 @@ def each(blocks: Sequence[Block]) -> str:
                         *shown,
                     ]
                 )
-    return markdown(
-        ["task", "setting", "image", "method", "preset", "recipe", "steps", *IMAGES, *COSTS], lines
-    )
+    return markdown(["task", "setting", "image", "method", "preset", "recipe", "steps", *IMAGES, *COSTS], lines)
 
 
 def means(blocks: Sequence[Block]) -> str:
@@ -43,11 +41,7 @@ def means(blocks: Sequence[Block]) -> str:
     lines = []
     for block in blocks:
         for cell in block.cells:
-            versus = (
-                ""
-                if cell.versus is None
-                else f"{against(cell.versus)}, {cell.versus.wins} of {cell.versus.n}"
-            )
+            versus = "" if cell.versus is None else f"{against(cell.versus)}, {cell.versus.wins} of {cell.versus.n}"
             shown = _numbers(lambda key, cell=cell: _mean(cell, key))  # type: ignore[misc]
             lines.append(
                 [
@@ -84,6 +78,4 @@ def _numbers(find: Callable[[str], float | None]) -> list[str]:
 
 def markdown(header: list[str], lines: list[list[str]]) -> str:
     """A Markdown table."""
-    return "\n".join(
-        "| " + " | ".join(map(plain, line)) + " |" for line in [header, ["---"] * len(header), *lines]
-    )
+    return "\n".join("| " + " | ".join(map(plain, line)) + " |" for line in [header, ["---"] * len(header), *lines])

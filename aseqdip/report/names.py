@@ -23,6 +23,4 @@ def setting_title(setting: str) -> str:
     if not found:
         return {"nonlinear": "non-linear blur", "motion": "linear blur"}.get(setting, setting)
     kind, value = found.groups()
-    return {"accel": f"{value}×", "views": f"{value} views", "sigma": f"σ {value}", "hiar": f"HIAR {value}"}[
-        kind
-    ]
+    return {"accel": f"{value}×", "views": f"{value} views", "sigma": f"σ {value}", "hiar": f"HIAR {value}"}[kind]

@@ -142,17 +142,14 @@ def overviews(blocks: Sequence[Block]) -> list[dict[str, Any]]:
         learned = dict.fromkeys(
             p.name for task, setting in places for p in published.rows_of(task, setting) if not p.method
         )
-        methods = [(m, "Direct (CT: FBP)" if m == "direct" else title(m)) for m in ORDER] + [
-            ("", n) for n in learned
-        ]
+        methods = [(m, "Direct (CT: FBP)" if m == "direct" else title(m)) for m in ORDER] + [("", n) for n in learned]
         found.append(
             {
                 "preset": preset,
                 "recipe": recipe,
                 "columns": columns,
                 "rows": [
-                    {"name": n, "method": m, "cells": [_glance(column, m, n) for column in columns]}
-                    for m, n in methods
+                    {"name": n, "method": m, "cells": [_glance(column, m, n) for column in columns]} for m, n in methods
                 ],
             }
         )
@@ -239,9 +236,7 @@ def _table_row(block: Block, cell: Cell, style: int) -> dict[str, Any]:
         "which": cell.which,
         "deviations": ", ".join(f"{k}={v}" for k, v in cell.rows[0].run.deviations.items()),
         "cells": {
-            "published": (spread(printed.psnr, printed.psnr_std), printed.psnr)
-            if printed
-            else ("not published", ""),
+            "published": (spread(printed.psnr, printed.psnr_std), printed.psnr) if printed else ("not published", ""),
             "ours": score("psnr_result"),
             "n": (tables.size(cell), len(cell.rows)),
             "difference": ("–", "") if gap is None else (f"{gap:+.2f}", gap),
@@ -250,9 +245,7 @@ def _table_row(block: Block, cell: Cell, style: int) -> dict[str, Any]:
             "ema": score("psnr_ema"),
             "versus": (tables.against(versus), versus.mean) if versus else ("–", ""),
             "wins": (f"{versus.wins} of {versus.n}", versus.wins / versus.n) if versus else ("–", ""),
-            "ssim_published": (spread(printed.ssim, printed.ssim_std, 3), printed.ssim or "")
-            if printed
-            else ("–", ""),
+            "ssim_published": (spread(printed.ssim, printed.ssim_std, 3), printed.ssim or "") if printed else ("–", ""),
             "ssim": score("ssim_result", 3),
             "seeds": ("one seed" if seeds == "" else f"{seeds:.2f}", seeds),
             "seconds": mean("seconds_method", 1),
@@ -279,14 +272,10 @@ def _missing(row: published.Published) -> dict[str, Any]:
 def _graphs(block: Block, styles: dict[str, int]) -> dict[str, Any]:
     """The block's curves, the table of onsets beside them, and the scatter of cost and quality."""
     drawn = [cell for cell in block.cells if cell.curve is not None]
-    lines = [
-        svg.Line(name(block, c), styles[c.key], c.curve, c.falls or c.curve.end) for c in drawn if c.curve
-    ]
+    lines = [svg.Line(name(block, c), styles[c.key], c.curve, c.falls or c.curve.end) for c in drawn if c.curve]
     start = next((c.scores["psnr_start"].mean for c in block.cells if "psnr_start" in c.scores), None)
     scored = [cell for cell in block.cells if "psnr_result" in cell.scores]
-    unit, column = (
-        ("TFLOP", "tflop") if any(c.means.get("tflop") for c in scored) else ("seconds", "seconds_method")
-    )
+    unit, column = ("TFLOP", "tflop") if any(c.means.get("tflop") for c in scored) else ("seconds", "seconds_method")
     dots = [
         svg.Dot(name(block, c), styles[c.key], c.means.get(column) or None, c.scores["psnr_result"].mean)
         for c in scored
@@ -297,9 +286,7 @@ def _graphs(block: Block, styles: dict[str, int]) -> dict[str, Any]:
         "paper_onsets": {"mri": "MRI 4×", "ct": 'CT "18 views"'}.get(block.task, ""),
         "every": max((line.curve.every for line in lines), default=1),
         "shortened": [line.label for line in lines if line.curve.shortened],
-        "scatter": svg.scatter(f"{block.key}g", f"Cost and quality: {block.title}", dots, unit)
-        if dots
-        else None,
+        "scatter": svg.scatter(f"{block.key}g", f"Cost and quality: {block.title}", dots, unit) if dots else None,
         "unit": unit,
     }
 

@@ -17,9 +17,7 @@ ELSEWHERE = {
 }
 
 
-def departures(
-    task: str, setting: str, dataset: str, preset: str, cells: Sequence[Sequence[Row]]
-) -> list[str]:
+def departures(task: str, setting: str, dataset: str, preset: str, cells: Sequence[Sequence[Row]]) -> list[str]:
     """What is known not to be as in the paper's protocol, given the rows of each method of a block."""
     found = []
     dataset = data_set(dataset)
@@ -54,8 +52,7 @@ def _changed(rows: Sequence[Row]) -> list[str]:
             values[str(value)] = methods[run.method] = None
     everyone = {row.run.method for row in rows} - {"direct"}
     return [
-        f"{name}={' or '.join(values)}"
-        + ("" if everyone == set(methods) else f" ({', '.join(map(title, methods))})")
+        f"{name}={' or '.join(values)}" + ("" if everyone == set(methods) else f" ({', '.join(map(title, methods))})")
         for name, (values, methods) in changed.items()
     ]
 

@@ -111,9 +111,7 @@ def published() -> tuple[Published, ...]:
 def _published(row: dict[str, str]) -> Published:
     printed = row["task"], row["setting"]
     task, setting = PLACES.get(printed, (row["task"], row["setting"].replace("=", "")))
-    numbers = [
-        float(row[k]) if row[k] else None for k in ("psnr_std", "ssim_mean", "ssim_std", "runtime_min_mean")
-    ]
+    numbers = [float(row[k]) if row[k] else None for k in ("psnr_std", "ssim_mean", "ssim_std", "runtime_min_mean")]
     dataset = "ffhq" if row["table"] == "4" else ""
     method = METHODS.get(row["method"], "")
     return Published(

@@ -313,9 +313,7 @@ def claims(study: Study) -> dict[str, str]:
         return verdict(sum(d.mean > 0 for d in found), len(found))
 
     return {
-        "last iterate above Vanilla's (random input, its best network and learning rate)": ahead(
-            "last", vanilla
-        ),
+        "last iterate above Vanilla's (random input, its best network and learning rate)": ahead("last", vanilla),
         "last iterate above the best of all readings of Vanilla": ahead("last", from_start),
         "last iterate above Self-Guided's best reading's": ahead("last", guided),
         "highest PSNR above Vanilla's": ahead("best", vanilla),
@@ -372,9 +370,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m aseqdip.report.reproduction", description=__doc__)
     parser.add_argument("folder", type=Path, help="outputs of experiment=calibration")
-    parser.add_argument(
-        "document", type=Path, help="the .md file to write; its figure goes beside it, as .png"
-    )
+    parser.add_argument("document", type=Path, help="the .md file to write; its figure goes beside it, as .png")
     words = parser.parse_args(None if arguments is None else list(arguments))
     try:
         studies = load(words.folder)

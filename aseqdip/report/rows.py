@@ -133,10 +133,7 @@ def _numbers(record: dict[str, Any]) -> dict[str, float | None]:
     found |= {f"ssim_{name}": part.get("ssim") for name, part in parts.items()}
     found |= {f"{name}_step": parts[name].get("step") for name in ("best", "stopped")}
     found |= {name: parts["result"].get(name) for name in ("hole_psnr", "composited_psnr")}
-    found |= {
-        name: record.get(name)
-        for name in ("steps", "network_parameters", "passes_per_step", "flops_per_step")
-    }
+    found |= {name: record.get(name) for name in ("steps", "network_parameters", "passes_per_step", "flops_per_step")}
     found |= {f"seconds_{name}": seconds.get(name) for name in ("method", "scoring", "saving")}
     numbers = {name: _number(value) for name, value in found.items()}
     steps = numbers["steps"]

@@ -44,9 +44,7 @@ def summary(values: Sequence[float], images: Sequence[str], seeds: Sequence[int]
         n=len(scores),
         mean=float(means.mean()),
         over_images=float(means.std(ddof=1)) if len(means) > 1 else nan,
-        over_seeds=float(np.sqrt(squares[repeated] / (count[repeated] - 1)).mean())
-        if repeated.any()
-        else nan,
+        over_seeds=float(np.sqrt(squares[repeated] / (count[repeated] - 1)).mean()) if repeated.any() else nan,
     )
 
 
@@ -124,9 +122,7 @@ class MeanCurve:
     shortened: bool
 
 
-def mean_curve(
-    curves: Sequence[tuple[int, np.ndarray, int]], images: Sequence[str], draws: int = 1000
-) -> MeanCurve:
+def mean_curve(curves: Sequence[tuple[int, np.ndarray, int]], images: Sequence[str], draws: int = 1000) -> MeanCurve:
     """Average of ``records.thin`` curves: (every, values, iterations), with the image of each.
 
     The mean ends where the shortest curve ends: beyond it, it would be one of other images.

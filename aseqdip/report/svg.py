@@ -135,9 +135,7 @@ def _legend(entries: Sequence[tuple[float, str, str]]) -> list[str]:
     places = apart([min(max(wanted, TOP + 6), HEIGHT - BOTTOM) for wanted, _, _ in entries], 17)
     overflow = max([0.0, *(y - (HEIGHT - 8) for y in places)])
     for y, (_, sample, text) in zip([p - overflow for p in places], entries, strict=True):
-        parts.append(
-            f'<g transform="translate({x},{y:.1f})">{sample}<text x="34" y="4">{escape(text)}</text></g>'
-        )
+        parts.append(f'<g transform="translate({x},{y:.1f})">{sample}<text x="34" y="4">{escape(text)}</text></g>')
     return parts
 
 
@@ -172,12 +170,8 @@ def curves(key: str, title: str, lines: Sequence[Line], start: float | None = No
     parts.append("</g>")
     entries = []
     for line in lines:
-        sample = (
-            f'<path class="line {colour(line.style)}" stroke-dasharray="{dash(line.style)}" d="M0,0H28"/>'
-        )
-        entries.append(
-            (axes.y(float(line.curve.mean[-1])), sample, f"{line.label} {line.curve.mean[-1]:.2f}")
-        )
+        sample = f'<path class="line {colour(line.style)}" stroke-dasharray="{dash(line.style)}" d="M0,0H28"/>'
+        entries.append((axes.y(float(line.curve.mean[-1])), sample, f"{line.label} {line.curve.mean[-1]:.2f}"))
     if start is not None:
         entries.append((axes.y(start), '<path class="start" d="M0,0H28"/>', f"start image {start:.2f}"))
     ends = "; ".join(f"{line.label} ends at {line.curve.mean[-1]:.2f} dB" for line in lines)
@@ -223,7 +217,5 @@ def scatter(key: str, title: str, dots: Sequence[Dot], unit: str) -> Markup:
                 f'<path class="start" d="M{LEFT},{y:.1f}H{WIDTH - RIGHT}"><title>{escape(text)}</title></path>'
             )
             entries.append((y, '<path class="start" d="M0,0H28"/>', f"{d.label} {d.psnr:.2f}"))
-    said = "; ".join(
-        f"{d.label} {d.psnr:.2f} dB" + (f" for {d.cost:.3g} {unit}" if d.cost else "") for d in dots
-    )
+    said = "; ".join(f"{d.label} {d.psnr:.2f} dB" + (f" for {d.cost:.3g} {unit}" if d.cost else "") for d in dots)
     return _figure(key, title, said, parts + _legend(entries))

@@ -48,9 +48,7 @@ def test_body_holds_air_lung_soft_tissue_and_bone(size: int, index: int) -> None
     hu = _hu(image)
     assert float(hu[:4, :4].mean()) == pytest.approx(-1000, abs=0.1)
     for low, high, least in ((-900, -750, 0.04), (0, 130, 0.05), (-140, -60, 0.02), (180, 750, 0.004)):
-        assert float(((hu > low) & (hu < high)).float().mean()) > least, (
-            f"too little between {low} and {high} HU"
-        )
+        assert float(((hu > low) & (hu < high)).float().mean()) > least, f"too little between {low} and {high} HU"
 
 
 @both
@@ -80,8 +78,6 @@ def test_the_global_random_state_is_left_alone(phantom: Callable[[int, int], Ten
 
 @both
 @pytest.mark.parametrize(("size", "index"), [(4, 0), (64, -1)])
-def test_impossible_requests_are_refused(
-    phantom: Callable[[int, int], Tensor], size: int, index: int
-) -> None:
+def test_impossible_requests_are_refused(phantom: Callable[[int, int], Tensor], size: int, index: int) -> None:
     with pytest.raises(UserError, match=f"found size {size}, index {index}"):
         phantom(size, index)

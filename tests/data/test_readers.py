@@ -192,17 +192,13 @@ def test_a_data_set_may_name_its_files(configure: Configure, tmp_path: Path) -> 
     named = open_dataset(configure(*words, "dataset.files=[sub/c.png,a.png]"))
     assert list(named) == ["c", "a"], "in the order of the list"
     assert named["c"]().source == str(tmp_path / "sub" / "c.png")
-    with pytest.raises(
-        UserError, match=rf"lists 3 files, of which 2 are missing in {tmp_path}: x.png, y.png"
-    ):
+    with pytest.raises(UserError, match=rf"lists 3 files, of which 2 are missing in {tmp_path}: x.png, y.png"):
         open_dataset(configure(*words, "dataset.files=[x.png,a.png,y.png]"))
 
 
 def test_files_of_one_name_cannot_be_told_apart(configure: Configure, tmp_path: Path) -> None:
     write_pictures(tmp_path, "a.png", "sub/a.png")
-    cfg = configure(
-        "task=denoising", "dataset=folder", f"data_root={tmp_path}", "dataset.files=[a.png,sub/a.png]"
-    )
+    cfg = configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "dataset.files=[a.png,sub/a.png]")
     with pytest.raises(UserError, match="same file name"):
         open_dataset(cfg)
 
@@ -267,7 +263,5 @@ def test_select(spec: Any, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("spec", [4, "-5", "d", ["a", "x"]])
 def test_select_what_there_is_not(spec: Any) -> None:
-    with pytest.raises(
-        UserError, match=r"there is no such image. The data set has 4, indices 0 to 3: a, b, c, 3"
-    ):
+    with pytest.raises(UserError, match=r"there is no such image. The data set has 4, indices 0 to 3: a, b, c, 3"):
         select(NAMES, spec)

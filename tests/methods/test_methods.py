@@ -37,8 +37,7 @@ def case_of(cfg: Config) -> Case:
 def iterates(cfg: Config, case: Case, cls: type[Method] | None = None) -> list[Iterate]:
     method = (cls or METHODS[cfg.method.name])(cfg, Engine("cpu", "fp32"), case.signed)
     return [
-        dataclasses.replace(i, image=i.image.clone())
-        for i in method.iterates(case.problem, method.start(case.problem))
+        dataclasses.replace(i, image=i.image.clone()) for i in method.iterates(case.problem, method.start(case.problem))
     ]
 
 
@@ -89,9 +88,7 @@ def test_terms_add_up(configure: Configure) -> None:
     cfg = configure("lam=2")
     for iterate in iterates(cfg, case_of(cfg)):
         terms = iterate.terms
-        assert float(terms["loss"]) == pytest.approx(
-            float(terms["data"] + 2 * terms["autoencoding"]), rel=1e-5
-        )
+        assert float(terms["loss"]) == pytest.approx(float(terms["data"] + 2 * terms["autoencoding"]), rel=1e-5)
 
 
 def test_plain_norms(configure: Configure) -> None:
@@ -220,9 +217,7 @@ def test_sgld_result_is_the_mean_of_its_samples(configure: Configure) -> None:
     *_, last = method.iterates(case.problem, state)
     samples = torch.stack([outputs[4], outputs[6]])  # steps 5 and 7
     torch.testing.assert_close(last.image, samples.mean(0))
-    torch.testing.assert_close(
-        method.arrays(state)["std"], samples.std(0, unbiased=False), atol=1e-4, rtol=1e-2
-    )
+    torch.testing.assert_close(method.arrays(state)["std"], samples.std(0, unbiased=False), atol=1e-4, rtol=1e-2)
 
 
 @pytest.mark.parametrize(("choice", "low", "high"), [("noise", 0, 0.1), ("normal", -6, 6)])
@@ -248,9 +243,7 @@ def test_perturbation_changes_every_step_and_resumes(configure: Configure) -> No
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     rest = [i.image.clone() for i in method.iterates(case.problem, second)]
     assert torch.equal(rest[-1], whole[-1].image)
-    assert not torch.equal(
-        whole[0].image, iterates(configure("method=vanilla_dip", "steps=4"), case)[0].image
-    )
+    assert not torch.equal(whole[0].image, iterates(configure("method=vanilla_dip", "steps=4"), case)[0].image)
 
 
 def test_direct_is_the_start_image(configure: Configure) -> None:
@@ -289,9 +282,7 @@ def test_oracle_input_is_the_truth_and_the_record_says_so(configure: Configure, 
     case = case_of(cfg)
     assert case.truth is not None
     assert case.scoring is not None
-    assert torch.allclose(case.show(case.truth), case.scoring.truth, atol=1e-6), (
-        "the truth, as the network sees it"
-    )
+    assert torch.allclose(case.show(case.truth), case.scoring.truth, atol=1e-6), "the truth, as the network sees it"
     (record,) = run(cfg).records
     assert record["oracle_input"] is True
     (blind,) = run(configure(*words)).records
@@ -318,9 +309,7 @@ def test_input_noise_scales_a_normal_input(configure: Configure) -> None:
     for scale in (1, 0.25):
         cfg = configure(*words, f"input_noise={scale}")
         case = case_of(cfg)
-        inputs.append(
-            METHODS["vanilla_dip"](cfg, Engine("cpu", "fp32"), case.signed).initial_input(case.problem)
-        )
+        inputs.append(METHODS["vanilla_dip"](cfg, Engine("cpu", "fp32"), case.signed).initial_input(case.problem))
     assert torch.allclose(0.25 * inputs[0], inputs[1])
 
 
@@ -367,9 +356,7 @@ def test_rethinking_loss_estimates_the_error(configure: Configure) -> None:
 
 
 def test_rethinking_learning_rate_decays(configure: Configure) -> None:
-    cfg = configure(
-        "method=rethinking_dip", "task=denoising", "method.decay=0.5", "steps=602", "size=16", "sigma=30"
-    )
+    cfg = configure("method=rethinking_dip", "task=denoising", "method.decay=0.5", "steps=602", "size=16", "sigma=30")
     cfg.network.depth, cfg.network.width = 2, 2
     case = case_of(cfg)
     method = METHODS["rethinking_dip"](cfg, Engine("cpu", "fp32"), case.signed)
@@ -436,9 +423,7 @@ def test_a_reference_is_never_the_same_patient(configure: Configure) -> None:
     sample = dataclasses.replace(load(), patient="P1")
     case = make_case(cfg, name, sample)
     other = dataclasses.replace(sample, source="another slice of P1")
-    assert (
-        list(references(cfg, sample, case.problem.z0, {"other": lambda: other, name: lambda: sample})) == []
-    )
+    assert list(references(cfg, sample, case.problem.z0, {"other": lambda: other, name: lambda: sample})) == []
     with pytest.raises(UserError, match="another patient"):
         nearest_reference(case.problem, case.signed)
 

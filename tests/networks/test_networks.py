@@ -109,9 +109,7 @@ def test_second_gradients_of_the_output_layer_under_bf16() -> None:
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 0.01)])
-def test_gradient_of_upsampling_is_pytorchs(
-    align_corners: bool, dtype: torch.dtype, tolerance: float
-) -> None:
+def test_gradient_of_upsampling_is_pytorchs(align_corners: bool, dtype: torch.dtype, tolerance: float) -> None:
     x = torch.randn(2, 5, 6, 9, generator=rng(), dtype=torch.float64)
     outer = torch.randn(2, 5, 12, 18, generator=rng(1), dtype=torch.float64)
     gradients = []

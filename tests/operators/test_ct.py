@@ -97,9 +97,7 @@ def test_axis_aligned_views_are_plain_sums() -> None:
     first = 47 // 2 - 33 // 2
     torch.testing.assert_close(sinogram[first : first + 33, 0], image[0, 0].sum(0), rtol=1e-4, atol=1e-3)
     # at 90 degrees t = -Y: rows from the last to the first
-    torch.testing.assert_close(
-        sinogram[first : first + 33, 1], image[0, 0].sum(1).flip(0), rtol=1e-4, atol=1e-3
-    )
+    torch.testing.assert_close(sinogram[first : first + 33, 1], image[0, 0].sum(1).flip(0), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(("size", "views"), [(1, 1), (2, 3), (33, 7), (64, 30), (65, 18), (96, 1)])
@@ -114,9 +112,7 @@ def test_adjointness(backend: str, size: int, views: int) -> None:
 def test_linearity(backend: str) -> None:
     operator = ParallelBeam(size=40, views=9)
     x, z = (torch.randn(1, 1, 40, 40, generator=rng(seed)) for seed in (4, 5))
-    torch.testing.assert_close(
-        operator(2 * x - 3 * z), 2 * operator(x) - 3 * operator(z), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(operator(2 * x - 3 * z), 2 * operator(x) - 3 * operator(z), rtol=1e-4, atol=1e-5)
 
 
 def test_gradient_is_the_adjoint_of_the_residual(backend: str) -> None:
@@ -193,9 +189,7 @@ def test_autocast_leaves_fp32_alone(backend: str) -> None:
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize(
-    ("size", "views", "message"), [(8, 0, "views >= 1, found views=0"), (0, 8, "size >= 1")]
-)
+@pytest.mark.parametrize(("size", "views", "message"), [(8, 0, "views >= 1, found views=0"), (0, 8, "size >= 1")])
 def test_empty_geometry_is_refused(size: int, views: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ParallelBeam(size=size, views=views)

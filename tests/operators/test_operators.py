@@ -72,9 +72,7 @@ def test_adjointness(operator_and_shape: tuple[Operator, tuple[int, ...]]) -> No
 def test_linearity(operator_and_shape: tuple[Operator, tuple[int, ...]]) -> None:
     operator, shape = operator_and_shape
     x, z = torch.randn(shape, generator=rng(3)), torch.randn(shape, generator=rng(4))
-    torch.testing.assert_close(
-        operator(2 * x - 3 * z), 2 * operator(x) - 3 * operator(z), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(operator(2 * x - 3 * z), 2 * operator(x) - 3 * operator(z), rtol=1e-4, atol=1e-5)
 
 
 def test_gradient_is_the_adjoint_of_the_residual(
