@@ -210,7 +210,8 @@ def _by_weight(x: Tensor, g: Tensor, size: Sequence[int], stride: int, padding: 
 def _prefers_products(x: Tensor) -> bool:
     """Where oneDNN's weight gradients of channels-last features reach a sixth of what the processor can do."""
     old = on_cpu(x) and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return old and x.dtype == torch.float32 and x.shape[1] >= 8 and switches.products
+    wide = x.shape[1] >= 8 and layout(x) == torch.channels_last
+    return old and wide and x.dtype == torch.float32 and switches.products
 
 
 def _products(x: Tensor, g: Tensor, k: int, stride: int, padding: int) -> Tensor:

@@ -80,8 +80,10 @@ def test_weight_gradient_by_products(k: int, stride: int, padding: int) -> None:
 def test_old_processors_take_products(monkeypatch: pytest.MonkeyPatch) -> None:
     for capability, expected in (("AVX2", True), ("AVX512", False)):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
-        assert kernels._prefers_products(normal(1, 8, 4, 4, dtype=torch.float32)) is expected
-        assert not kernels._prefers_products(normal(1, 8, 4, 4, dtype=torch.bfloat16))
+        x = normal(1, 8, 4, 4, dtype=torch.float32)
+        assert kernels._prefers_products(x.contiguous(memory_format=CHANNELS_LAST)) is expected
+        assert not kernels._prefers_products(x), "oneDNN is good at the plain layout"
+        assert not kernels._prefers_products(x.contiguous(memory_format=CHANNELS_LAST).bfloat16())
 
 
 @pytest.mark.parametrize(("k", "stride", "padding"), [(3, 1, 1), (3, 2, 0), (1, 1, 0)])
