@@ -95,17 +95,18 @@ class Registry(Mapping[str, type[P]], Generic[P]):
         base: the class that all of them extend.
         package: the package whose modules are parts; ``base`` and names that begin with "_" are not.
         word: how a user chooses one: "method" in ``method=tv_dip``.
+        helpers: other modules of the package that are no parts.
 
     Raises UserError for a name there is not, and for a part that leaves something out, with what to add.
     """
 
-    def __init__(self, base: type[P], package: str, word: str) -> None:
-        self.base, self.package, self.word = base, package, word
+    def __init__(self, base: type[P], package: str, word: str, helpers: Sequence[str] = ()) -> None:
+        self.base, self.package, self.word, self.helpers = base, package, word, ("base", *helpers)
 
     @cached_property
     def _sources(self) -> dict[str, importlib.metadata.EntryPoint | None]:
         folder = importlib.import_module(self.package).__path__
-        own = sorted(m.name for m in pkgutil.iter_modules(folder) if m.name != "base" and not m.name.startswith("_"))
+        own = sorted(m.name for m in pkgutil.iter_modules(folder) if m.name not in self.helpers and m.name[0] != "_")
         found: dict[str, importlib.metadata.EntryPoint | None] = dict.fromkeys(own)
         for entry in importlib.metadata.entry_points(group=self.package):
             found.setdefault(entry.name, entry)  # a name of our own is not replaced from outside
@@ -158,3 +159,12 @@ class Registry(Mapping[str, type[P]], Generic[P]):
                     f"{f.name}: ... = knob('what it means', default)."
                 )
         return part
+
+
+@dataclass
+class Chosen(Generic[P]):
+    """A part that was chosen, and the values of its knobs (an instance of ``part.Options``)."""
+
+    name: str
+    part: type[P]
+    options: Any
