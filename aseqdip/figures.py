@@ -1,13 +1,17 @@
 """Pictures of one reconstruction: what came out, and how it got there."""
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from aseqdip.files import write_atomically
-from aseqdip.records import COLUMNS, Rows
+from aseqdip.records import COLUMNS, Rows, Score
+
+if TYPE_CHECKING:  # the report draws with what is here, and needs no tensors
+    from torch import Tensor
 
 
 def new_figure(columns: int, height: float, width: float = 3.2, rows: int = 1) -> tuple[Any, Any]:
@@ -27,12 +31,19 @@ def plain(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def save(figure: Any, path: Path) -> None:
-    """The figure as a PNG file, whole or not at all."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+def save(figure: Any, path: Path, dpi: int = 110, colours: int | None = 256) -> None:
+    """The figure as a PNG file, whole or not at all; with 256 colours, enough for lines, of a third of the size."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    picture = Image.open(drawn).convert("RGB")
+    if colours is not None:
+        picture = picture.quantize(colours, dither=Image.Dither.NONE)
+    write_atomically(path, lambda file: picture.save(file, format="PNG", optimize=True))
 
 
-def _array(image: Tensor) -> np.ndarray:
+def _array(image: "Tensor") -> np.ndarray:
     """(1, channels, height, width) to what matplotlib shows: (height, width) or (height, width, 3)."""
     array = image[0].detach().cpu().float().numpy()
     return array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
@@ -40,10 +51,10 @@ def _array(image: Tensor) -> np.ndarray:
 
 def preview(
     path: Path,
-    start: Tensor,
-    result: Tensor,
-    truth: Tensor | None,
-    scores: dict[str, Any],
+    start: "Tensor",
+    result: "Tensor",
+    truth: "Tensor | None",
+    scores: Mapping[str, Score],
     title: str,
     start_name: str,
     chosen: str,
@@ -58,8 +69,8 @@ def preview(
     """
 
     def caption(name: str, which: str) -> str:
-        part = scores.get(which) or {}
-        return name if part.get("psnr") is None else f"{name}\n{part['psnr']:.2f} dB, SSIM {part['ssim']:.3f}"
+        score = scores.get(which, Score())
+        return name if score.psnr_db is None else f"{name}\n{score.psnr_db:.2f} dB, SSIM {score.ssim:.3f}"
 
     panels = [(caption(start_name, "start"), start), (caption(f"reconstruction ({chosen})", chosen), result)]
     if truth is not None:
@@ -73,10 +84,10 @@ def preview(
         axis.set_title(name, fontsize=10)
         axis.set_axis_off()
     figure.suptitle(plain(title), fontsize=11)
-    save(figure, path)
+    save(figure, path, colours=None)
 
 
-def curve(path: Path, rows: Rows, scores: dict[str, Any], title: str) -> None:
+def curve(path: Path, rows: Rows, scores: Mapping[str, Score], title: str) -> None:
     """Loss terms, and PSNR/SSIM where there is a truth, against the iteration."""
     values = dict(zip(COLUMNS, np.asarray(rows, dtype=float).T, strict=True))
     known = bool(np.isfinite(values["psnr"]).any())
@@ -91,12 +102,13 @@ def curve(path: Path, rows: Rows, scores: dict[str, Any], title: str) -> None:
         axis, other = axes[0], axes[0].twinx()
         axis.plot(values["iteration"], values["psnr"], label="PSNR", linewidth=1, color="C0")
         axis.plot(values["iteration"], values["psnr_ema"], label="PSNR of EMA", linewidth=1, color="C2")
-        axis.axhline(scores["start"]["psnr"], color="0.5", linestyle=":", label="start")
-        best = scores["best"]
-        axis.plot(best["step"], best["psnr"], "x", color="C3", label=f"best (oracle) {best['psnr']:.2f} dB")
+        best, start, last = (scores[name] for name in ("best", "start", "last"))
+        if start.psnr_db is not None and np.isfinite(start.psnr_db):
+            axis.axhline(start.psnr_db, color="0.5", linestyle=":", label="start")
+        axis.plot(best.step, best.psnr_db, "x", color="C3", label=f"best (oracle) {best.psnr_db:.2f} dB")
         other.plot(values["iteration"], values["ssim"], color="C1", linewidth=0.8, alpha=0.7)
         other.set_ylabel("SSIM", color="C1")
-        axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"last {scores['last']['psnr']:.2f} dB")
+        axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"last {last.psnr_db:.2f} dB")
         axis.legend(fontsize=8)
     figure.suptitle(plain(title), fontsize=11)
     save(figure, path)
