@@ -142,6 +142,10 @@ class Registry(Mapping[str, type[P]], Generic[P]):
             )
         return self._checked(name, named[0], str(module.__file__))
 
+    def foreign(self, name: str) -> bool:
+        """Whether another package brings it."""
+        return self._sources.get(name) is not None
+
     def _checked(self, name: str, part: type[P], where: str) -> type[P]:
         """The part, if it says all it must."""
         if not (isinstance(part, type) and issubclass(part, self.base)):
