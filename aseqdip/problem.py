@@ -17,6 +17,15 @@ def generator(*purpose: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
+def fingerprint(*tensors: Tensor) -> str:
+    """A short digest of tensors' types, shapes and bits, wherever they are."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()[:16]
+
+
 @dataclass
 class Problem:
     """One inverse problem ``y = A x (+ noise)``.
