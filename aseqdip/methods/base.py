@@ -21,9 +21,7 @@ class Shared:
 
     steps: int = knob("parameter updates in total, N*K in the paper", 4000, low=1)
     lr: float = knob("Adam's learning rate beta", 1e-4, above=0)
-    residual: str = knob(
-        "both terms as squared norms (paper) or plain norms", "squared", choices=("squared", "norm")
-    )
+    residual: str = knob("both terms as squared norms (paper) or plain norms", "squared", choices=("squared", "norm"))
     network: NetworkSettings = field(default_factory=NetworkSettings)
 
 

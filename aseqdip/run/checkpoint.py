@@ -61,7 +61,11 @@ class Checkpoint:
             write_atomically(self.path, lambda file: [file.write(part) for part in (MAGIC, checksum, payload)])
         except OSError as error:
             if not self.warned:
-                log.warning("%s: no checkpoint could be written (%s); going on, but a kill would lose what is done since the last one.", image, error)
+                log.warning(
+                    "%s: no checkpoint could be written (%s); going on, but a kill would lose what is done since the last one.",
+                    image,
+                    error,
+                )
             self.warned = True
             return False
         return True

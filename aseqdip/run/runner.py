@@ -77,11 +77,7 @@ def check_combination(cfg: Config) -> None:
     task.check()
     method.check(cfg.method.options, cfg.shared(), task.kind())
     if method.iterative and cfg.rule is not None:
-        needed, why = cfg.rule.part.needs
-        if needed and needed not in method.offers:
-            raise UserError(
-                f"stop={cfg.rule.name} {why}, which method={cfg.method.name} does not have: use stop=wmv or stop=emv."
-            )
+        cfg.rule.part.check(cfg.method.name, method.offers)
 
 
 def sweep_device(number: int) -> str:
@@ -231,9 +227,7 @@ class Seed:
             return [("truth", case.truth)]
         return ()
 
-    def fail(
-        self, name: str, folder: Path, message: str, trace: str = "", begun: Reconstruction | None = None
-    ) -> None:
+    def fail(self, name: str, folder: Path, message: str, trace: str = "", begun: Reconstruction | None = None) -> None:
         """Note an image's failure, and keep what is there of it."""
         self.summary.failed[name] = message
         log.error("%s failed: %s", name, message)
