@@ -40,14 +40,16 @@ class DatasetSettings:
 class TrackerSettings:
     """Where curves go besides the files."""
 
-    name: str = knob("where curves go besides the files", "wandb", choices=("wandb", "none"))
-    project: str = knob("W&B project", "aseqdip")
-    entity: str | None = knob("W&B team or user; default: the key's own", None)
+    name: str = knob("where curves go besides the files", "wandb", choices=("wandb", "none"), result=False)
+    project: str = knob("W&B project", "aseqdip", result=False)
+    entity: str | None = knob("W&B team or user; default: the key's own", None, result=False)
     mode: str = knob(
-        "offline: beside the results, nothing leaves this machine; online: to W&B's server", "offline",
+        "offline: beside the results, nothing leaves this machine; online: to W&B's server",
+        "offline",
         choices=("offline", "online"),
-    )  # fmt: skip
-    pictures: bool = knob("whether pictures of the data go to W&B, too", False)
+        result=False,
+    )
+    pictures: bool = knob("whether pictures of the data go to W&B, too", False, result=False)
 
 
 @dataclass(kw_only=True)
