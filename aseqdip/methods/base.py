@@ -128,11 +128,10 @@ class Method(Part, ABC, Generic[S]):
     Attributes:
         defaults: shared settings that this method has otherwise, by name: ``{"stop": "wmv"}``.
         iterative: whether the shared settings, averages and stopping rules mean anything to it.
-        offers: what a stopping rule may need of its terms: "residual" (the data term is ||A x - y||^2), "error" (its loss
-            estimates the error and falls below zero).
+        offers: what a stopping rule may need of its terms: "residual" (the data term is ||A x - y||^2), "error" (its
+            loss estimates the error and falls below zero).
         average_restarts: steps at which the running average of the iterates begins anew.
         extra_passes: network passes per step beside those of the loss.
-        wants: what it must be given besides measurements: "references", "truth" (a diagnostic), or nothing.
         pool: the folder that references come from; None for the data set's other images.
     """
 
@@ -141,7 +140,6 @@ class Method(Part, ABC, Generic[S]):
     offers: ClassVar[frozenset[str]] = frozenset({"residual"})
     average_restarts: tuple[int, ...] = ()
     extra_passes: float = 0.0
-    wants: str = ""
     pool: str | None = None
 
     def __init__(self, options: Any, shared: Shared, engine: Engine, signed: bool) -> None:
@@ -151,6 +149,11 @@ class Method(Part, ABC, Generic[S]):
     @classmethod
     def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
         """Raise UserError for settings that cannot work on a problem of this kind; called before any data are read."""
+
+    @classmethod
+    def wants(cls, options: Any) -> str:
+        """What it must be given besides measurements: "references", "truth" (a diagnostic), or nothing."""
+        return ""
 
     @property
     def steps(self) -> int:

@@ -35,10 +35,10 @@ class Result:
     """What came out.
 
     Attributes:
-        image: the reconstruction, (1, channels, height, width), in the units of the start image; a complex one has its real
-            and imaginary part as two channels.
+        image: the reconstruction, (1, channels, height, width), in the units of the start image; a complex one has its
+            real and imaginary part as two channels.
         start: what the method began with, likewise.
-        scores: of start, last, best (an oracle), ema, and stopped where a rule chose; their numbers are None without a truth.
+        scores: of start, last, best (an oracle), ema, and stopped where a rule chose; None without a truth.
         which: of the scores is the image's: "last", "ema" or "stopped".
         curve: a column each of loss, data, psnr ...; one value for each step.
         arrays: what the method leaves besides: SGLD-DIP's "std".
@@ -87,7 +87,8 @@ def reconstruct(
 
     Args:
         y: the measurements, as the operator gives them.
-        operator: A; or, for a linear one, the two functions x -> A x and y -> A^H y. An image is (1, channels, height, width).
+        operator: A; or, for a linear one, the two functions x -> A x and y -> A^H y. An image is
+            (1, channels, height, width).
         method: aseqdip, vanilla_dip, tv_dip ...
         truth: the true image if it is known, to be scored against; no method sees it. Range of PSNR and SSIM: 0 to its
             maximum.
@@ -95,10 +96,10 @@ def reconstruct(
         references: images of other objects, for ref_guided_dip.
         noise_std: standard deviation of the noise in y per real number, for the methods and rules that need it.
         complex_images: whether two channels are a real and an imaginary part; default: for MultiCoilMRI.
-        network: unet, skip or s2s; its own settings are network_width=32, network_depth=3 ... Without a sigmoid unless
-            network_sigmoid=True, which is for images in [0, 1].
-        ema: decay of a running average of iterates that is to be the result; stop: a stopping rule whose choice is to be.
-            Default: the method's own.
+        network: unet, skip or s2s; its own settings are network_width=32, network_depth=3 ... Without a sigmoid
+            unless network_sigmoid=True, which is for images in [0, 1].
+        ema: decay of a running average of iterates that is to be the result; default: the method's own.
+        stop: a stopping rule whose choice is to be the result; default: the method's own.
         seed, name: of all random numbers.
         device, precision: as on the command line.
         progress: whether to show a progress bar.
@@ -194,8 +195,9 @@ def _case(
     z0 = A.direct(y) if start is None else torch.as_tensor(start)
     if z0.ndim != 4 or z0.shape[0] != 1 or z0.is_complex():
         raise UserError(
-            f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); a complex image "
-            "has its real and imaginary part as two channels. Give y the shape that the operator's adjoint or direct needs."
+            f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); "
+            "a complex image has its real and imaginary part as two channels. Give y the shape that the operator's adjoint or "
+            "direct needs."
         )
     if signed and z0.shape[1] != 2:
         raise UserError(
@@ -224,7 +226,7 @@ def _case(
 
 
 def _like(image: Array, z0: Tensor, what: str) -> Tensor:
-    """An image in the start image's shape; leading axes of length 1 may be left out, and a complex one is two channels."""
+    """An image in the start image's shape; axes of length 1 may be left out, and a complex one is two channels."""
     tensor = torch.as_tensor(image)
     if tensor.is_complex():
         tensor = torch.stack((tensor.real, tensor.imag), dim=-3)
@@ -237,7 +239,7 @@ def _like(image: Array, z0: Tensor, what: str) -> Tensor:
 
 def _wanted(method: Method[Any], case: Case, references: Iterable[Array], unit: float) -> Sequence[tuple[str, Tensor]]:
     z0 = case.problem.z0
-    if method.wants == "truth":
+    if method.wants(method.options) == "truth":
         if case.truth is None:
             raise UserError("input=oracle needs the true image: give truth=..., or use another input.")
         return [("truth", case.truth)]

@@ -44,9 +44,10 @@ class Summary:
 
 
 def run(cfg: Config) -> Summary:
-    """Reconstruct every image a config asks for, with each of its seeds; finished ones are skipped, unfinished continued.
+    """Reconstruct every image a config asks for, with each of its seeds.
 
-    One image's failure does not stop the next. Raises UserError if nothing can start at all.
+    Finished ones are skipped, unfinished ones continued. One image's failure does not stop the next. Raises UserError
+    if nothing can start at all.
     """
     check_combination(cfg)
     check_writable(Path(cfg.outputs))
@@ -81,7 +82,7 @@ def check_combination(cfg: Config) -> None:
 
 
 def sweep_device(number: int) -> str:
-    """Where a sweep's job runs under device=auto: CUDA devices in turn, so that jobs at the same time spread over them."""
+    """Where a sweep's job runs under device=auto: CUDA devices in turn, so that jobs at a time spread over them."""
     return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "auto"
 
 
@@ -127,7 +128,7 @@ class Seed:
         try:
             sample = self.items[name]()
             content = "" if self.cfg.dataset.reader.part.generated else identity.content(sample)
-            folder = self.folder / (f"{name}-{content[:6]}" if content else name)
+            folder = self.folder / identity.image_folder(self.cfg, name, sample)
             with claimed(folder) as free:
                 if not free:
                     log.info("%s: another process is at work on it.", name)
@@ -162,7 +163,7 @@ class Seed:
             case = self.task.make(name, sample).to(engine.device)
             seconds = time.perf_counter() - begin
             method = cfg.method.part(cfg.method.options, cfg.shared(), engine, case.signed)
-            case.problem.references = self._wanted(method.wants, method.pool, case, sample)
+            case.problem.references = self._wanted(method.wants(method.options), method.pool, case, sample)
             facts = {"settings": self.identity, "version of results": identity.RESULTS}
             reconstruction = Reconstruction(case, method, cfg.rule, cfg.ema, folder, facts, cfg.checkpoint_minutes)
             reconstruction.clock.seconds["start"] += seconds
@@ -209,7 +210,7 @@ class Seed:
             departures=identity.departures(cfg),
             problem=identity.problem(cfg),
             settings=identity.settings(cfg),
-            command=identity.command(cfg, name),
+            command=command(cfg, name),
             identity=self.identity,
             results_version=identity.RESULTS,
         )
@@ -254,6 +255,13 @@ class Seed:
 def open_pool(cfg: Config, folder: str) -> Items:
     """The images that may serve as a reference: every file of the folder, in the data set's format."""
     return open_dataset(replace(cfg, data_root=folder, dataset=replace(cfg.dataset, files=None)))
+
+
+def command(cfg: Config, name: str) -> list[str]:
+    """The words that compute one image again, by a config's own."""
+    own = ("images", "seed", "seeds", "redo", "outputs", "parallel")
+    left = [word for word in cfg.words if word.partition("=")[0] not in own]
+    return [*left, f"images={name}", f"seed={cfg.seed}"]
 
 
 def run_id(folder: Path) -> str:

@@ -75,7 +75,7 @@ class StoppingRule(Part, ABC):
 
 
 class MinimumRule(StoppingRule):
-    """Keeps the iterate where a statistic is lowest; stops when ``patience`` iterates in a row brought no new minimum."""
+    """Keeps the iterate where a statistic is lowest; stops after ``patience`` iterates without a new minimum."""
 
     @dataclass
     class Options:

@@ -47,8 +47,8 @@ class Deblurring(PictureTask):
             )
         if self.truth == "none" and o.kernel_file is None:
             raise UserError(
-                "truth=none takes the picture as it is for the blurred one, so the kernel that blurred it must be known: "
-                "set kernel_file=... to a picture of it."
+                "truth=none takes the picture as it is for the blurred one, so the kernel that blurred it must be "
+                "known: set kernel_file=... to a picture of it."
             )
 
     def kind(self) -> Kind:

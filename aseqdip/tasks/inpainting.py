@@ -54,7 +54,8 @@ class Inpainting(PictureTask):
         mask = (read_picture(Path(o.mask)).mean(0) > 0.5).float()
         if mask.shape != (height, width):
             raise UserError(
-                f"The mask {o.mask} is {mask.shape[0]} x {mask.shape[1]}, the image {height} x {width}: they must agree."
+                f"The mask {o.mask} is {mask.shape[0]} x {mask.shape[1]}, the image {height} x {width}: "
+                "they must agree."
             )
         return Mask(mask[None, None])
 

@@ -60,8 +60,8 @@ class MRI(Task):
     def check(self) -> None:
         if self.truth == "none":
             raise UserError(
-                "truth=none is for pictures, and task=mri reads no bare measurement: an undersampled scan is recognised by "
-                "the 'mask' stored in its HDF5 file (dataset=kspace)."
+                "truth=none is for pictures, and task=mri reads no bare measurement: an undersampled scan is "
+                "recognised by the 'mask' stored in its HDF5 file (dataset=kspace)."
             )
 
     def make(self, name: str, sample: Sample) -> Case:
@@ -122,7 +122,7 @@ class MRI(Task):
             return fft2c(maps * self._with_phase(name, image)), maps, "simulated"
         kspace, stored = sample.kspace, sample.maps
         if size is not None:
-            # a prospectively undersampled scan has gaps along its columns: only the fully sampled readout can be cropped
+            # a prospectively undersampled scan has gaps along its columns: only the full readout can be cropped
             columns = size if sample.mask is None else kspace.shape[-1]
             kspace = fft2c(center_crop(ifft2c(kspace), size, columns))
             stored = None if stored is None else center_crop(stored, size, columns)
