@@ -73,7 +73,8 @@ def check_combination(cfg: Config) -> None:
     task, method, reader = make_task(cfg), cfg.method.part, cfg.dataset.reader.part
     if reader.gives not in task.takes:
         raise UserError(
-            f"task={cfg.task.name} needs images, but dataset={cfg.dataset.name} holds {reader.gives}: use task=mri."
+            f"task={cfg.task.name} is made of {' or '.join(task.takes)}, but dataset={cfg.dataset.name} holds "
+            f"{reader.gives}: use another task or another data set."
         )
     task.check()
     method.check(cfg.method.options, cfg.shared(), task.kind())
@@ -204,6 +205,7 @@ class Seed:
                 "task": task.title,
                 "setting": task.setting_title,
                 "method": cfg.method.part.title,
+                "group": cfg.method.part.group,
                 "start": task.start_title,
             },
             seed=cfg.seed,
