@@ -16,7 +16,7 @@ from aseqdip import records
 from aseqdip.case import Case
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
-from aseqdip.data.sample import Items, select
+from aseqdip.data.base import Items, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from aseqdip.case import Case, Scoring
 from aseqdip.config import Config
-from aseqdip.data.coils import simulated_coils, smooth_phase
-from aseqdip.data.images import read_picture
-from aseqdip.data.sample import Items, Sample, center_crop, fit
+from aseqdip.data.base import Items, Sample, center_crop, fit
+from aseqdip.data.picture import read_picture
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.operators.base import Operator
 from aseqdip.operators.blur import CameraBlur, MotionBlur, trajectory_kernel
+from aseqdip.operators.coils import simulated_coils, smooth_phase
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask, center_hole, random_hole
@@ -60,6 +60,10 @@ def make_case(cfg: Config, name: str, sample: Sample) -> Case:
     if case.scoring is not None and side < 11:
         raise UserError(f"{name} is {side} pixels on its short side: SSIM needs at least 11.")
     case.info["source"] = sample.source
+    for note in sample.notes:
+        log.warning("%s: %s", name, note)
+    if sample.notes:
+        case.info["notes"] = sample.notes
     return case
 
 
