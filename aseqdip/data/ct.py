@@ -94,8 +94,8 @@ def read_dicom(path: Path, max_gib: float = 2.0) -> tuple[np.ndarray, str]:
         frames, bits = int(image.get("NumberOfFrames") or 1), int(image.get("BitsAllocated") or 16)
         shape = (frames, int(image.get("Rows") or 0), int(image.get("Columns") or 0))
         check_size(path, "the image", shape, max(bits // 8, 4), max_gib)
-        hu = np.asarray(image.pixel_array * slope + intercept)
-    return hu, str(image.get("PatientID") or "")
+        hu, patient = np.asarray(image.pixel_array * slope + intercept), str(image.get("PatientID") or "")
+    return hu, patient
 
 
 def _rescale(image: Any, path: Path) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """Photographs and micrographs from files: PNG, JPEG, BMP, TIFF; grey or colour, 8 to 32 bits or floating point."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -80,12 +81,12 @@ class Picture(VolumeReader):
             low = _low_bytes(file, opened_picture)
             picture = ImageOps.exif_transpose(opened_picture)
         if picture.mode.startswith("I"):
-            return self._scaled(sample, path, np.asarray(picture), 16)
+            return self._scaled(sample, path, np.asarray(picture))
         if picture.mode == "F":
             return np.asarray(picture)
         array = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
         if low is not None:
-            return self._scaled(sample, path, array * np.uint16(256) + low, 16)
+            return self._scaled(sample, path, array * np.uint16(256) + low)
         return array / np.float32(255)
 
     def _read_tiff(self, sample: Sample, path: Path, file: BinaryIO, index: int | None) -> np.ndarray:
@@ -109,6 +110,8 @@ class Picture(VolumeReader):
                         "the package imagecodecs: install it, or save the picture without compression."
                     )
                 return self._read_pillow(sample, path, file, page.index)
+            if len((page or first).dataoffsets) < math.prod(first.chunked):
+                raise UserError(f"{printable(path)} is cut off: parts of the picture that it declares are not there.")
             if page is None:
                 check_size(path, "the stack", series.shape, 8, self.options.max_gib)
                 array = series.asarray().reshape(count, *shape)[number]
@@ -117,30 +120,29 @@ class Picture(VolumeReader):
             axes = "".join(axis for axis in series.axes if axis in "YXS")
         return _upright(self._scaled(sample, path, _plain(path, array, axes, first), _declared(first)), first)
 
-    def _scaled(self, sample: Sample, path: Path, array: np.ndarray, declared: int | None) -> np.ndarray:
+    def _scaled(self, sample: Sample, path: Path, array: np.ndarray, declared: int | None = None) -> np.ndarray:
         """Values as float32, white as 1. Whole numbers: white is what the file declares, or else a guess, which is said.
 
         Args:
-            declared: bits of a value as the file says; 16 and 32 are only the room that each has.
+            declared: bits of a value, where the file says more than how much room each has.
         """
         if array.dtype.kind == "f":
             return array.astype(np.float32)
         if array.dtype.kind not in "bui":
             raise UserError(f"{printable(path)} holds values of type {array.dtype}; expected whole or real numbers.")
-        largest = int(array.max())
-        if int(array.min()) < 0:
-            raise UserError(
-                f"{printable(path)} holds negative values, down to {int(array.min())}: shift them to 0 and up."
-            )
+        least, most = int(array.min()), int(array.max())
+        if least < 0:
+            raise UserError(f"{printable(path)} holds negative values, down to {least}: shift them to 0 and up.")
         room = 8 * array.dtype.itemsize - (array.dtype.kind == "i")
-        guess = next(bits for bits in (*DEPTHS, 64) if largest < 2**bits)
-        bits = self.options.bits or (declared if declared not in (None, 16, 32) else min(guess, room))
-        if bits is None or largest >= 2**bits:
-            raise UserError(f"{printable(path)} holds values up to {largest}, more than dataset.bits={bits} allow.")
-        if self.options.bits is None and bits == guess != declared and bits != 8 * array.dtype.itemsize:
-            sample.notes.append(
-                f"its largest value is {largest}: taken as {bits}-bit data, white is {2**bits - 1}; dataset.bits=N if not"
-            )
+        bits = self.options.bits or declared
+        if self.options.bits is None and (declared is None or most >= 2**declared):
+            bits = min(room, next((usual for usual in DEPTHS if most < 2**usual), room))
+            if bits < room:
+                sample.notes.append(
+                    f"its largest value is {most}: taken as {bits}-bit data, white is {2**bits - 1}; if not, say dataset.bits"
+                )
+        if bits is None or most >= 2**bits:
+            raise UserError(f"{printable(path)} holds values up to {most}, more than dataset.bits={bits} allows.")
         return array.astype(np.float32) / (2**bits - 1)
 
 
@@ -176,18 +178,20 @@ def _decodable(page: "tifffile.TiffPage") -> bool:
         import imagecodecs  # type: ignore[import-not-found]  # noqa: F401
     except ImportError:
         return (
-            page.compression in (1, 8, 32946, 32773) and page.predictor in (1, 2) and page.bitspersample in (16, 32, 64)
+            page.compression in (1, 8, 32946, 32773)
+            and page.predictor in (1, 2)
+            and page.bitspersample in (8, 16, 32, 64)
         )
     return True
 
 
 def _declared(page: "tifffile.TiffPage") -> int | None:
-    """Bits of a value as the tags say: BitsPerSample, or what MaxSampleValue needs."""
+    """Bits of a value, if the tags say more than the room it has: an odd BitsPerSample, or MaxSampleValue."""
+    if page.bitspersample % 8:
+        return int(page.bitspersample)
     tag = page.tags.get("MaxSampleValue")
     most = 0 if tag is None else int(np.max(tag.value))
-    if most > 0 and page.bitspersample in (16, 32):
-        return next((bits for bits in DEPTHS if most < 2**bits), None)
-    return int(page.bitspersample)
+    return next((bits for bits in DEPTHS if most < 2**bits), None) if most > 0 else None
 
 
 def _plain(path: Path, array: np.ndarray, axes: str, page: "tifffile.TiffPage") -> np.ndarray:
