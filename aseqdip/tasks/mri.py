@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from aseqdip.case import Case, Scoring
-from aseqdip.operators.coils import simulated_coils, smooth_phase
 from aseqdip.data import load_array_or_none
 from aseqdip.data.base import Sample, center_crop, fit
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
+from aseqdip.operators.coils import simulated_coils, smooth_phase
 from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_channels, to_complex
 from aseqdip.parts import knob
 from aseqdip.problem import Problem

@@ -50,7 +50,7 @@ def test_two_functions_are_an_operator() -> None:
 
 
 def test_units_do_not_matter() -> None:
-    """Data a thousand times as large, from an operator thirty times as strong: the same image, a thousand times as large."""
+    """Data a thousand times as large, from an operator thirty times as strong: the same image, as much larger."""
     x, A = picture(1, 1, 32, 32), EveryOtherRow()
     plain = aseqdip.reconstruct(A(x), A, **SMALL)
     strong = aseqdip.reconstruct(
