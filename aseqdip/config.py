@@ -295,11 +295,6 @@ def _check(cfg: Config) -> None:
     for name in ("seeds", "images"):
         if getattr(cfg, name) == []:
             raise UserError(f"{name}=[] names none: give at least one, as in {name}=0,1, or leave it out.")
-    if not cfg.dataset.reader.part.generated and Path(cfg.data_root).is_file():
-        raise UserError(
-            f"data_root={cfg.data_root} is a file: give the folder it is in, and its name: data_root={Path(cfg.data_root).parent} "
-            f"images={Path(cfg.data_root).stem}"
-        )
     if cfg.data != "builtin" and not cfg.dataset.files:
         raise UserError(
             f"data={cfg.data} has no list of images for task={cfg.task.name}: use data=builtin, or dataset=... with "
