@@ -41,8 +41,6 @@ def make_reader(
 def open_dataset(cfg: Any) -> Items:
     """The images of ``cfg.dataset``, by name and in order; nothing is read yet. UserError if there is none."""
     data = cfg.dataset
-    own = {f.name: getattr(data, f.name) for f in fields(READERS[data.reader].Options) if hasattr(data, f.name)}
-    reader = make_reader(
-        data.reader, cfg.data_root, data.folder, data.files, options=own, size=cfg.size, dataset=data.name
-    )
+    make = data.reader.part
+    reader: Reader = make(data.reader.options, Path(cfg.data_root), data.folder, data.files, cfg.size, data.name)
     return reader.items()

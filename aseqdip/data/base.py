@@ -63,10 +63,12 @@ class Reader(Part, ABC):
 
     Attributes:
         generated: whether its images are drawn or come with a package: then their names say all about them.
+        gives: what its samples hold, "image" or "kspace"; a task says which it takes.
     """
 
     Options: ClassVar[type] = NoOptions
     generated: ClassVar[bool] = False
+    gives: ClassVar[str] = "image"
 
     def __init__(
         self,

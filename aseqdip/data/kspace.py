@@ -26,6 +26,7 @@ class KSpace(VolumeReader):
     name = "kspace"
     title = "multi-coil k-space (fastMRI's HDF5)"
     suffixes = (".h5", ".hdf5")
+    gives = "kspace"
 
     @dataclass
     class Options(VolumeReader.Options):
