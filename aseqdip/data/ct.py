@@ -1,9 +1,10 @@
 """CT slices in Hounsfield units, from DICOM or NumPy files, as values from 0 to 1 through a fixed window."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from aseqdip.data.complex import load_numbers
 from aseqdip.errors import UserError
 from aseqdip.parts import knob
 
+T = TypeVar("T")
 EXPECTED = "a DICOM image"
 NUMPY = "an .npz file with an array 'hu', in Hounsfield units, of shape (rows, columns) or (slices, rows, columns)"
 
@@ -50,11 +52,7 @@ class CT(VolumeReader):
         if path.suffix.lower() == ".npz":
             hu, _ = load_numbers(path, "hu", NUMPY, self.options.max_gib, headers=True)
             return len(hu) if hu.ndim == 3 else None
-        import pydicom
-
-        with opened(path, EXPECTED) as file:
-            frames = int(pydicom.dcmread(file, stop_before_pixels=True).get("NumberOfFrames") or 1)
-        return None if frames == 1 else frames
+        return read_header(path, lambda head: None if (n := int(head.get("NumberOfFrames") or 1)) == 1 else n)
 
     def read_slice(self, path: Path, index: int | None) -> Sample:
         if path.suffix.lower() == ".npz":
@@ -71,6 +69,14 @@ class CT(VolumeReader):
         scaled = finite((hu.astype(np.float32) - low) / (high - low), printable(path))
         sample.image = scaled.clamp(0, 1)[None]
         return sample
+
+
+def read_header(path: Path, ask: Callable[[Any], T]) -> T:
+    """What ``ask`` finds in a DICOM file's header; UserError also for what it raises there, as values are decoded late."""
+    import pydicom
+
+    with opened(path, EXPECTED) as file:
+        return ask(pydicom.dcmread(file, stop_before_pixels=True))
 
 
 def read_dicom(path: Path, max_gib: float = 2.0) -> tuple[np.ndarray, str]:
