@@ -134,6 +134,10 @@ class TrackerConfig:
     name: str = knob("where curves go besides the files", choices=("wandb", "none"))
     project: str = knob("W&B project", "aseqdip")
     entity: str | None = knob("W&B team or user; default: the key's own", None)
+    mode: str = knob(
+        "W&B writes files beside the results, or sends to its server too", "offline", choices=("offline", "online")
+    )
+    pictures: bool = knob("W&B gets a picture of the result, with the truth if known", False)
 
 
 @dataclass

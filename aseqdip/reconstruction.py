@@ -1,12 +1,10 @@
 """One image on its way through one method: clock, checkpoints, and what it leaves behind."""
 
 import logging
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -18,10 +16,11 @@ from aseqdip.engine import Cost
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.methods.base import Method, State
+from aseqdip.run.interrupt import Interrupt
+from aseqdip.run.trackers import Tracker
 from aseqdip.scores import EMA_DECAY, Scores
 from aseqdip.stopping import make_rule
 from aseqdip.tasks import START, setting
-from aseqdip.trackers import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -54,48 +53,6 @@ class Clock:
         for what, start, end in self.pending:
             self.seconds[what] += start.elapsed_time(end) / 1000
         self.pending.clear()
-
-
-class Interrupt:
-    """Turns the first SIGINT or SIGTERM into a flag, so that a step ends and is saved; the second one kills.
-
-    Args:
-        deadline: the time (``time.time()``) at which to stop as well; None for none.
-
-    Attributes:
-        signal: what was received, if anything.
-    """
-
-    def __init__(self, deadline: float | None = None) -> None:
-        self.signal: int | None = None
-        self.deadline = deadline
-
-    @property
-    def due(self) -> bool:
-        """Whether to save and stop now."""
-        return self.signal is not None or self.late
-
-    @property
-    def late(self) -> bool:
-        """Whether the deadline is past."""
-        return self.deadline is not None and time.time() > self.deadline
-
-    def __enter__(self) -> "Interrupt":
-        self.previous = {}
-        try:
-            for which in (signal.SIGINT, signal.SIGTERM):
-                self.previous[which] = signal.signal(which, self._note)
-        except ValueError:  # not the main thread: nobody sends us signals there
-            pass
-        return self
-
-    def _note(self, which: int, frame: FrameType | None) -> None:
-        self.signal = which
-        signal.signal(which, self.previous[signal.Signals(which)])
-
-    def __exit__(self, *exception: object) -> None:
-        for which, handler in self.previous.items():
-            signal.signal(which, handler)
 
 
 class Reconstruction:

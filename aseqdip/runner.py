@@ -21,9 +21,10 @@ from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed
 from aseqdip.methods import METHODS
-from aseqdip.reconstruction import Interrupt, Reconstruction
+from aseqdip.reconstruction import Reconstruction
+from aseqdip.run.interrupt import Interrupt
+from aseqdip.run.trackers import Tracker, make_trackers
 from aseqdip.tasks import check_combination, make_case, references, setting
-from aseqdip.trackers import Tracker, make_trackers
 
 log = logging.getLogger(__name__)
 

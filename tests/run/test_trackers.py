@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aseqdip.trackers import Estimate, WandB, group_of, make_trackers, tags_of
 
 from aseqdip import trackers
 from aseqdip.config import Config
 from aseqdip.records import COLUMNS, read_curve
 from aseqdip.runner import run
-from aseqdip.trackers import Estimate, WandB, group_of, make_trackers, tags_of
 
 Configure = Callable[..., Config]
 
