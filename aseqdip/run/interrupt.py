@@ -1,6 +1,7 @@
 """Being told to stop: signals, a deadline, a command's word to its worker processes; and what a command ends with."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import shutil
@@ -107,7 +108,11 @@ class Worker:
 
     def told(self) -> bool:
         """Whether the command was told to stop, or is no more."""
-        return os.getppid() != self.parent or (self.folder / "stop").exists() or not _alive(self.command)
+        return (self.folder / "stop").exists() or self.orphaned()
+
+    def orphaned(self) -> bool:
+        """Whether the command is no more."""
+        return os.getppid() != self.parent or not _alive(self.command)
 
 
 def _alive(process: int) -> bool:
@@ -176,11 +181,17 @@ class Command:
 
 
 def end_job(status: int) -> None:
-    """Note how one of the command's jobs ended. A signal in the command's own process ends that: raises SystemExit."""
+    """Note how one of the command's jobs ended.
+
+    A signal in the command's own process ends that: raises SystemExit. A worker whose command is no more ends itself.
+    """
     worker = Worker.of_this_process()
     if worker is not None:
         with contextlib.suppress(OSError):
             (worker.folder / f"exit-{status}").touch()
+        if worker.orphaned():  # joblib would have it wait minutes for its next job
+            logging.shutdown()
+            os._exit(status)
     elif Command.current is not None:
         Command.current.noted.add(status)
     if worker is None and status > SIGNALLED:

@@ -23,7 +23,7 @@ LIMIT = 60
 PATIENCE = 3
 #: nothing about the machine, its user, the program or its folder; names that an older W&B does not know are left out
 QUIET = {
-    **{"silent": True, "console": "off", "symlink": False, "reinit": "create_new", "init_timeout": 30},
+    **{"silent": True, "console": "off", "symlink": False, "reinit": "create_new", "init_timeout": 15},
     **{"x_disable_stats": True, "x_disable_meta": True, "x_disable_machine_info": True, "x_save_requirements": False},
     **{"disable_git": True, "disable_code": True, "save_code": False, "disable_job_creation": True},
     **{"host": "", "username": "", "email": "", "program": "aseqdip", "x_executable": "python"},
@@ -56,13 +56,16 @@ class Runs:
         if mode == "online" and self.online is None:
             self.online = self._answers()
         if mode == "online" and self.online:
+            before = set(Path(folder).glob("wandb/run-*"))
             try:
                 return self._init(folder, mode="online", resume="allow", **about)
             except Exception as error:  # a key, a project, a server that turns us down: so it will for the next one
                 self.online = False
                 self.say(f"goes on without its server ({type(error).__name__}: {error})")
-                _wandb().teardown()  # else the same id is taken
-                self.open.clear()
+            _wandb().teardown()  # else the same id is taken
+            self.open.clear()
+            for begun in set(Path(folder).glob("wandb/run-*")) - before:
+                shutil.rmtree(begun, ignore_errors=True)
         return self._init(folder, mode="offline", **about)
 
     def _answers(self) -> bool:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,39 +80,47 @@ class Estimate(Tracker):
             self.total = 0
 
 
-def _beside_the_bar() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _beside_the_bar() -> Iterator[None]:
     """Lines written inside do not end up in the middle of a progress bar."""
-    if importlib.util.find_spec("tqdm") is None:
-        return contextlib.nullcontext()
-    from tqdm import tqdm
+    cleared = contextlib.ExitStack()
+    with contextlib.suppress(Exception):  # no tqdm, or a bar on a closed pipe
+        from tqdm import tqdm
 
-    return tqdm.external_write_mode()
+        cleared.enter_context(tqdm.external_write_mode())
+    yield
+    with contextlib.suppress(Exception):
+        cleared.close()
 
 
 class Guarded(Tracker):
     """A tracker that is dropped at its first error, with one warning: no mirror is worth a reconstruction."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker: Tracker | None = tracker
+    def __init__(self, what: str, make: Callable[[], Tracker]) -> None:
+        self.what = what
+        self.tracker: Tracker | None = None
+        with self._surviving():
+            self.tracker = make()
 
     def rows(self, rows: Rows) -> None:
-        if self.tracker is not None:
-            try:
+        with self._surviving():
+            if self.tracker is not None:
                 self.tracker.rows(rows)
-            except Exception as error:
-                self._drop(error)
 
     def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
-        if self.tracker is not None:
-            try:
+        with self._surviving():
+            if self.tracker is not None:
                 self.tracker.finish(record, preview)
-            except Exception as error:
-                self._drop(error)
 
-    def _drop(self, error: Exception) -> None:
-        what = type(self.tracker).__name__
-        self.tracker = None
-        log.warning("%s stopped (%s: %s); the results are complete without it.", what, type(error).__name__, error)
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.tracker = None
+            log.warning(
+                "%s stopped (%s: %s); the results are complete without it.", *(self.what, type(error).__name__, error)
+            )
 
 
 class Mirror:
@@ -149,6 +158,7 @@ class Mirror:
             return
         try:
             self.process.wait(max(0.01, end - time.monotonic()))
+            self.listener.join(1)  # its last words
         except subprocess.TimeoutExpired:
             if not self.online:
                 self._give_up(f"did not finish within {self.patience:.0f} s")
@@ -160,8 +170,10 @@ class Mirror:
     def _pass_on(self) -> None:
         """A thread's work: start the process, and write to it, however long that takes."""
         try:
-            self.process = process = _start_process()
-            threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+            process = _start_process()
+            self.listener = threading.Thread(target=self._listen, args=(process,), daemon=True)
+            self.listener.start()
+            self.process = process
             assert process.stdin is not None
             with process.stdin as pipe:
                 while (message := self.messages.get()) is not None:
@@ -191,7 +203,8 @@ def _warn(what: str) -> None:
     """Once a process: the next run's trouble is the same."""
     if not _warned.is_set():
         _warned.set()
-        log.warning("W&B %s; the files are complete without it. tracker=none switches it off.", what)
+        with _beside_the_bar():
+            log.warning("W&B %s; the results are complete without it. tracker=none switches it off.", what)
 
 
 def _start_process() -> "subprocess.Popen[bytes]":
@@ -335,9 +348,9 @@ def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int
     """The progress bar over ``total`` steps (if tqdm is installed), W&B if the config names it, and a word on long runs."""
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb" and os.environ.get("WANDB_MODE") != "disabled":
-        trackers.append(WandB(cfg, image, run_id, folder))
+        trackers.append(Guarded("W&B", lambda: WandB(cfg, image, run_id, folder)))
     if cfg.preset.name == "paper" and on_cpu and total > 1:
-        trackers.append(Estimate(image, total))
+        trackers.append(Guarded("The estimate", lambda: Estimate(image, total)))
     if importlib.util.find_spec("tqdm") is not None:
-        trackers.append(ProgressBar(image, total))
-    return [Guarded(tracker) for tracker in trackers]
+        trackers.append(Guarded("The progress bar", lambda: ProgressBar(image, total)))
+    return trackers
