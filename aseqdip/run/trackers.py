@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from aseqdip.config import Config
 from aseqdip.records import COLUMNS, Rows, digest, identity
+from aseqdip.run.terminal import Steady
 from aseqdip.tasks import setting
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,11 @@ class ProgressBar(Tracker):
         from tqdm import tqdm
 
         interval = 0.5 if sys.stderr.isatty() else 30  # a log file is not to fill with redrawn bars
-        self.bar = tqdm(total=total, desc=title, unit="it", mininterval=interval, dynamic_ncols=True, leave=False)
+        # an error in writing would leave tqdm's lock taken, and every other thread's bar waiting for it
+        file: Any = Steady(sys.stderr)
+        self.bar = tqdm(
+            total=total, desc=title, unit="it", mininterval=interval, dynamic_ncols=True, leave=False, file=file
+        )
 
     def rows(self, rows: Rows) -> None:
         last = dict(zip(COLUMNS, rows[-1], strict=True))
@@ -84,7 +89,7 @@ class Estimate(Tracker):
 def _beside_the_bar() -> Iterator[None]:
     """Lines written inside do not end up in the middle of a progress bar."""
     cleared = contextlib.ExitStack()
-    with contextlib.suppress(Exception):  # no tqdm, or a bar on a closed pipe
+    with contextlib.suppress(Exception):  # no tqdm, or a bar that cannot be drawn
         from tqdm import tqdm
 
         cleared.enter_context(tqdm.external_write_mode())
@@ -351,6 +356,6 @@ def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int
         trackers.append(Guarded("W&B", lambda: WandB(cfg, image, run_id, folder)))
     if cfg.preset.name == "paper" and on_cpu and total > 1:
         trackers.append(Guarded("The estimate", lambda: Estimate(image, total)))
-    if importlib.util.find_spec("tqdm") is not None:
+    if importlib.util.find_spec("tqdm") is not None and sys.stderr is not None:
         trackers.append(Guarded("The progress bar", lambda: ProgressBar(image, total)))
     return trackers
