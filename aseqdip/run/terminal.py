@@ -30,7 +30,7 @@ class Steady:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.stream.fileno())
             os.close(null)
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError):  # it has no number
             pass
 
     def __getattr__(self, name: str) -> Any:
