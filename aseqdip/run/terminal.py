@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -12,16 +14,21 @@ class Steady:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        try:
+        with self._surviving():
             self.stream.write(text)
-        except (OSError, ValueError):  # a closed pipe, a full disk; a closed file
-            self._give_up()
         return len(text)
 
     def flush(self) -> None:
-        try:
+        with self._surviving():
             self.stream.flush()
-        except (OSError, ValueError):
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except BlockingIOError:  # a reader that is behind: this text is lost, not the next
+            pass
+        except (OSError, ValueError):  # a closed pipe, a full disk; a closed file
             self._give_up()
 
     def _give_up(self) -> None:

@@ -17,12 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-
-from aseqdip.config import Config
-from aseqdip.records import COLUMNS, Rows, digest, identity
+from aseqdip.config import Config, make_task
+from aseqdip.identity import digest, identity
+from aseqdip.records import COLUMNS, Record, Rows
 from aseqdip.run.terminal import Steady
-from aseqdip.tasks import setting
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +31,7 @@ class Tracker:
     def rows(self, rows: Rows) -> None:
         """New iterations, in order."""
 
-    def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
+    def finish(self, record: Record | None, preview: Path | None) -> None:
         """The end: the record, or None if the reconstruction did not complete."""
 
 
@@ -58,7 +56,7 @@ class ProgressBar(Tracker):
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(len(rows))
 
-    def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
+    def finish(self, record: Record | None, preview: Path | None) -> None:
         self.bar.close()
 
 
@@ -112,7 +110,7 @@ class Guarded(Tracker):
             if self.tracker is not None:
                 self.tracker.rows(rows)
 
-    def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
+    def finish(self, record: Record | None, preview: Path | None) -> None:
         with self._surviving():
             if self.tracker is not None:
                 self.tracker.finish(record, preview)
@@ -286,15 +284,16 @@ class WandB(Tracker):
         online = cfg.tracker.mode == "online" and os.environ.get("WANDB_MODE", "online") == "online"
         self.mirror, self.pictures = mirror(online), cfg.tracker.pictures
         self.key = f"{run_id} {next(self.counter)}"
+        known = identity(cfg)
         about = {
             "id": run_id,
             "name": f"{cfg.method.name} {image} seed {cfg.seed}",
             "project": cfg.tracker.project,
             "entity": cfg.tracker.entity,
-            "group": group_of(cfg),
-            "job_type": cfg.preset.name,
+            "group": group_of(cfg, known),
+            "job_type": cfg.preset,
             "tags": tags_of(cfg),
-            "config": settings_of(cfg),
+            "config": settings_of(cfg, known),
         }
         self._send("start", folder=str(folder.absolute()), mode="online" if online else "offline", **about)
 
@@ -305,21 +304,24 @@ class WandB(Tracker):
         named = (zip(COLUMNS, row, strict=True) for row in rows)
         self._send("rows", rows=[{name: float(value) for name, value in row if value == value} for row in named])
 
-    def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
+    def finish(self, record: Record | None, preview: Path | None) -> None:
         picture = str(preview.absolute()) if self.pictures and preview is not None else None
         self._send("finish", scores=None if record is None else scores_of(record), picture=picture)
 
 
-def scores_of(record: dict[str, Any]) -> dict[str, float]:
+def scores_of(record: Record) -> dict[str, float]:
     """ "last/psnr" and so on -> what is known of it."""
-    parts = ((which, part or {}) for which, part in record["scores"].items())
-    return {f"{which}/{name}": value for which, part in parts for name, value in part.items() if value is not None}
+    found: dict[str, float | None] = {}
+    for which, score in record.scores.items():
+        known = {"psnr": score.psnr_db, "ssim": score.ssim, "step": score.step, **score.extras}
+        found |= {f"{which}/{name}": value for name, value in known.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def settings_of(cfg: Config) -> dict[str, Any]:
+def settings_of(cfg: Config, known: dict[str, Any]) -> dict[str, Any]:
     """The knobs that decide the result, and the names of what set them; nothing that names a file or folder."""
-    names = {"dataset": cfg.dataset.name, "preset": cfg.preset.name, "recipe": cfg.recipe.name, "setting": setting(cfg)}
-    return {name: value for name, value in {**identity(cfg), **names}.items() if not _is_path(value)}
+    names = {"preset": cfg.preset, "recipe": cfg.recipe, "setting": make_task(cfg).setting}
+    return {name: value for name, value in {**known, **names}.items() if not _is_path(value)}
 
 
 def _is_path(value: Any) -> bool:
@@ -328,24 +330,17 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str) and ("/" in value or "\\" in value)
 
 
-def group_of(cfg: Config) -> str:
+def group_of(cfg: Config, known: dict[str, Any]) -> str:
     """What W&B groups by: task/setting/method, recipe, preset, and a hash of all that decides the result but the seed."""
-    shared = {name: value for name, value in identity(cfg).items() if name != "seed"}
-    return f"{cfg.task.name}/{setting(cfg)}/{cfg.method.name} {cfg.recipe.name} {cfg.preset.name} {digest(shared)[:6]}"
+    shared = {name: value for name, value in known.items() if name != "seed"}
+    setting = make_task(cfg).setting
+    return f"{cfg.task.name}/{setting}/{cfg.method.name} {cfg.recipe} {cfg.preset} {digest(shared)[:6]}"
 
 
 def tags_of(cfg: Config) -> list[str]:
     """Words to filter by: task, setting, method, data set, preset, and the named experiment if there is one."""
-    experiment = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
-    words = (
-        cfg.task.name,
-        setting(cfg),
-        cfg.method.name,
-        cfg.dataset.name,
-        cfg.recipe.name,
-        cfg.preset.name,
-        experiment,
-    )
+    words = [cfg.task.name, make_task(cfg).setting, cfg.method.name, cfg.dataset.name, cfg.recipe, cfg.preset]
+    words += [word.partition("=")[2] for word in cfg.words if word.startswith("experiment=")]
     return list(dict.fromkeys(word[:64] for word in words if word))
 
 
@@ -354,7 +349,7 @@ def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb" and os.environ.get("WANDB_MODE") != "disabled":
         trackers.append(Guarded("W&B", lambda: WandB(cfg, image, run_id, folder)))
-    if cfg.preset.name == "paper" and on_cpu and total > 1:
+    if cfg.preset == "paper" and on_cpu and total > 1:
         trackers.append(Guarded("The estimate", lambda: Estimate(image, total)))
     if importlib.util.find_spec("tqdm") is not None and sys.stderr is not None:
         trackers.append(Guarded("The progress bar", lambda: ProgressBar(image, total)))
