@@ -130,28 +130,31 @@ class Command:
 
     The first signal ends it with 128 + signal: at once where nothing is being computed (a job that is, in this process,
     listens itself: ``Interrupt``), and after its worker processes have saved where there are any. The second one kills.
-
-    Args:
-        sweep: whether it may have worker processes.
     """
 
     current: "Command | None" = None
 
-    def __init__(self, sweep: bool) -> None:
-        self.sweep = sweep
+    def __init__(self) -> None:
         self.signal: int | None = None
         self.folder: Path | None = None
         self.noted: set[int] = set()
 
     def __enter__(self) -> "Command":
-        if self.sweep:
-            with contextlib.suppress(OSError):  # without a folder, workers hear of our end alone
-                self.folder = Path(tempfile.mkdtemp(prefix="aseqdip-"))
-                (self.folder / "go").touch()
-        os.environ[_VARIABLE] = f"{os.getpid()}:{self.folder or ''}"
+        os.environ[_VARIABLE] = str(os.getpid())  # not that of a command which started this one
         Command.current = self
         self.handlers = Handlers(self._hear)
         return self
+
+    def expect_workers(self) -> None:
+        """From here on it may have worker processes, which hear of it through a folder."""
+        with contextlib.suppress(OSError):  # without a folder, workers hear of our end alone
+            self.folder = Path(tempfile.mkdtemp(prefix="aseqdip-"))
+            (self.folder / "go").touch()
+            os.environ[_VARIABLE] = f"{os.getpid()}:{self.folder}"
+
+    def note(self, status: int) -> None:
+        """How a part of it ended."""
+        self.noted.add(status)
 
     def _hear(self, which: int, frame: FrameType | None) -> None:
         self.signal = which
@@ -193,7 +196,7 @@ def end_job(status: int) -> None:
             logging.shutdown()
             os._exit(status)
     elif Command.current is not None:
-        Command.current.noted.add(status)
+        Command.current.note(status)
     if worker is None and status > SIGNALLED:
         raise SystemExit(status)
 

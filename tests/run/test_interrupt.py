@@ -94,7 +94,8 @@ def test_what_nohup_ignores_stays_ignored() -> None:
 COMMAND = """
     import sys, time
     from aseqdip.run.interrupt import Command
-    with Command(sweep=True) as command:
+    with Command() as command:
+        command.expect_workers()
         print(command.folder, flush=True)
         time.sleep(30)
     sys.exit(command.status())
@@ -131,7 +132,8 @@ WORKERS = """
         os.write(1, f"saved {number}\\n".encode())
         end_job(128 + interrupt.signal)
 
-    with Command(sweep=True) as command:
+    with Command() as command:
+        command.expect_workers()
         Parallel(n_jobs=2, backend="loky")(delayed(job)(number) for number in range(4))
         print("all", flush=True)
     sys.exit(command.status())
@@ -183,7 +185,8 @@ def test_the_worst_of_all_jobs_is_the_command_s(monkeypatch: pytest.MonkeyPatch)
         ([UNFINISHED, FAILED, BAD_INPUT], BAD_INPUT),
     ):
         for in_worker in (False, True):
-            with Command(sweep=True) as command:
+            with Command() as command:
+                command.expect_workers()
                 if in_worker:  # the command is another process
                     monkeypatch.setenv(interrupt._VARIABLE, f"{os.getppid()}:{command.folder}")
                 for status in noted:
@@ -193,7 +196,7 @@ def test_the_worst_of_all_jobs_is_the_command_s(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_signal_ends_a_sweep_in_this_process_and_comes_first() -> None:
-    with Command(sweep=True) as command:
+    with Command() as command:
         end_job(FAILED)
         with pytest.raises(SystemExit) as stopped:
             end_job(SIGNALLED + signal.SIGTERM)
@@ -206,6 +209,8 @@ def test_a_command_without_a_temporary_folder_goes_on(monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tempfile.mkdtemp", full)
-    with Command(sweep=True) as command:
+    with Command() as command:
+        command.expect_workers()
+        assert command.folder is None
         end_job(FAILED)
     assert command.status() == FAILED

@@ -27,8 +27,8 @@ from aseqdip.config import Config
 from aseqdip.identity import identity
 from aseqdip.records import COLUMNS, Rows, read_curve
 from aseqdip.run import trackers
-from aseqdip.run.trackers import Estimate, Guarded, Mirror, Tracker, WandB, group_of, make_trackers, tags_of
 from aseqdip.run.runner import run
+from aseqdip.run.trackers import Estimate, Guarded, Mirror, Tracker, WandB, group_of, make_trackers, tags_of
 
 ROOT = Path(__file__).parent.parent.parent
 Configure = Callable[..., Config]
