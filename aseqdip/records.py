@@ -262,14 +262,17 @@ def commit() -> str:
 
 
 def finished(folder: Path) -> bool:
-    """Whether this image's reconstruction is complete: its record is written last."""
-    return (folder / "record.json").is_file()
+    """Whether this image's reconstruction is complete: its record is written last. The compact form counts, too."""
+    if (folder / "record.json").is_file():
+        return True
+    lines = folder.parent.with_name(f"{folder.parent.name}.jsonl")
+    return lines.is_file() and any(t.record is not None and t.folder.name == folder.name for t in _read_lines(lines))
 
 
 def scan(folders: Iterable[Path]) -> Iterator[Trace]:
     """Every reconstruction below the folders, finished or not, in order; each once, however the folders overlap.
 
-    A results folder may be given, or hold, in the compact form of ``python -m aseqdip.report --compact``: ``method-hash.jsonl``
+    A results folder may be given, or hold, in the compact form of ``python -m aseqdip.report FOLDER --compact TARGET``: ``method-hash.jsonl``
     is read as the folder ``method-hash`` would be. Nothing that cannot be read ends the scan.
     """
     seen: set[str] = set()

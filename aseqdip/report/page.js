@@ -45,7 +45,7 @@
     if (name) element.className = name;
     return element;
   };
-  const number = (value, digits) => (value === null ? "–" : value.toFixed(digits));
+  const number = (value, digits) => (value === null ? "–" : typeof value === "string" ? value : value.toFixed(digits));
   const COLUMNS = [
     ["image", "text", (r) => data.images[r[1]][0], (v) => v],
     ["seed", "num", (r) => data.runs[r[0]][2], (v) => String(v)],
@@ -65,7 +65,7 @@
     const cell = make("td", undefined, "cmd");
     const box = make("details");
     box.append(make("summary", "command, folder"));
-    box.append(make("code", command ? `${command} ${word}` : "This record does not hold its settings."));
+    box.append(make("code", command ? `${command} ${word}`.trim() : "An earlier version wrote this record, without its command."));
     box.append(make("code", `${folder}/${name}`));
     cell.append(box);
     return cell;

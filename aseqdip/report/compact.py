@@ -1,0 +1,62 @@
+"""Results in few files: a run's records with small pictures, as one file of JSON lines in place of a folder an image.
+
+Left out are arrays, whole curves and checkpoints. ``records.scan`` reads ``method-hash.jsonl`` as the folder ``method-hash``.
+"""
+
+import base64
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from aseqdip.errors import UserError
+from aseqdip.files import write_atomically
+from aseqdip.records import Trace, dumps, loads, scan
+from aseqdip.report.gallery import arrays_of, draw
+
+SIDE, QUALITY = 160, 40  # pixels of a picture's longer side, and how well they are kept
+
+
+def compact(folders: Iterable[Path], target: Path) -> list[Path]:
+    """Write ``target/task/setting/method-hash.jsonl`` for every run below the folders; returns the files.
+
+    What a target's file holds already stays: a later campaign adds to it. Raises UserError where something cannot be read, since
+    what is left out of the compact form may be deleted next.
+    """
+    runs: dict[Path, dict[str, Trace]] = {}
+    for root in folders:
+        for trace in scan([root]):
+            if trace.state == "damaged":
+                raise UserError(f"{trace.folder}: {trace.error}. Mend or delete it first.")
+            if trace.record is not None:
+                place = target / f"{trace.folder.parent.relative_to(root)}.jsonl"
+                runs.setdefault(place, {})[trace.folder.name] = trace
+    drawn: set[tuple[Any, ...]] = set()
+    for place, traces in sorted(runs.items()):
+        lines = _kept(place)
+        for name, trace in sorted(traces.items()):
+            if trace.lines is None:
+                lines[name] = dumps({"folder": name, "record": trace.record, "pictures": _pictures(trace, drawn)})
+            elif trace.lines != place:
+                lines[name] = _kept(trace.lines)[name]
+        text = "".join(line + "\n" for line in lines.values())
+        write_atomically(place, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+    return sorted(runs)
+
+
+def _kept(place: Path) -> dict[str, str]:
+    """The lines of a file by the names of their folders."""
+    text = place.read_text() if place.is_file() else ""
+    return {str(loads(line)["folder"]): line for line in text.splitlines()}
+
+
+def _pictures(trace: Trace, drawn: set[tuple[Any, ...]]) -> dict[str, str]:
+    """The result's picture; the start's and the truth's too, the first time that they are met."""
+    if trace.record is None or not (trace.folder / "reconstruction.npz").is_file():
+        return {}
+    r = trace.record
+    found = draw(arrays_of(trace.folder), SIDE, QUALITY)
+    problem = r.task, r.setting, r.image, r.content, r.seed, dumps(r.problem)
+    if problem in drawn:
+        found = {"result": found["result"]}
+    drawn.add(problem)
+    return {name: base64.b64encode(file).decode() for name, file in found.items()}
