@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from aseqdip.figures import new_figure, plain, save
-from aseqdip.report.blocks import Block, start_level
+from aseqdip.report.blocks import Block
 from aseqdip.report.statistics import MeanCurve, finite
 
 #: the page's colours in page.css, in its light dress; a chart refers to them by name
@@ -21,11 +21,6 @@ NAMES = {**{c: f"c{i}" for i, c in enumerate(COLOURS)}, INK: "ink", RULE: "rule"
 #: dashes in points, and markers: no two methods are told apart by colour alone
 DASHES = ("8 2 2 2", "5 2", "1 2", "6 2 1 2", "9 3", "4 2 1 2 1 2", "1 1", "3 3", "")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*")
-
-
-def colour(style: int) -> str:
-    """A style's colour."""
-    return COLOURS[style % len(COLOURS)]
 
 
 def dash(style: int) -> str:
@@ -58,11 +53,12 @@ class Dot:
     psnr: float
 
 
-def _axes() -> tuple[Any, Any]:
+def _axes(x: str, y: str) -> tuple[Any, Any]:
     figure, (axis,) = new_figure(1, 3.4, 7.6)
-    axis.set_prop_cycle(color=[INK])
     axis.grid(color=RULE, linewidth=0.6)
     axis.tick_params(which="both", length=0, colors=INK, labelsize=9)
+    axis.set_xlabel(x, color=INK)
+    axis.set_ylabel(y, color=INK)
     for background in (figure.patch, axis.patch):
         background.set_visible(False)
     for name, spine in axis.spines.items():
@@ -71,37 +67,17 @@ def _axes() -> tuple[Any, Any]:
     return figure, axis
 
 
-def _drawn(axis: Any, line: Line, bottom: float = 0.0) -> None:
-    """One line, its band, and from the bottom up where it starts to fall."""
-    curve, style = line.curve, {"color": colour(line.style), "linewidth": 2.4 if line.style == 8 else 1.6}
-    pattern = [float(part) for part in dash(line.style).split()]
-    dashes = (0, tuple(pattern)) if pattern else "-"
-    at, mean = _fewer(curve.at), _fewer(curve.mean)
-    axis.plot(at, mean, linestyle=dashes, label=plain(line.label), **style)
-    if curve.low is not None and curve.high is not None:
-        band = {"color": style["color"], "alpha": 0.12, "linewidth": 0}
-        axis.fill_between(at, _fewer(curve.low), _fewer(curve.high), **band)
-    if line.falls is not None and line.falls < curve.end:
-        level = float(np.interp(line.falls, curve.at, curve.mean))
-        axis.plot([line.falls] * 2, [bottom, level], color=style["color"], linewidth=1, linestyle=(0, (3, 3)))
-        axis.plot(line.falls, level, "v", color=style["color"], markersize=6)
-
-
-def _fewer(values: np.ndarray) -> np.ndarray:
-    """At most 80 of a curve's values, the last among them: more are not seen."""
-    return values[::-1][:: -(-len(values) // 80)][::-1]
-
-
-def curves(key: str, title: str, lines: Sequence[Line], start: float | None = None) -> Markup:
+def curves(key: str, title: str, lines: Sequence[Line], start: float | None = None, known: bool = True) -> Markup:
     """Mean PSNR against the iteration: a line each, its band, and a dashed upright where it starts to fall.
 
     Args:
         start: PSNR of the start image, drawn as a dotted level.
+        known: False for losses, where there is no truth; their axis is logarithmic.
     """
-    figure, axis = _axes()
+    figure, axis = _axes("iteration", "PSNR (dB), mean over images" if known else "loss")
     # the first iterations come from far below: the axis begins where the lines have left them
-    late = [line.curve.mean[len(line.curve.mean) // 10 :] for line in lines]
-    floor, top = min(float(v.min()) for v in late), max(float(line.curve.mean.max()) for line in lines)
+    floor = min(float(line.curve.mean[len(line.curve.mean) // 10 :].min()) for line in lines)
+    top = max(float(line.curve.mean.max()) for line in lines)
     if start is not None:
         axis.axhline(start, color=SOFT, linewidth=1.2, linestyle=":", label=f"start image {start:.2f}")
         if top - start < 3 * max(top - floor, 1.0):
@@ -109,40 +85,49 @@ def curves(key: str, title: str, lines: Sequence[Line], start: float | None = No
     room = 0.06 * max(top - floor, 0.5)
     for line in lines:
         _drawn(axis, line, floor - room)
-    axis.set(xlim=(0, max(line.curve.end for line in lines)), ylim=(floor - room, top + room))
-    axis.set_xlabel("iteration", color=INK)
-    axis.set_ylabel("PSNR (dB), mean over images", color=INK)
-    return _finish(figure, axis, key, title, "; ".join(f"{line.label} dB" for line in lines))
-
-
-def losses(key: str, title: str, lines: Sequence[Line]) -> Markup:
-    """The loss against the iteration, logarithmic, where there is no truth."""
-    figure, axis = _axes()
-    for line in lines:
-        _drawn(axis, line)
-    if all((line.curve.mean > 0).all() for line in lines):
-        axis.set_yscale("log")
     axis.set_xlim(0, max(line.curve.end for line in lines))
-    axis.set_xlabel("iteration", color=INK)
-    axis.set_ylabel("loss", color=INK)
-    return _finish(figure, axis, key, title, "; ".join(line.label for line in lines))
+    if known:
+        axis.set_ylim(floor - room, top + room)
+    elif floor > 0:
+        axis.set_yscale("log")
+    return _finish(figure, axis, key, title, "; ".join(line.label + " dB" * known for line in lines))
+
+
+def _drawn(axis: Any, line: Line, bottom: float) -> None:
+    """One line, its band, and from the bottom up where it starts to fall."""
+    curve, colour = line.curve, COLOURS[line.style % len(COLOURS)]
+    pattern = tuple(map(float, dash(line.style).split()))
+    every = -(-len(curve.at) // 80)  # more points are not seen
+    at, mean, low, high = (
+        None if v is None else v[::-1][::every] for v in (curve.at, curve.mean, curve.low, curve.high)
+    )
+    width = 1.6 if pattern else 2.4
+    axis.plot(
+        at, mean, color=colour, linewidth=width, linestyle=(0, pattern) if pattern else "-", label=plain(line.label)
+    )
+    if low is not None and high is not None:
+        axis.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
+    if line.falls is not None and line.falls < curve.end:
+        level = float(np.interp(line.falls, curve.at, curve.mean))
+        axis.plot([line.falls] * 2, [bottom, level], color=colour, linewidth=1, linestyle=(0, (3, 3)))
+        axis.plot(line.falls, level, "v", color=colour, markersize=6)
 
 
 def scatter(key: str, title: str, dots: Sequence[Dot], unit: str) -> Markup:
     """Cost (logarithmic) against PSNR: a marker each; without a cost, a level."""
-    figure, axis = _axes()
-    said = []
+    figure, axis = _axes(f"{unit} a reconstruction (logarithmic)", "PSNR (dB), mean over images")
     for d in dots:
-        label = plain(f"{d.label} {d.psnr:.2f}")
-        said.append(f"{d.label} {d.psnr:.2f} dB" + (f" for {d.cost:.3g} {unit}" if d.cost else ""))
+        label, colour = plain(f"{d.label} {d.psnr:.2f}"), COLOURS[d.style % len(COLOURS)]
         if d.cost:
             marker = MARKERS[(d.style + 4 * (d.style // len(MARKERS))) % len(MARKERS)]
-            axis.semilogx(d.cost, d.psnr, marker, color=colour(d.style), markersize=8, label=label)
+            axis.semilogx(d.cost, d.psnr, marker, color=colour, markersize=8, label=label)
         else:
             axis.axhline(d.psnr, color=SOFT, linewidth=1.2, linestyle=":", label=label)
     axis.margins(0.15)
-    axis.set_xlabel(f"{unit} a reconstruction (logarithmic)", color=INK)
-    axis.set_ylabel("PSNR (dB), mean over images", color=INK)
+    if axis.get_xscale() == "log":
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
+    said = [f"{d.label} {d.psnr:.2f} dB" + (f" for {d.cost:.3g} {unit}" if d.cost else "") for d in dots]
     return _finish(figure, axis, key, title, "; ".join(said))
 
 
@@ -150,14 +135,11 @@ def _finish(figure: Any, axis: Any, key: str, title: str, description: str) -> M
     """The figure as an element of a page; title and description are what a screen reader says of it."""
     import matplotlib
 
-    axis.legend(
-        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, labelcolor=INK, handlelength=3
-    )
+    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False, "handlelength": 3}
+    axis.legend(fontsize=9, labelcolor=INK, **place)
     drawn = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
-        figure.savefig(
-            drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
+        figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = drawn.getvalue()
     # what the page has already, and ids that nothing refers to and every chart would repeat
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.S)
@@ -171,13 +153,10 @@ def _finish(figure: Any, axis: Any, key: str, title: str, description: str) -> M
     )
     text = re.sub(r"\s*\n\s*", "\n", text).replace("<g/>\n", "").replace("\nL ", "L")
     text = re.sub(r"<g>\n(<(?:path|text)[^>]*>(?:[^<]*</text>)?)\n</g>", r"\1", text)  # a group of one thing
-    size = re.search(r'viewBox="([^"]*)"', text)
-    assert size is not None
-    head = (
-        f'<svg viewBox="{size[1]}" role="img" aria-labelledby="{key}t {key}d">'
-        f'<title id="{key}t">{escape(title)}</title><desc id="{key}d">{escape(description)}</desc>'
-    )
-    return Markup(head + text[text.index(">") + 1 :])  # noqa: S704 - matplotlib escapes every text it writes
+    box = re.search(r'viewBox="[^"]*"', text)
+    head = f'<svg {box[0] if box else ""} role="img" aria-labelledby="{key}t {key}d">'
+    said = f'<title id="{key}t">{escape(title)}</title><desc id="{key}d">{escape(description)}</desc>'
+    return Markup(head + said + text[text.index(">") + 1 :])  # noqa: S704 - matplotlib escapes every text it writes
 
 
 def _rounded(found: re.Match[str]) -> str:
@@ -198,20 +177,21 @@ def comparison(path: Path, blocks: Sequence[Block]) -> None:
 
 def _panel(axis: Any, block: Block, image: str) -> None:
     """One image of a block: a line for each method, the same colour in all panels of the block."""
+    start = None
     for number, cell in enumerate(cell for cell in block.cells if cell.curve is not None):
         for row in (row for row in cell.rows if row.label == image and len(row.curve)):
-            at = np.minimum(row.every * np.arange(1, len(row.curve) + 1), row.record.steps)
-            label = cell.label
+            at, label = np.minimum(row.every * np.arange(1, len(row.curve) + 1), row.record.steps), cell.label
             if row.record.known:
-                label = f"{label}: {cell.which} {row.number('result_psnr_db'):.2f} dB"
+                label, start = (
+                    f"{label}: {cell.which} {row.number('result_psnr_db'):.2f} dB",
+                    row.number("start_psnr_db"),
+                )
                 best = row.number("best_step"), row.number("best_psnr_db")
                 axis.plot(*best, "o", markersize=5, fillstyle="none", color=f"C{number}")
             axis.plot(at, row.curve, linewidth=1, color=f"C{number}", label=plain(label))
+    if finite(start):
+        axis.axhline(start, color="0.5", linestyle=":", label=f"start: {start:.2f} dB")
     if axis.has_data():
-        start = start_level(block)
-        own = [row.number("start_psnr_db") for cell in block.cells for row in cell.rows if row.label == image]
-        if start is not None and own and finite(own[0]):
-            axis.axhline(own[0], color="0.5", linestyle=":", label=f"start: {own[0]:.2f} dB")
         axis.legend(fontsize=8)
     title = plain(f"{block.place} · {image}")
     axis.set(xlabel="iteration", ylabel="PSNR (dB)" if block.known else "loss", title=title)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 
 from aseqdip.paper.numbers import Published
-from aseqdip.report.blocks import Block, Cell
-from aseqdip.report.statistics import FEWEST, Paired, Summary
+from aseqdip.report.blocks import Block, Cell, published_onset
+from aseqdip.report.statistics import FEWEST, Paired
 
 HEADLINE = (
     "Ours is each reconstruction's result: the last iterate, or what the method's own stopping rule or averaging keeps "
@@ -33,9 +33,9 @@ def spread(mean: float | None, std: float | None, digits: int = 2) -> str:
     return db(mean, digits) + (f" ± {std:.{digits}f}" if std is not None and std == std else "")
 
 
-def scored(found: Summary | None, digits: int = 2) -> str:
-    """mean ± std over images; "no truth" without scores."""
-    return "no truth" if found is None else spread(found.mean, found.over_images, digits)
+def significant(value: float | None) -> str:
+    """Three digits of a number that may be of any size."""
+    return "–" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def size(cell: Cell) -> str:
@@ -50,11 +50,6 @@ def against(found: Paired | None) -> str:
     if found is None:
         return "–"
     return f"{found.mean:+.2f}" + ("" if found.low != found.low else f" [{found.low:+.2f}, {found.high:+.2f}]")
-
-
-def absent(row: Published) -> str:
-    """Why a published method has no number of ours."""
-    return "not run" if row.method else "learned method, not yet"
 
 
 def protocol(block: Block) -> str:
@@ -76,70 +71,116 @@ def plain(text: str) -> str:
     return re.sub(r"([|<>`\[\]\\])", r"\\\1", text) if re.search(r"[|<>`\\]", text) else text
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up; short lines end in dashes."""
-    table = [[plain(text) for text in (*line, *["–"] * (len(header) - len(line)))] for line in (header, *lines)]
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its head first, whose columns line up."""
+    table = [[plain(text) for text in line] for line in lines]
     widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
     table.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in table)
 
 
-def each(blocks: Sequence[Block]) -> str:
-    """A table a block, a line for each reconstruction; PSNR in dB."""
-    return "\n\n".join(f"{block.title}\n\n{_each(block)}" for block in blocks)
+#: what a table says of a method: key, head, what it means
+COLUMNS = {
+    "published": ("published", "PSNR in dB, as the paper prints it"),
+    "ours": ("ours", "PSNR of the result in dB"),
+    "n": ("n", "images × seeds"),
+    "difference": ("difference", "ours minus published; a star: not the paper's protocol"),
+    "versus": ("- aSeqDIP [95 %]", "on the images and seeds both have"),
+    "wins": ("ahead", "pairs in which the method is ahead of aSeqDIP"),
+    "start": ("start", "the start image"),
+    "best": ("best (oracle)", "highest PSNR along the run: needs the truth"),
+    "last": ("last", "last iterate"),
+    "ema": ("EMA", "running average of the iterates"),
+    "onset": ("falls from", "iteration at which the mean PSNR starts to fall"),
+    "onset_published": ("paper, Fig. 4", "where the paper's figure shows the fall to begin"),
+    "ssim_published": ("SSIM published", ""),
+    "ssim": ("SSIM ours", ""),
+    "seeds": ("± seeds", "standard deviation across seeds, mean over images"),
+    "steps": ("steps", ""),
+    "seconds": ("seconds", "of the method alone, without scoring and saving"),
+    "tflop": ("TFLOP", "of the network's convolutions, forwards and backwards"),
+    "passes": ("passes", "forward passes of the network"),
+}
+PUBLISHED = ("published", "difference", "onset_published", "ssim_published")
+UNSCORED = ("n", "steps", "seconds", "tflop", "passes")
+DOCUMENT = ("published", "ours", "n", "difference", "best", "versus", "wins", "ssim_published", "ssim", "seconds")
+SCREEN = ("n", "start", "ours", "ssim", "last", "best", "ema", "versus", "wins", "seconds", "tflop", "passes")
 
 
-def _each(block: Block) -> str:
+def columns(block: Block, wanted: Sequence[str] = tuple(COLUMNS)) -> list[str]:
+    """Those of the wanted columns that the block has something for."""
     if not block.known:
-        lines = [
-            [row.label, cell.label, db(row.number("steps"), 0), db(row.number("method_seconds"), 1)]
-            for cell in block.cells
-            for row in cell.rows
-        ]
-        return markdown(["image", "method", "steps", "seconds"], lines)
-    lines = []
-    for cell in block.cells:
-        for row in cell.rows:
-            image = row.label if row.record.seed == 0 else f"{row.label}, seed {row.record.seed}"
-            shown = [_result(row.number), *(db(row.number(f"{which}_psnr_db")) for which in ("last", "best", "ema"))]
-            if (step := row.number("best_step")) is not None:
-                shown[2] += f" at {step:.0f}"
-            start, steps = db(row.number("start_psnr_db")), db(row.number("steps"), 0)
-            lines.append([image, cell.label, steps, start, *shown, db(row.number("method_seconds"), 0)])
-    header = ["image", "method", "steps", "start", "result / SSIM", "last", "best (oracle)", "EMA", "seconds"]
-    return markdown(header, lines)
+        return [key for key in wanted if key in UNSCORED]
+    return [key for key in wanted if block.printed or key not in PUBLISHED]
 
 
-def _result(number: object) -> str:
-    """ "29.47 / 0.793", from a function of a column's name."""
-    assert callable(number)
-    return f"{db(number('result_psnr_db'))} / {db(number('result_ssim'), 3)}"
+def cells(block: Block, cell: Cell, std: bool = True) -> dict[str, str]:
+    """A method's text in every column; std: with the standard deviations."""
+    printed, gap, versus, psnr = cell.published, cell.difference, cell.versus, cell.psnr
+
+    def score(column: str, digits: int = 2) -> str:
+        found = cell.scores.get(column)
+        return "no truth" if found is None else spread(found.mean, found.over_images if std else None, digits)
+
+    return {
+        "published": "not published" if printed is None else spread(printed.psnr, printed.psnr_std),
+        "ours": score("result_psnr_db") + ("" if cell.which == "last" else f" ({cell.which})"),
+        "n": size(cell),
+        "difference": "–" if gap is None else f"{gap:+.2f}" + ("*" if block.departures else ""),
+        "versus": against(versus),
+        "wins": "–" if versus is None else f"{versus.wins} of {versus.n}",
+        **{which: score(f"{which}_psnr_db") for which in ("start", "best", "last", "ema")},
+        "onset": cell.onset or "–",
+        "onset_published": published_onset(block, cell),
+        "ssim_published": "–" if printed is None else spread(printed.ssim, printed.ssim_std, 3),
+        "ssim": score("result_ssim", 3),
+        "seeds": "one seed" if psnr is None or psnr.over_seeds != psnr.over_seeds else db(psnr.over_seeds),
+        "steps": db(cell.means.get("steps"), 0),
+        "seconds": db(cell.means.get("method_seconds"), 1),
+        "tflop": significant(cell.means.get("tflop")),
+        "passes": db(cell.means.get("passes"), 0),
+    }
+
+
+def missing(row: Published) -> dict[str, str]:
+    """The same for a published method that has no number of ours."""
+    why = "not run" if row.method else "learned method, not yet"
+    ssim = spread(row.ssim, row.ssim_std, 3)
+    return {"published": spread(row.psnr, row.psnr_std), "ours": why, "ssim_published": ssim}
+
+
+def lines(block: Block, wanted: Sequence[str], std: bool = True) -> list[list[str]]:
+    """A block's table: its head, then a line for each method, and for each published one that was not run."""
+    keys = columns(block, wanted)
+    table = [(cell.label, cells(block, cell, std)) for cell in block.cells]
+    table += [(p.name, missing(p)) for p in block.missing if "published" in keys]
+    head = ["method", *(COLUMNS[key][0] for key in keys)]
+    return [head, *([name, *(found.get(key, "–") for key in keys)] for name, found in table)]
 
 
 def means(blocks: Sequence[Block]) -> str:
     """A table a block, a line for each method: means over images and seeds; and its result against aSeqDIP's."""
-    return "\n\n".join(f"{block.title}\n\n{_means(block)}" for block in blocks)
+    return "\n\n".join(f"{block.title}\n\n{markdown(lines(block, SCREEN, std=False))}" for block in blocks)
 
 
-def _means(block: Block) -> str:
-    lines = []
-    for cell in block.cells:
-
-        def mean(column: str, cell: Cell = cell) -> float | None:
-            return cell.scores[column].mean if column in cell.scores else cell.means.get(column)
-
-        scores = [db(mean(f"{which}_psnr_db")) for which in ("last", "best", "ema")]
-        costs = [db(mean("method_seconds"), 0), db(mean("tflop"), 1), db(mean("passes"), 0)]
-        versus = "" if cell.versus is None else f"{against(cell.versus)}, {cell.versus.wins} of {cell.versus.n}"
-        lines.append([cell.label, size(cell), db(mean("start_psnr_db")), _result(mean), *scores, versus, *costs])
-    header = ["method", "n", "start", "result / SSIM", "last", "best (oracle)", "EMA", "- aSeqDIP, ahead"]
-    return markdown([*header, "seconds", "TFLOP", "passes"], lines)
+def each(blocks: Sequence[Block]) -> str:
+    """A table a block, a line for each reconstruction; PSNR in dB."""
+    return "\n\n".join(f"{block.title}\n\n{markdown(_each(block))}" for block in blocks)
 
 
-HEADER = (
-    *("method", "published", "ours", "n", "difference", "best (oracle)", "- aSeqDIP [95 %]", "ahead"),
-    *("SSIM published", "SSIM ours", "seconds"),
-)
+def _each(block: Block) -> list[list[str]]:
+    scores = ["start", "result / SSIM", "last", "best (oracle)", "EMA"] if block.known else []
+    table = [["image", "method", "steps", *scores, "seconds"]]
+    for cell, row in ((c, row) for c in block.cells for row in c.rows):
+        start, result, last, best, ema = (
+            db(row.number(f"{w}_psnr_db")) for w in ("start", "result", "last", "best", "ema")
+        )
+        if (step := row.number("best_step")) is not None:
+            best += f" at {step:.0f}"
+        shown = [start, f"{result} / {db(row.number('result_ssim'), 3)}", last, best, ema] if block.known else []
+        image = row.label if row.record.seed == 0 else f"{row.label}, seed {row.record.seed}"
+        table.append([image, cell.label, db(row.number("steps"), 0), *shown, db(row.number("method_seconds"), 0)])
+    return table
 
 
 def document(blocks: Sequence[Block]) -> str:
@@ -148,32 +189,9 @@ def document(blocks: Sequence[Block]) -> str:
     for block in blocks:
         parts += [f"## {plain(block.title)}", "", f"**{plain(protocol(block))}**", ""]
         parts += [f"{note}\n" for note in block.notes]
-        rows = [_line(block, cell) for cell in block.cells]
-        rows += [[p.name, spread(p.psnr, p.psnr_std), absent(p)] for p in block.missing]
-        shown = range(len(HEADER)) if block.printed else [0, *range(2, 4), *range(5, 8), 9, 10]
-        lines = [[line[i] if i < len(line) else "–" for i in shown] for line in (HEADER, *rows)]
-        parts += [markdown(lines[0], lines[1:]), ""]
+        parts += [markdown(lines(block, DOCUMENT)), ""]
         parts += ["\\* not the paper's protocol (above).", ""] if block.departures else []
     return "\n".join(parts).rstrip() + "\n"
-
-
-def _line(block: Block, cell: Cell) -> list[str]:
-    printed, gap, versus = cell.published, cell.difference, cell.versus
-    star = "*" if block.departures and gap is not None else ""
-    which = "" if cell.which == "last" else f" ({cell.which})"
-    return [
-        cell.label,
-        "not published" if printed is None else spread(printed.psnr, printed.psnr_std),
-        scored(cell.psnr) + which,
-        size(cell),
-        "–" if gap is None else f"{gap:+.2f}{star}",
-        scored(cell.scores.get("best_psnr_db")),
-        against(versus),
-        "–" if versus is None else f"{versus.wins} of {versus.n}",
-        "–" if printed is None else spread(printed.ssim, printed.ssim_std, 3),
-        scored(cell.scores.get("result_ssim"), 3),
-        db(cell.means.get("method_seconds"), 1),
-    ]
 
 
 TEX = {
@@ -190,20 +208,12 @@ def tex(text: str) -> str:
 
 
 def latex(blocks: Sequence[Block]) -> str:
-    r"""Every block as a table environment with booktabs rules: published, ours, difference, interval."""
+    """Every block as a table environment with booktabs rules."""
     parts = ["% needs \\usepackage{booktabs}, and \\usepackage[T1]{fontenc} for quotation marks"]
     for block in blocks:
         caption = " ".join([block.title + ".", protocol(block), *block.notes, HEADLINE, INTERVAL])
-        rows = [[line[i] for i in (0, 1, 2, 4, 6)] for line in (_line(block, cell) for cell in block.cells)]
-        rows += [[p.name, spread(p.psnr, p.psnr_std), absent(p), "–", "–"] for p in block.missing]
-        parts += [
-            "\\begin{table}",
-            "\\centering",
-            f"\\caption{{{tex(caption)}}}",
-            "\\begin{tabular}{lrrrr}",
-            "\\toprule",
-        ]
-        parts += [r"Method & Published & Ours & Difference & $-$ aSeqDIP [95\,\%] \\", "\\midrule"]
-        parts += [" & ".join(map(tex, row)) + r" \\" for row in rows]
+        head, *rows = (" & ".join(map(tex, line)) + r" \\" for line in lines(block, DOCUMENT[:6]))
+        parts += ["\\begin{table}", "\\centering", f"\\caption{{{tex(caption)}}}"]
+        parts += ["\\begin{tabular}{l" + "r" * head.count(" & ") + "}", "\\toprule", head, "\\midrule", *rows]
         parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}", ""]
     return "\n".join(parts)
