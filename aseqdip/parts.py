@@ -13,7 +13,8 @@ import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from types import UnionType
+from typing import Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aseqdip.errors import UserError
 
@@ -86,6 +87,7 @@ class Part:
 
 
 P = TypeVar("P", bound=Part)
+T = TypeVar("T")
 
 
 class Registry(Mapping[str, type[P]], Generic[P]):
@@ -95,17 +97,18 @@ class Registry(Mapping[str, type[P]], Generic[P]):
         base: the class that all of them extend.
         package: the package whose modules are parts; ``base`` and names that begin with "_" are not.
         word: how a user chooses one: "method" in ``method=tv_dip``.
+        helpers: other modules of the package that are no parts.
 
     Raises UserError for a name there is not, and for a part that leaves something out, with what to add.
     """
 
-    def __init__(self, base: type[P], package: str, word: str) -> None:
-        self.base, self.package, self.word = base, package, word
+    def __init__(self, base: type[P], package: str, word: str, helpers: Sequence[str] = ()) -> None:
+        self.base, self.package, self.word, self.helpers = base, package, word, ("base", *helpers)
 
     @cached_property
     def _sources(self) -> dict[str, importlib.metadata.EntryPoint | None]:
         folder = importlib.import_module(self.package).__path__
-        own = sorted(m.name for m in pkgutil.iter_modules(folder) if m.name != "base" and not m.name.startswith("_"))
+        own = sorted(m.name for m in pkgutil.iter_modules(folder) if m.name not in self.helpers and m.name[0] != "_")
         found: dict[str, importlib.metadata.EntryPoint | None] = dict.fromkeys(own)
         for entry in importlib.metadata.entry_points(group=self.package):
             found.setdefault(entry.name, entry)  # a name of our own is not replaced from outside
@@ -116,6 +119,9 @@ class Registry(Mapping[str, type[P]], Generic[P]):
 
     def __len__(self) -> int:
         return len(self._sources)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources
 
     def __getitem__(self, name: str) -> type[P]:
         if name not in self._sources:
@@ -139,6 +145,10 @@ class Registry(Mapping[str, type[P]], Generic[P]):
             )
         return self._checked(name, named[0], str(module.__file__))
 
+    def foreign(self, name: str) -> bool:
+        """Whether another package brings it."""
+        return self._sources.get(name) is not None
+
     def _checked(self, name: str, part: type[P], where: str) -> type[P]:
         """The part, if it says all it must."""
         if not (isinstance(part, type) and issubclass(part, self.base)):
@@ -158,3 +168,82 @@ class Registry(Mapping[str, type[P]], Generic[P]):
                     f"{f.name}: ... = knob('what it means', default)."
                 )
         return part
+
+
+@dataclass
+class Chosen(Generic[P]):
+    """A part that was chosen, and the values of its knobs (an instance of ``part.Options``)."""
+
+    name: str
+    part: type[P]
+    options: Any
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def make_options(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """An instance of a dataclass of knobs, from values as a user or a YAML file writes them; None means the default.
+
+    Args:
+        prefix: before the knobs' names in messages: "network." in ``network.width``.
+
+    Raises UserError for a value of the wrong type or out of range.
+    """
+    kinds = get_type_hints(cls)
+    given = {}
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if values.get(f.name) is not None:
+            given[f.name] = convert(prefix + f.name, f, kinds[f.name], values[f.name])
+    return cls(**given)
+
+
+def convert(name: str, f: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
+    """A value in its field's type and range; UserError if it is not."""
+    try:
+        typed = _typed(kind, value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}={value}: expected {_said(kind)} ({f.metadata['help']}).") from error
+    check_value(name, f, typed)
+    return typed
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """The value as this type, where it says the same; ValueError or TypeError where it does not."""
+    kinds = _alternatives(kind)
+    if value is None and (type(None) in kinds or kind is Any):
+        return None
+    kind = next(k for k in kinds if k is not type(None))
+    if get_origin(kind) in (list, tuple):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise TypeError
+        parts = [_typed(get_args(kind)[0], part) for part in value]
+        return tuple(parts) if get_origin(kind) is tuple else parts
+    if kind is bool and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if kind is str and isinstance(value, (str, int, float)):
+        return {"True": "true", "False": "false"}.get(str(value), str(value))
+    if kind in (int, float):
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise TypeError
+        if kind is float or isinstance(value, int):
+            return kind(value)
+        if not float(value).is_integer():
+            raise ValueError
+        return int(float(value))
+    if kind is Any:
+        return value
+    raise TypeError
+
+
+def _said(kind: Any) -> str:
+    """What a value must be, in words."""
+    kinds = _alternatives(kind)
+    wanted = next(k for k in kinds if k is not type(None))
+    if get_origin(wanted) in (list, tuple):
+        return f"a list, each {_said(get_args(wanted)[0])}"
+    return _KINDS.get(wanted, "a value") + (" or null" if type(None) in kinds else "")

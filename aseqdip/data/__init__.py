@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
-from aseqdip.config import Config
+from typing import Any as Config  # until readers are parts
 from aseqdip.data import images
 from aseqdip.data.sample import Items, Sample
 
@@ -40,4 +41,6 @@ READERS: dict[str, Callable[[Config], Items]] = {
 
 def open_dataset(cfg: Config) -> Items:
     """The images of ``cfg.dataset``, by name and in order; nothing is read yet. UserError if there is none."""
-    return READERS[cfg.dataset.reader](cfg)
+    d = cfg.dataset
+    dataset = SimpleNamespace(name=d.name, reader=d.reader.name, folder=d.folder, files=d.files, **vars(d.reader.options))
+    return READERS[d.reader.name](SimpleNamespace(dataset=dataset, data_root=cfg.data_root, size=cfg.size))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aseqdip.config import Config
+from typing import Any as Config  # until readers are parts
 from aseqdip.data.sample import Items, Sample, finite, list_files, unique_names
 from aseqdip.errors import UserError
 
@@ -82,7 +82,7 @@ def read_ct(path: Path, low: float, high: float) -> Sample:
     if hu.ndim != 2:
         raise UserError(f"{path} has shape {hu.shape}; expected one slice, (height, width).")
     scaled = finite(((hu.astype(np.float32) - low) / (high - low)), str(path))
-    return Sample(str(path), image=scaled.clamp(0, 1)[None], patient=patient)
+    return Sample(str(path), image=scaled.clamp(0, 1)[None], patient=patient, window=(low, high))
 
 
 def _is_dicom(path: Path) -> bool:

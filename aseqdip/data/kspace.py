@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from aseqdip.config import Config
+from typing import Any as Config  # until readers are parts
 from aseqdip.data.sample import Items, Sample, finite, list_files, unique_names
 from aseqdip.errors import UserError
 

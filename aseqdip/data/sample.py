@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aseqdip.config import Config
+from typing import Any as Config  # until readers are parts
 from aseqdip.errors import UserError
 
 
@@ -26,6 +26,7 @@ class Sample:
         kspace: centred k-space of one slice, complex, (coils, height, width).
         maps: coil sensitivity maps stored with the k-space, complex, (coils, height, width).
         mask: columns that were acquired, boolean, (width,); None if all were.
+        window: CT: the Hounsfield units that 0 and 1 stand for.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Sample:
     maps: Tensor | None = None
     mask: Tensor | None = None
     patient: str = ""
+    window: tuple[float, float] = (-1024.0, 2000.0)
 
 
 #: image names in order, each with the function that reads it

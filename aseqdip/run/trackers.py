@@ -14,9 +14,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from aseqdip.config import Config
-from aseqdip.records import COLUMNS, Rows, config_dict, digest, identity
-from aseqdip.tasks import setting
+from aseqdip.config import Config, make_task
+from aseqdip.identity import digest, identity
+from aseqdip.records import COLUMNS, Record, Rows
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Tracker:
     def rows(self, rows: Rows) -> None:
         """New iterations, in order."""
 
-    def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
+    def finish(self, record: Record | None, preview: Path | None) -> None:
         """The end: the record, or None if the reconstruction did not complete."""
 
 
@@ -48,7 +48,7 @@ class ProgressBar(Tracker):
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(len(rows))
 
-    def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
+    def finish(self, record: Record | None, preview: Path | None) -> None:
         self.bar.close()
 
 
@@ -119,9 +119,9 @@ class WandB(Tracker):
             resume=None if mode == "offline" else "allow",
             name=name,
             group=group_of(cfg),
-            job_type=cfg.preset.name,
+            job_type=cfg.preset,
             tags=tags_of(cfg),
-            config=config_dict(cfg),
+            config=identity(cfg),
             settings=settings,
         )
         if self.awaited == mode:
@@ -138,15 +138,14 @@ class WandB(Tracker):
         if self.run is not None:
             self._guard("log", send)
 
-    def finish(self, record: dict[str, Any] | None, preview: Path | None) -> None:
+    def finish(self, record: Record | None, preview: Path | None) -> None:
         def close() -> None:
             import wandb
 
             if record is not None:
-                scores = {
-                    f"{which}/{k}": v for which, part in record["scores"].items() for k, v in (part or {}).items()
-                }
-                self.run.summary.update({k: v for k, v in scores.items() if v is not None})
+                for which, score in record.scores.items():
+                    if score.psnr_db is not None:
+                        self.run.summary.update({f"{which}/psnr": score.psnr_db, f"{which}/ssim": score.ssim})
                 if preview is not None:
                     self.run.log({"preview": wandb.Image(str(preview))})
             self.run.finish(exit_code=0 if record is not None else 1)
@@ -185,7 +184,8 @@ class WandB(Tracker):
 def group_of(cfg: Config) -> str:
     """What W&B groups by: task/setting/method, recipe, preset, and a hash of all that decides the result but the seed."""
     shared = {name: value for name, value in identity(cfg).items() if name != "seed"}
-    return f"{cfg.task.name}/{setting(cfg)}/{cfg.method.name} {cfg.recipe.name} {cfg.preset.name} {digest(shared)[:6]}"
+    setting = make_task(cfg).setting
+    return f"{cfg.task.name}/{setting}/{cfg.method.name} {cfg.recipe} {cfg.preset} {digest(shared)[:6]}"
 
 
 def tags_of(cfg: Config) -> list[str]:
@@ -193,11 +193,11 @@ def tags_of(cfg: Config) -> list[str]:
     experiment = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
     words = (
         cfg.task.name,
-        setting(cfg),
+        make_task(cfg).setting,
         cfg.method.name,
         cfg.dataset.name,
-        cfg.recipe.name,
-        cfg.preset.name,
+        cfg.recipe,
+        cfg.preset,
         experiment,
     )
     return list(dict.fromkeys(word[:64] for word in words if word))
@@ -217,7 +217,7 @@ def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb":
         trackers.append(WandB(cfg, f"{cfg.method.name} {image} seed {cfg.seed}", run_id, folder))
-    if cfg.preset.name == "paper" and on_cpu and total > 1:
+    if cfg.preset == "paper" and on_cpu and total > 1:
         trackers.append(Estimate(image, total))
     if importlib.util.find_spec("tqdm") is not None:
         trackers.append(ProgressBar(image, total))

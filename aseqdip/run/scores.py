@@ -11,8 +11,8 @@ from torch import Tensor
 from aseqdip.case import Case
 from aseqdip.engine import Engine
 from aseqdip.methods.base import Iterate
-from aseqdip.records import COLUMNS
-from aseqdip.stopping import StoppingRule
+from aseqdip.records import COLUMNS, Score
+from aseqdip.stopping.base import StoppingRule
 
 EMA_DECAY = 0.99  # of the average that is recorded beside the result
 ASK_RULE_EVERY = 25
@@ -132,7 +132,7 @@ class Scores:
         return fresh
 
     def stopped(self, step: int) -> bool:
-        """Whether the rule says stop; asked only every so often, at fixed steps, since the answer waits for the device."""
+        """Whether the rule says stop; asked only at every so many steps, since the answer waits for the device."""
         return self.rule is not None and step % ASK_RULE_EVERY == 0 and self.rule.stopped(step)
 
     @property
@@ -146,26 +146,21 @@ class Scores:
         assert image is not None
         return image
 
-    def summary(self) -> dict[str, Any]:
-        """The record's "scores": start, last, best, ema, and stopped where a rule chose; each with psnr, ssim and
-        task extras; None without truth."""
+    def summary(self) -> dict[str, Score]:
+        """The record's "scores": start, last, best, ema, and stopped where a rule chose; no numbers without a truth."""
         images = {"start": self.case.problem.z0, "last": self.last, "best": self.best, "ema": self.ema}
         if self.rule is not None:
             images["stopped"] = self.rule.image
-        if (scoring := self.case.scoring) is None:
-            return {name: {"psnr": None, "ssim": None} for name in images}
-        result: dict[str, Any] = {}
-        for name, image in images.items():
-            assert image is not None
-            shown = self.case.show(image)
-            result[name] = {
-                "psnr": float(scoring.psnr(shown)),
-                "ssim": float(scoring.ssim(shown)),
-                **scoring.extras(shown, self.case.problem.y),
-            }
+        result = {name: Score() for name in images}
+        if (scoring := self.case.scoring) is not None:
+            for name, image in images.items():
+                assert image is not None
+                shown = self.case.show(image)
+                extras = scoring.extras(shown, self.case.problem.y)
+                result[name] = Score(float(scoring.psnr(shown)), float(scoring.ssim(shown)), extras={**extras})
+            result["best"].step = int(max(self.rows, key=lambda row: row[PSNR])[0])
         if self.rule is not None:
-            result["stopped"]["step"] = self.rule.step
-        result["best"]["step"] = int(max(self.rows, key=lambda row: row[PSNR])[0])
+            result["stopped"].step = self.rule.step
         return result
 
     def state_dict(self) -> dict[str, Any]:

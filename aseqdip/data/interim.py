@@ -1,0 +1,42 @@
+"""Readers as parts, until each has a file of its own."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from aseqdip.parts import Part, knob
+
+
+class Reader(Part):
+    generated: ClassVar[bool] = False
+    gives: ClassVar[str] = "image"
+
+
+@dataclass
+class SliceOptions:
+    slice: str = knob("slice of a volume: middle, all, or an index", "middle")
+
+
+@dataclass
+class WindowOptions:
+    hu_low: float = knob("Hounsfield units shown as 0", -1024.0)
+    hu_high: float = knob("Hounsfield units shown as 1", 2000.0)
+
+
+def _reader(word: str, **own: Any) -> type[Reader]:
+    return type(word, (Reader,), {"name": word, "title": word, **own})
+
+
+class Readers(dict[str, type[Reader]]):
+    def foreign(self, name: str) -> bool:
+        return False
+
+
+READERS = Readers(
+    brain=_reader("brain", generated=True),
+    body=_reader("body", generated=True),
+    photos=_reader("photos", generated=True),
+    picture=_reader("picture"),
+    kspace=_reader("kspace", Options=SliceOptions, gives="kspace"),
+    complex=_reader("complex"),
+    ct=_reader("ct", Options=WindowOptions),
+)
