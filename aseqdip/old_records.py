@@ -96,8 +96,9 @@ def _part(old: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _name(old: str) -> str:
     """A knob's name without the groups that are gone."""
-    if old == "method.noise":
-        return "weight_noise"
+    renamed = {"method.noise": "weight_noise", "network.name": "network"}
+    if old in renamed:
+        return renamed[old]
     return old.removeprefix("operator.").removeprefix("method.")
 
 

@@ -262,18 +262,15 @@ def commit() -> str:
 
 
 def finished(folder: Path) -> bool:
-    """Whether this image's reconstruction is complete: its record is written last. The compact form counts, too."""
-    if (folder / "record.json").is_file():
-        return True
-    lines = folder.parent.with_name(f"{folder.parent.name}.jsonl")
-    return lines.is_file() and any(t.record is not None and t.folder.name == folder.name for t in _read_lines(lines))
+    """Whether this image's reconstruction is complete: its record is written last."""
+    return (folder / "record.json").is_file()
 
 
 def scan(folders: Iterable[Path]) -> Iterator[Trace]:
     """Every reconstruction below the folders, finished or not, in order; each once, however the folders overlap.
 
-    A results folder may be given, or hold, in the compact form of ``python -m aseqdip.report FOLDER --compact TARGET``: ``method-hash.jsonl``
-    is read as the folder ``method-hash`` would be. Nothing that cannot be read ends the scan.
+    Results may be there in the compact form of ``python -m aseqdip.report FOLDER --compact TARGET``: the file ``mri/accel4.jsonl`` is
+    read as the folder ``mri/accel4`` would be. Nothing that cannot be read ends the scan.
     """
     seen: set[str] = set()
     for folder in folders:
@@ -355,9 +352,9 @@ def _read_lines(path: Path) -> Iterator[Trace]:
                 folder = path.with_suffix("") / f"line {number}"
                 try:
                     content = loads(line)
-                    name = content["folder"]
-                    if PurePath(name).name != name:
-                        raise ValueError(f"folder: expected a name, found '{name}'")
+                    name = PurePath(content["folder"])
+                    if name.is_absolute() or ".." in name.parts:
+                        raise ValueError(f"folder: expected one below {path.stem}, found '{name}'")
                     record = parse(content["record"])
                     folder = path.with_suffix("") / name
                     yield Trace(folder, "done", record, lines=path, pictured=bool(content.get("pictures")))

@@ -1,6 +1,6 @@
-"""Results in few files: a run's records with small pictures, as one file of JSON lines in place of a folder an image.
+"""Results in few files: the records of a setting, with small pictures, as one file of JSON lines: ``mri/accel4.jsonl``.
 
-Left out are arrays, whole curves and checkpoints. ``records.scan`` reads ``method-hash.jsonl`` as the folder ``method-hash``.
+Left out are arrays, whole curves and checkpoints. ``records.scan`` reads the file as the folder ``mri/accel4``.
 """
 
 import base64
@@ -17,35 +17,36 @@ SIDE, QUALITY = 160, 40  # pixels of a picture's longer side, and how well they 
 
 
 def compact(folders: Iterable[Path], target: Path) -> list[Path]:
-    """Write ``target/task/setting/method-hash.jsonl`` for every run below the folders; returns the files.
+    """Write ``target/task/setting.jsonl`` for all that is finished below the folders; returns the files.
 
     What a target's file holds already stays: a later campaign adds to it. Raises UserError where something cannot be read, since
     what is left out of the compact form may be deleted next.
     """
-    runs: dict[Path, dict[str, Trace]] = {}
+    found: dict[Path, dict[str, Trace]] = {}
     for root in folders:
         for trace in scan([root]):
             if trace.state == "damaged":
                 raise UserError(f"{trace.folder}: {trace.error}. Mend or delete it first.")
             if trace.record is not None:
-                place = target / f"{trace.folder.parent.relative_to(root)}.jsonl"
-                runs.setdefault(place, {})[trace.folder.name] = trace
+                *place, run, image = trace.folder.relative_to(root).parts
+                name = "/".join(place) or root.name
+                found.setdefault(target / f"{name}.jsonl", {})[f"{run}/{image}"] = trace
     drawn: set[tuple[Any, ...]] = set()
-    for place, traces in sorted(runs.items()):
-        lines = _kept(place)
+    for file, traces in sorted(found.items()):
+        lines = _kept(file)
         for name, trace in sorted(traces.items()):
             if trace.lines is None:
                 lines[name] = dumps({"folder": name, "record": trace.record, "pictures": _pictures(trace, drawn)})
-            elif trace.lines != place:
+            elif trace.lines != file:
                 lines[name] = _kept(trace.lines)[name]
         text = "".join(line + "\n" for line in lines.values())
-        write_atomically(place, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
-    return sorted(runs)
+        write_atomically(file, lambda out, text=text: out.write(text.encode()))  # type: ignore[misc]
+    return sorted(found)
 
 
-def _kept(place: Path) -> dict[str, str]:
+def _kept(file: Path) -> dict[str, str]:
     """The lines of a file by the names of their folders."""
-    text = place.read_text() if place.is_file() else ""
+    text = file.read_text() if file.is_file() else ""
     return {str(loads(line)["folder"]): line for line in text.splitlines()}
 
 

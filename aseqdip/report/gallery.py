@@ -83,7 +83,7 @@ def pictures(row: Row) -> dict[str, str]:
     with row.lines.open("rb") as lines:
         for line in lines:
             content = loads(line)
-            if content.get("folder") == row.folder.name:
+            if row.lines.with_suffix("") / str(content.get("folder")) == row.folder:
                 kept = {str(k): str(v) for k, v in content["pictures"].items()}
                 if "result" not in kept or not all(re.fullmatch(r"[A-Za-z0-9+/=]+", v) for v in kept.values()):
                     raise ValueError("its pictures are none")
