@@ -97,7 +97,7 @@ def _drawn(axis: Any, line: Line, bottom: float) -> None:
     """One line, its band, and from the bottom up where it starts to fall."""
     curve, colour = line.curve, COLOURS[line.style % len(COLOURS)]
     pattern = tuple(map(float, dash(line.style).split()))
-    every = -(-len(curve.at) // 80)  # more points are not seen
+    every = -(-len(curve.at) // 64)  # more points are not seen
     at, mean, low, high = (
         None if v is None else v[::-1][::every] for v in (curve.at, curve.mean, curve.low, curve.high)
     )
@@ -143,11 +143,12 @@ def _finish(figure: Any, axis: Any, key: str, title: str, description: str) -> M
     text = drawn.getvalue()
     # what the page has already, and ids that nothing refers to and every chart would repeat
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.S)
-    text = re.sub(r' id="[a-zA-Z.0-9]+_\d+"| transform="rotate\(-0 [^"]*"|; font-family: [^;"]*', "", text)
+    text = re.sub(r' id="[a-zA-Z.0-9]+_\d+"| transform="rotate\(-0 [^"]*"|; font-family: [^;"]*|stroke-dashoffset: 0; ', "", text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
     text = re.sub(r' (d|x|y|transform)="[^"]*"', lambda m: re.sub(r"-?\d+\.\d{2,}", _rounded, m[0]), text)
     for hexadecimal, name in NAMES.items():
         text = text.replace(hexadecimal, f"var(--{name})")
+    text = text.replace("; fill: var(--ink)", "").replace("font-size: 9px; ", "")  # page.css has it
     text = text.replace(
         'style="fill: none; stroke: var(--rule); stroke-width: 0.6; stroke-linecap: square"', 'class="grid"'
     )

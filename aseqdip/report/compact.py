@@ -13,7 +13,7 @@ from aseqdip.files import write_atomically
 from aseqdip.records import Trace, dumps, loads, scan
 from aseqdip.report.gallery import arrays_of, draw
 
-SIDE, QUALITY = 160, 40  # pixels of a picture's longer side, and how well they are kept
+SIDE, QUALITY = 152, 38  # pixels of a picture's longer side, and how well they are kept
 
 
 def compact(folders: Iterable[Path], target: Path) -> list[Path]:
