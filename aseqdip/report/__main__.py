@@ -27,6 +27,7 @@ def _words() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m aseqdip.report", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="folders that hold records")
     parser.add_argument("--mean", action="store_true", help="one row a method: means over its images and seeds")
+    parser.add_argument("--method", nargs="+", help="of these methods only")
     for name, what in FILES.items():
         parser.add_argument(f"--{name}", type=Path, help=what)
     return parser.parse_args()
@@ -35,6 +36,8 @@ def _words() -> argparse.Namespace:
 def write(words: argparse.Namespace) -> None:
     """Everything that was asked for. Raises UserError where there is nothing to report, or for an unknown suffix."""
     found = load(words.folder)
+    if words.method is not None:
+        found.rows = [row for row in found.rows if row.record.method in words.method]
     if not (found.rows or found.failed or found.damaged):
         raise UserError(f"There is no finished record below {', '.join(map(str, words.folder))}: run something first.")
     for trace in found.damaged:

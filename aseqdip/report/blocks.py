@@ -253,7 +253,7 @@ def _compare(block: Block) -> None:
             if ours is not None and other is not None:
                 pairs.append((ours, other, row.image))
         if pairs:
-            cell.versus = paired(*(list(part) for part in zip(*pairs, strict=True)))  # type: ignore[arg-type]
+            cell.versus = paired(*(list(part) for part in zip(*pairs, strict=True)))
 
 
 def published_onset(block: Block, cell: Cell) -> str:

@@ -173,7 +173,7 @@ def comparison(path: Path, blocks: Sequence[Block]) -> None:
             _panel(axis, block, image)
         for axis in line[len(names) :]:
             axis.set_axis_off()
-    save(figure, path, dpi=72 if len(blocks) > 2 else 90)
+    save(figure, path, dpi=66 if len(blocks) > 2 else 90)
 
 
 def _panel(axis: Any, block: Block, image: str) -> None:
