@@ -10,7 +10,8 @@ from typing import Any
 
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
-from aseqdip.records import Trace, dumps, loads, scan
+from aseqdip.plain import dumps, loads
+from aseqdip.records import Trace, scan
 from aseqdip.report.gallery import arrays_of, draw
 
 SIDE, QUALITY = 152, 38  # pixels of a picture's longer side, and how well they are kept

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aseqdip.records import loads
+from aseqdip.plain import loads
 from aseqdip.report.blocks import Block, Cell
 from aseqdip.report.rows import Row
 from aseqdip.report.tables import db
