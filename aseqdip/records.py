@@ -315,21 +315,23 @@ def _reason(error: BaseException) -> str:
 
 
 def _bytes(path: Path) -> bytes:
-    """A regular file's content: others would be waited for, or never end."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("expected a regular file")
-    if status.st_size > LARGEST:
-        raise ValueError(f"{status.st_size} bytes are more than any record has")
+    _check_regular(path)
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{size} bytes are more than any record has")
     return path.read_bytes()
+
+
+def _check_regular(path: Path) -> None:
+    """Others than regular files would be waited for, or never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("expected a regular file")
 
 
 def _read_lines(path: Path) -> Iterator[Trace]:
     """The reconstructions of a file of JSON lines, as those in a folder of its name."""
     try:
+        _check_regular(path)
         with path.open("rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("expected a regular file")
             for number, line in enumerate(file, start=1):
                 folder = path.with_suffix("") / f"line {number}"
                 try:
