@@ -51,13 +51,15 @@ def _main(given: list[str]) -> None:
         from aseqdip.files import check_writable
 
         check_writable(Path(next((w[8:].strip("\"'") for w in ready if w.startswith("outputs=")), "outputs")))
-    # Hydra reads its flags only where they stand before the overrides
-    flags = [word for word in ready if word in words.SWEEP]
-    sys.argv[1:] = flags + [word for word in ready if word not in flags]
+    flags, settings = words.split(ready)
+    sys.argv[1:] = flags + settings  # Hydra reads its flags only where they stand before the settings
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions as they are: what a user must read is said by us
     import hydra
 
-    hydra.main(config_path=str(compose.config_folder()), config_name="config", version_base="1.3")(job)()
+    try:
+        hydra.main(config_path=str(compose.config_folder()), config_name="config", version_base="1.3")(job)()
+    except UserError:  # of a sweep's job, which has said it
+        sys.exit(1)
 
 
 def job(composed: "DictConfig") -> dict[str, Any]:
@@ -79,9 +81,11 @@ def job(composed: "DictConfig") -> dict[str, Any]:
             cfg.device = runner.sweep_device(running.job.num)
         summary = _study(cfg) if cfg.study != "none" else runner.run(cfg)
     except UserError as error:
-        if multirun:  # a sweep goes on with its other jobs, then reports
-            log.error("%s", error)
-        raise
+        if not multirun:
+            sys.stderr.write(f"{error}\n")
+            sys.exit(2)
+        log.error("%s", error)
+        raise  # the sweep goes on with its other jobs
     if summary.interrupted is not None:
         sys.exit(128 + summary.interrupted)
     log.info("%s", ending(cfg, summary))

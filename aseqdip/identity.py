@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from aseqdip.config import Config, in_force, make_task, value_of
-from aseqdip.data.sample import Sample, data_folder
+from aseqdip.data.base import FileReader, Sample
 from aseqdip.engine import pick_device, pick_precision
+from aseqdip.networks import NETWORKS
 
 #: raised whenever the same settings give other numbers than before, by code that is not a part's own (engine, operators ...)
 RESULTS = 2
@@ -38,12 +39,16 @@ def problem(cfg: Config) -> dict[str, Any]:
 def settings(cfg: Config) -> dict[str, Any]:
     """All others that the result depends on: the method's, and where it iterates the network's, the rule's, steps, lr ..."""
     chosen = _knobs(cfg)[1]
-    if cfg.iterative:
+    if cfg.learns:
         chosen["network"] = cfg.network.name
         chosen["precision"] = pick_precision(cfg.precision, pick_device(cfg.device))
     references = cfg.method.part.wants(cfg.method.options) == "references"
     if references and chosen.get("pool") is None and not cfg.dataset.reader.part.generated:
-        chosen["pool"] = _folder_digest(data_folder(cfg), cfg.dataset.files)
+        reader = cfg.dataset.reader.part(
+            cfg.dataset.reader.options, Path(cfg.data_root), cfg.dataset.folder, name=cfg.dataset.name
+        )
+        if isinstance(reader, FileReader):
+            chosen["pool"] = _folder_digest(reader.data_folder(), cfg.dataset.files)
     return chosen
 
 
@@ -99,7 +104,7 @@ def content(sample: Sample) -> str:
             array = np.ascontiguousarray(tensor.numpy())
             found.update(f"{name} {array.dtype} {array.shape} ".encode())
             found.update(array.tobytes())
-    found.update(f"{sample.window}".encode())
+    found.update(f"{sample.hu_width}".encode())
     return found.hexdigest()
 
 
@@ -138,10 +143,10 @@ def _file(path: Path, size: int, modified: int) -> str:
 def sources(cfg: Config) -> str:
     """A hash of the code of the chosen parts and of what they extend, without comments and docstrings."""
     parts: list[type] = [cfg.task.part, cfg.method.part, cfg.dataset.reader.part]
-    if cfg.iterative:
-        from aseqdip.networks import NETWORKS
-
-        parts += [NETWORKS[cfg.network.name], *([cfg.rule.part] if cfg.rule else [])]
+    if cfg.learns:
+        parts.append(NETWORKS[cfg.network.name])
+    if cfg.rule is not None and cfg.method.part.iterative:
+        parts.append(cfg.rule.part)
     modules = {c.__module__ for part in parts for c in part.__mro__}
     ours = sorted(m for m in modules if m.split(".")[0] not in (*sys.stdlib_module_names, "torch"))
     return hashlib.sha256("\n".join(code(sys.modules[name]) for name in ours).encode()).hexdigest()[:16]

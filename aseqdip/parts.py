@@ -33,8 +33,8 @@ def knob(
     """A field with its one-line meaning and its range: low <= value <= high, value > above, or one of the choices.
 
     Args:
-        result: whether its value can change a result. Only what is declared not to is left out of a result's identity, so
-            that a knob somebody forgot computes again instead of taking another result for its own.
+        result: whether its value can change a result. Only what is declared not to is left out of a result's identity,
+            so that a knob somebody forgot computes again instead of taking another result for its own.
         file: its value may be the path of a file or folder; the identity then holds what is in it, not where it is.
     """
     meta = {"help": help, "low": low, "above": above, "high": high, "choices": choices, "result": result, "file": file}

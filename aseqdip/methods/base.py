@@ -127,7 +127,9 @@ class Method(Part, ABC, Generic[S]):
 
     Attributes:
         defaults: shared settings that this method has otherwise, by name: ``{"stop": "wmv"}``.
-        iterative: whether the shared settings, averages and stopping rules mean anything to it.
+        group: under which a table puts it.
+        iterative: whether averages and stopping rules mean anything to it.
+        learns: whether it fits a network, so that steps, lr, residual, precision and network.* mean anything to it.
         offers: what a stopping rule may need of its terms: "residual" (the data term is ||A x - y||^2), "error" (its
             loss estimates the error and falls below zero).
         average_restarts: steps at which the running average of the iterates begins anew.
@@ -136,7 +138,9 @@ class Method(Part, ABC, Generic[S]):
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
+    group: ClassVar[str] = "untrained network"
     iterative: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
     offers: ClassVar[frozenset[str]] = frozenset({"residual"})
     average_restarts: tuple[int, ...] = ()
     extra_passes: float = 0.0

@@ -195,8 +195,8 @@ def _case(
     z0 = A.direct(y) if start is None else torch.as_tensor(start)
     if z0.ndim != 4 or z0.shape[0] != 1 or z0.is_complex():
         raise UserError(
-            f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); "
-            "a complex image has its real and imaginary part as two channels. Give y the shape that the operator's adjoint or "
+            f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, "
+            "width); a complex image has its real and imaginary part as two channels. Give y the shape that the operator's adjoint or "
             "direct needs."
         )
     if signed and z0.shape[1] != 2:

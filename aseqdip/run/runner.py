@@ -16,7 +16,7 @@ from aseqdip import identity, records
 from aseqdip.case import Case
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
-from aseqdip.data.sample import Items, Sample, select
+from aseqdip.data.base import Items, Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed
@@ -73,7 +73,8 @@ def check_combination(cfg: Config) -> None:
     task, method, reader = make_task(cfg), cfg.method.part, cfg.dataset.reader.part
     if reader.gives not in task.takes:
         raise UserError(
-            f"task={cfg.task.name} needs images, but dataset={cfg.dataset.name} holds {reader.gives}: use task=mri."
+            f"task={cfg.task.name} is made of {' or '.join(task.takes)}, but dataset={cfg.dataset.name} holds "
+            f"{reader.gives}: use another task or another data set."
         )
     task.check()
     method.check(cfg.method.options, cfg.shared(), task.kind())
@@ -162,6 +163,10 @@ class Seed:
             begin = time.perf_counter()
             case = self.task.make(name, sample).to(engine.device)
             seconds = time.perf_counter() - begin
+            for note in sample.notes:
+                log.warning("%s: %s", name, note)
+            if sample.notes:
+                case.facts["notes"] = sample.notes
             method = cfg.method.part(cfg.method.options, cfg.shared(), engine, case.signed)
             case.problem.references = self._wanted(method.wants(method.options), method.pool, case, sample)
             facts = {"settings": self.identity, "version of results": identity.RESULTS}
@@ -204,6 +209,7 @@ class Seed:
                 "task": task.title,
                 "setting": task.setting_title,
                 "method": cfg.method.part.title,
+                "group": cfg.method.part.group,
                 "start": task.start_title,
             },
             seed=cfg.seed,

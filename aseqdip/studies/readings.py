@@ -18,7 +18,7 @@ from aseqdip import records
 from aseqdip.compose import compose
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
-from aseqdip.data.sample import select
+from aseqdip.data.base import select
 from aseqdip.errors import UserError
 from aseqdip.identity import run_folder
 from aseqdip.run import runner
