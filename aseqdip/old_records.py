@@ -112,6 +112,6 @@ def _score(old: dict[str, Any]) -> dict[str, Any]:
 
 def _curve(old: dict[str, Any]) -> dict[str, Any]:
     psnr = old.get("psnr") or []
-    if not isinstance(psnr, list) or all(v is None for v in psnr):
+    if isinstance(psnr, list) and all(v is None for v in psnr):
         return {}
     return {name: old[name] for name in ("every", "psnr", "psnr_ema") if name in old}

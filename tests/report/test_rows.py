@@ -1,54 +1,53 @@
-"""From folders to one flat table, to files, and to the command that makes a record again."""
+"""From folders to one flat table, to files, and back from the compact form."""
 
+import base64
 import csv
-import dataclasses
 import json
-import shlex
+import math
+import os
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import report_records as made
 
-from aseqdip.config import Config
+from aseqdip import records
 from aseqdip.errors import UserError
-from aseqdip.records import identity, run_folder, scan
+from aseqdip.records import Failure, Score
 from aseqdip.report import __main__ as report
-from aseqdip.report.cells import build
-from aseqdip.report.command import command, composed, word
-from aseqdip.report.listing import each, means
-from aseqdip.report.rows import export, load
+from aseqdip.report.compact import compact
+from aseqdip.report.gallery import pictures
+from aseqdip.report.rows import Row, export, load
 
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
-    """Four records, one failure, one unfinished image, and two files that are no records."""
-    made.write(tmp_path / "outputs", made.campaign([("mri", "accel4", m) for m in ("aseqdip", "es_dip")], 2, 1))
-    (first, *_) = sorted((tmp_path / "outputs").rglob("record.json"))
-    for name, content in (("broken", '{"schema": 1, "ima'), ("other", '{"a": 1}'), ("list", "[1]")):
-        (first.parent.parent / name).mkdir()
-        (first.parent.parent / name / "record.json").write_text(content)
-    (first.parent.parent / "failed").mkdir()
-    failure = {"error": "NonFiniteError: not finite", "after_step": 7, "traceback": "..."}
-    (first.parent.parent / "failed" / "failure.json").write_text(json.dumps(failure))
-    (first.parent.parent / "begun").mkdir()
-    (first.parent.parent / "begun" / ".claim").touch()
-    return tmp_path / "outputs"
+    """Four records, one failure, one unfinished image, and a file that is no record."""
+    outputs = tmp_path / "outputs"
+    made.write(outputs, made.campaign([("mri", "accel4", m) for m in ("aseqdip", "es_dip")], 2))
+    records.write_failure(outputs / "failed", Failure("x", "NonFiniteError: not finite", 7))
+    for name in ("broken/record.json", "begun/.claim"):
+        (outputs / name).parent.mkdir()
+        (outputs / name).touch()
+    return outputs
 
 
-def test_damaged_records_are_reported_and_skipped(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_below_is_found(outputs: Path) -> None:
     found = load([outputs])
     assert len(found.rows) == 4
-    assert sorted(trace.folder.name for trace in found.damaged) == ["broken", "list", "other"]
-    assert all(trace.error for trace in found.damaged)
-    assert [trace.content["after_step"] for trace in found.failed] == [7]
-    assert [trace.folder.name for trace in found.unfinished] == ["begun"]
+    assert [trace.folder.name for trace in (*found.damaged, *found.failed, *found.unfinished)] == ["broken", "failed", "begun"]
+    curve = found.rows[0].curve
+    assert len(curve) == 200 and found.rows[0].every == 2
+    assert found.rows[0].record.settings is found.rows[1].record.settings, "what is alike is kept once"
 
 
-def test_overlapping_folders_count_once(outputs: Path) -> None:
-    assert len(load([outputs, outputs / "mri"]).rows) == 4
-    assert [t.folder for t in scan([outputs])] == sorted(t.folder for t in scan([outputs]))
+def test_a_curve_with_holes_is_not_drawn(tmp_path: Path) -> None:
+    one = made.record("mri", "accel4", "aseqdip")
+    one.curve.psnr[3] = math.nan
+    made.write(tmp_path, [one])
+    assert not len(load([tmp_path]).rows[0].curve)
 
 
 def test_csv_holds_one_line_a_reconstruction(outputs: Path, tmp_path: Path) -> None:
@@ -58,13 +57,48 @@ def test_csv_holds_one_line_a_reconstruction(outputs: Path, tmp_path: Path) -> N
         lines = list(csv.DictReader(file))
     assert len(lines) == 4
     for line, row in zip(lines, found.rows, strict=True):
-        record = json.loads((row.folder / "record.json").read_text())
-        assert line["method"] == record["method"]
-        assert float(line["psnr_result"]) == record["scores"][record["result"]]["psnr"]
-        assert float(line["best_step"]) == record["scores"]["best"]["step"]
-        assert float(line["tflop"]) == pytest.approx(record["flops_per_step"] * record["steps"] / 1e12)
-        assert (line["psnr_stopped"] == "") == ("stopped" not in record["scores"])
-        assert line["command"] == command(record)
+        trace = records.read(row.folder)
+        assert trace is not None and trace.record is not None
+        record = trace.record
+        assert line["method"] == record.method
+        assert float(line["result_psnr_db"]) == record.score.psnr_db
+        assert float(line["best_step"]) == record.scores["best"].step
+        assert float(line["tflop"]) == pytest.approx(record.flops_per_step * record.steps / 1e12)
+        assert (line["stopped_psnr_db"] == "") == ("stopped" not in record.scores)
+        assert line["command"] == "python run.py " + " ".join(record.command)
+
+
+@pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path, start: str) -> None:
+    one = made.record("mri", "accel4", "aseqdip", f"{start}|x", level=-5.0, command=[])
+    export(tmp_path / "t.csv", load_one(tmp_path / "o", one))
+    with (tmp_path / "t.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert line["image"] == f"'{start}|x"
+    assert float(line["result_psnr_db"]) < 0, "a negative number stays one"
+
+
+def load_one(folder: Path, record: records.Record) -> list[Row]:
+    made.write(folder, [record])
+    return load([folder]).rows
+
+
+def test_infinite_scores_and_names_that_are_no_text_are_written(tmp_path: Path) -> None:
+    exact = Score(math.inf, 1.0)
+    one = made.record("mri", "accel4", "aseqdip", os.fsdecode(b"caf\xe9"), scores=dict.fromkeys(("start", "last", "best"), exact))
+    made.write(tmp_path / "o", [one])
+    files = {name: tmp_path / f"x.{name}" for name in ("html", "markdown", "latex")} | {"export": tmp_path / "x.csv"}
+    run(tmp_path / "o", *(word for name, path in files.items() for word in (f"--{name}", str(path))))
+    for path in files.values():
+        text = path.read_bytes().decode()
+        assert "inf" in text, path
+        assert path.suffix in (".markdown", ".latex") or "caf\\udce9" in text, path
+
+
+def run(*words: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["report", *map(str, words)])
+        report.main()
 
 
 def test_parquet_needs_pyarrow_and_says_so(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,135 +114,90 @@ def test_parquet_holds_the_same_table(outputs: Path, tmp_path: Path) -> None:
     rows = load([outputs]).rows
     export(tmp_path / "table.parquet", rows)
     table = parquet.read_table(tmp_path / "table.parquet").to_pylist()
-    assert [line["psnr_last"] for line in table] == [row.numbers["psnr_last"] for row in rows]
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("task=mri", "method=aseqdip", "preset=paper", "accel=8", "seed=3"),
-        ("task=ct", "method=ref_guided_dip", "preset=quick", "data=public", "data_root=/d", "pool=/d/p"),
-        (
-            "task=ct",
-            "method=ref_guided_dip",
-            "preset=quick",
-            "dataset=ct",
-            "data_root='/a folder/it\\'s'",
-            "pool='/b,c'",
-        ),
-        (
-            "task=denoising",
-            "method=rethinking_dip",
-            "recipe=original",
-            "sigma=30",
-            "dataset=folder",
-            "dataset.folder=x",
-        ),
-        (
-            "task=inpainting",
-            "method=tv_dip",
-            "mask=random",
-            "operator.missing=0.9",
-            "method.rho=0.2",
-            "size=native",
-        ),
-        ("task=deblurring", "method=self_guided_dip", "network=medium", "ema=0.99", "kernel=motion"),
-    ],
-    ids=lambda words: words[1],
-)
-def test_the_command_composes_to_the_records_settings(
-    configure: Callable[..., Config], overrides: tuple[str, ...]
-) -> None:
-    cfg = configure(*overrides)
-    record = {
-        **{"image": 'a "b" <script>, 007', "preset": cfg.preset.name, "recipe": cfg.recipe.name},
-        **{"identity": identity(cfg), "config": json.loads(json.dumps(dataclasses.asdict(cfg)))},
-    }
-    line = command(json.loads(json.dumps(record)))
-    program, script, *words = shlex.split(line)
-    again = composed(words)
-    assert (program, script) == ("python", "run.py")
-    assert identity(again) == identity(cfg)
-    assert run_folder(again).name == run_folder(cfg).name, "the same hash: the same folder is found again"
-    assert again.images == record["image"]
-    assert again.dataset == cfg.dataset, "the same folder and list of files"
-    assert (again.dataset.folder, again.pool if cfg.input == "reference" else None) == (
-        cfg.dataset.folder,
-        cfg.pool,
-    )
-    given = {w.split("=")[0] for w in overrides}
-    assert {w.split("=")[0] for w in words} - given <= {
-        "images",
-        "precision",
-        "preset",
-        "data_root",
-        "network.name",
-        "network.depth",
-        "network.width",
-    }
-
-
-def test_a_record_without_its_settings_has_no_command() -> None:
-    assert command({"image": "a", "preset": "paper", "recipe": "matched"}) == ""
-
-
-@pytest.mark.parametrize("name", ["a b", "null", "1,2", "[x]", 'say "a"', "back\\slash", 'both\\"', "a=b", "é", "~/x"])
-def test_any_name_survives_the_command_line(name: str) -> None:
-    assert composed([word("images", name)]).images == name
+    assert [line["last_psnr_db"] for line in table] == [row.number("last_psnr_db") for row in rows]
 
 
 def test_the_command_line_writes_what_is_asked_for(
-    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = {name: tmp_path / f"report.{name}" for name in ("html", "markdown", "latex")} | {
-        "export": tmp_path / "t.csv"
-    }
-    words = [part for name, path in files.items() for part in (f"--{name}", str(path))]
-    monkeypatch.setattr(sys, "argv", ["report", str(outputs), *words])
-    report.main()
+    files = {name: tmp_path / f"report.{name}" for name in ("html", "markdown", "latex")} | {"export": tmp_path / "t.csv"}
+    run(outputs, *(part for name, path in files.items() for part in (f"--{name}", path)))
     assert capsys.readouterr().out.split() == [str(path) for path in files.values()]
     assert all(path.stat().st_size > 500 for path in files.values())
     page = files["html"].read_text()
-    assert "NonFiniteError: not finite" in page and "mri/accel4" in page
+    assert "NonFiniteError: not finite" in page and "expected an object" not in page
+    assert "not a record" in page, "why a record cannot be read"
 
 
-def test_without_files_it_prints_its_table_as_before(
-    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["report", str(outputs), "--mean"])
-    report.main()
+def test_without_files_it_prints_its_table(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(outputs, "--mean", "--method", "aseqdip")
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("| task | setting | method |") and len(out) == 4
+    assert out[0].startswith("MRI, accel4") and out[2].startswith("| method ") and len(out) == 5
 
 
-def split(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
-
-
-def test_means_are_compared_with_aseqdip_on_the_images_both_have(tmp_path: Path) -> None:
-    records = list(made.campaign([("mri", "accel4", m) for m in ("aseqdip", "vanilla_dip")], 3, 1))
-    for number, (found, _) in enumerate(records):
-        found["scores"]["last"]["psnr"] = 30.0 + number % 3 - (found["method"] == "vanilla_dip")
-    made.write(tmp_path, records[:-1])
-    header, _, *lines = (split(line) for line in means(build(load([tmp_path]).rows)).splitlines())
-    cells = [dict(zip(header, line, strict=True)) for line in lines]
-    assert [(c["method"], c["n"], c["last"].split(" / ")[0]) for c in cells] == [
-        ("Vanilla DIP", "2", "29.50"),
-        ("aSeqDIP", "3", "31.00"),
-    ]
-    assert [c["paper, Fig. 4"] for c in cells] == ["500", "not before 4000"]
-    assert all(c["falls from step"] for c in cells)
-    assert [c["- aSeqDIP [95 %], ahead"] for c in cells] == ["-1.00 [-1.00, -1.00], 0 of 2", ""]
-
-
-def test_every_reconstruction_has_a_line(outputs: Path) -> None:
-    header, _, *lines = (split(line) for line in each(build(load([outputs]).rows)).splitlines())
-    assert len(lines) == 4
-    assert {dict(zip(header, line, strict=True))["image"] for line in lines} == {"image000", "image001"}
-
-
-def test_an_empty_folder_is_an_error_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_folder_is_an_error_with_advice(tmp_path: Path) -> None:
     for folder, message in ((tmp_path, "run something first"), (tmp_path / "none", "There is no folder")):
-        monkeypatch.setattr(sys, "argv", ["report", str(folder), "--html", str(tmp_path / "r.html")])
         with pytest.raises(SystemExit, match=message):
-            report.main()
+            run(folder, "--html", tmp_path / "r.html")
+
+
+def test_only_damaged_records_still_make_a_page(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "record.json").write_text("{}")
+    run(tmp_path, "--html", tmp_path / "r.html")
+    assert "expected 1 or 2, found None" in (tmp_path / "r.html").read_text()
+
+
+# --- the compact form --------------------------------------------------------------------------------------------
+
+
+def test_the_compact_form_is_read_as_the_folders_were(tmp_path: Path) -> None:
+    cells = [("mri", "accel4", "aseqdip"), ("mri", "accel4", "direct"), ("ct", "views30", "direct")]
+    folders = made.write(tmp_path / "full", made.campaign(cells, 2))
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.random((1, 1, 48, 64), dtype=np.float32) for name in ("truth", "start", "shown")}
+    for folder in folders[:3]:
+        np.savez(folder / "reconstruction.npz", **arrays)
+    files = compact([tmp_path / "full"], tmp_path / "small")
+    assert [str(f.relative_to(tmp_path / "small")) for f in files] == ["ct/views30.jsonl", "mri/accel4.jsonl"]
+    whole, small = load([tmp_path / "full"]).rows, load([tmp_path / "small"]).rows
+    by_place = {row.folder.relative_to(tmp_path / "small"): row for row in small}
+    assert len(small) == len(whole)
+    for row in whole:
+        other = by_place[row.folder.relative_to(tmp_path / "full")]
+        assert other.record == row.record and np.array_equal(other.curve, row.curve)
+    pictured = [row for row in small if row.pictured]
+    kinds = sorted((row.record.image, *sorted(pictures(row))) for row in pictured)
+    assert kinds == [
+        ("image000", "result"),
+        ("image000", "result", "start", "truth"),
+        ("image001", "result", "start", "truth"),
+    ], "the start and the truth of an image are kept once"
+    assert all(base64.b64decode(data)[8:12] == b"WEBP" and len(data) < 8000 for row in pictured for data in pictures(row).values())
+
+
+def test_a_later_campaign_adds_to_the_compact_form(tmp_path: Path) -> None:
+    made.write(tmp_path / "a", [made.record("mri", "accel4", "aseqdip", "one")])
+    made.write(tmp_path / "b", [made.record("mri", "accel4", "aseqdip", "two")])
+    compact([tmp_path / "a"], tmp_path / "small")
+    (file,) = compact([tmp_path / "b"], tmp_path / "small")
+    assert [json.loads(line)["record"]["image"] for line in file.read_text().splitlines()] == ["one", "two"]
+    before = file.read_text()
+    compact([tmp_path / "small"], tmp_path / "small")
+    assert file.read_text() == before
+
+
+def test_nothing_is_made_compact_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "record.json").write_text("{}")
+    with pytest.raises(UserError, match="Mend or delete it first"):
+        compact([tmp_path], tmp_path / "small")
+
+
+@pytest.mark.parametrize("line", ["", "[]", '{"folder": "../x", "record": {}}', '{"folder": 3}', '{"folder": "a"}'])
+def test_a_bad_line_is_named_and_the_others_are_read(tmp_path: Path, line: str) -> None:
+    good = records.dumps({"folder": "run/a", "record": replace(made.record("mri", "accel4", "aseqdip"))})
+    (tmp_path / "accel4.jsonl").write_text(f"{line}\n{good}\n")
+    found = load([tmp_path])
+    assert len(found.rows) == 1 and found.rows[0].folder == tmp_path / "accel4" / "run" / "a"
+    assert len(found.damaged) == 1 and "not a record" in found.damaged[0].error
