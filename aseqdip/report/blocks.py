@@ -150,9 +150,10 @@ def _text(knobs: dict[str, Any]) -> str:
 
 
 def _place(key: tuple[str, ...]) -> tuple[Any, ...]:
-    task, setting, dataset, *_ = key
+    task, setting, dataset, *rest, problem = key
     places = list(SETTINGS)
-    return comparable(task, dataset), places.index((task, setting)) if (task, setting) in places else 99, key
+    place = places.index((task, setting)) if (task, setting) in places else 99
+    return comparable(task, dataset), place, task, setting, dataset, *rest, len(problem), problem
 
 
 def _differences(

@@ -9,7 +9,7 @@ from aseqdip.report.statistics import FEWEST, Paired
 
 HEADLINE = (
     "Ours is each reconstruction's result: the last iterate, or what the method's own stopping rule or averaging keeps "
-    "(named then). Best is the iterate with the highest PSNR against the truth, which nobody has in practice: an oracle, for "
+    "(named then). Oracle is the iterate with the highest PSNR against the truth, which nobody has in practice: for "
     "diagnosis only. The paper does not say which iterate it scored."
 )
 INTERVAL = (
@@ -85,16 +85,16 @@ COLUMNS = {
     "ours": ("ours", "PSNR of the result in dB"),
     "n": ("n", "images × seeds"),
     "difference": ("difference", "ours minus published; a star: not the paper's protocol"),
-    "versus": ("- aSeqDIP [95 %]", "on the images and seeds both have"),
+    "versus": ("- aSeqDIP", "PSNR minus aSeqDIP's, with its 95 % interval, on the images and seeds both have"),
     "wins": ("ahead", "pairs in which the method is ahead of aSeqDIP"),
     "start": ("start", "the start image"),
-    "best": ("best (oracle)", "highest PSNR along the run: needs the truth"),
+    "best": ("oracle", "highest PSNR along the run, chosen with the truth"),
     "last": ("last", "last iterate"),
     "ema": ("EMA", "running average of the iterates"),
     "onset": ("falls from", "iteration at which the mean PSNR starts to fall"),
     "onset_published": ("paper, Fig. 4", "where the paper's figure shows the fall to begin"),
     "ssim_published": ("SSIM published", ""),
-    "ssim": ("SSIM ours", ""),
+    "ssim": ("SSIM", "of the result"),
     "seeds": ("± seeds", "standard deviation across seeds, mean over images"),
     "steps": ("steps", ""),
     "seconds": ("seconds", "of the method alone, without scoring and saving"),
@@ -104,13 +104,13 @@ COLUMNS = {
 PUBLISHED = ("published", "difference", "onset_published", "ssim_published")
 UNSCORED = ("n", "steps", "seconds", "tflop", "passes")
 DOCUMENT = ("published", "ours", "n", "difference", "best", "versus", "wins", "ssim_published", "ssim", "seconds")
-SCREEN = ("n", "start", "ours", "ssim", "last", "best", "ema", "versus", "wins", "seconds", "tflop", "passes")
+SCREEN = ("n", "start", "ours", "ssim", "best", "ema", "versus", "wins", "seconds", "tflop")
 
 
 def columns(block: Block, wanted: Sequence[str] = tuple(COLUMNS)) -> list[str]:
     """Those of the wanted columns that the block has something for."""
     if not block.known:
-        return [key for key in wanted if key in UNSCORED]
+        return list(UNSCORED)
     return [key for key in wanted if block.printed or key not in PUBLISHED]
 
 
@@ -169,7 +169,7 @@ def each(blocks: Sequence[Block]) -> str:
 
 
 def _each(block: Block) -> list[list[str]]:
-    scores = ["start", "result / SSIM", "last", "best (oracle)", "EMA"] if block.known else []
+    scores = ["start", "result / SSIM", "last", "oracle", "EMA"] if block.known else []
     table = [["image", "method", "steps", *scores, "seconds"]]
     for cell, row in ((c, row) for c in block.cells for row in c.rows):
         start, result, last, best, ema = (

@@ -63,7 +63,7 @@ def record(
 
 def folder_of(outputs: Path, made: Record) -> Path:
     """Where the runner would have put it, by and large."""
-    run = f"{made.method}-{abs(hash((str(made.settings), str(made.problem), made.seed))):08x}"[:40]
+    run = f"{made.method}-{abs(hash((str(made.settings), str(made.problem), made.dataset, made.preset, made.seed))):08x}"[:40]
     name = made.image.replace("/", "_") + (f"-{made.content[:6]}" if made.content else "")
     return outputs / made.task / made.setting.replace("/", "_") / run / name
 

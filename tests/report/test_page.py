@@ -1,4 +1,4 @@
-"""The page and the tables: every cell or a mark where it is missing, nothing that runs, nothing from elsewhere."""
+"""The page: nothing that runs, nothing from elsewhere, charts that say what the tables say, pictures or their reason."""
 
 import json
 import re
@@ -6,95 +6,42 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import report_records as made
-from PIL import Image
+from test_blocks import scan
 
-from aseqdip.report import published
-from aseqdip.report.cells import Block, build
-from aseqdip.report.names import title
+from aseqdip import records
+from aseqdip.records import Failure, Record
+from aseqdip.report import charts
+from aseqdip.report.blocks import Block, build
+from aseqdip.report.compact import compact
 from aseqdip.report.page import HERE, embedded, render
-from aseqdip.report.rows import Found, load
-from aseqdip.report.tables import latex, markdown, tex
+from aseqdip.report.rows import load
+from aseqdip.report.tables import document, latex
 
 HOSTILE = '<script>alert("x")</script>&\'</td>'
 
 
-def blocks_of(outputs: Path) -> tuple[Found, list[Block]]:
+def page_of(outputs: Path, *written: Record) -> tuple[str, list[Block]]:
+    made.write(outputs, written)
     found = load([outputs])
-    return found, build(found.rows)
-
-
-def test_every_published_cell_is_there_or_said_to_be_missing(tmp_path: Path) -> None:
-    cells = [c for c in made.CELLS if c[:2] == ("denoising", "sigma15") and c[2] not in ("tv_dip", "direct")]
-    made.write(tmp_path, made.campaign(cells, 2, 1, "preset=quick"))
-    found, blocks = blocks_of(tmp_path)
-    page = render(found, blocks, [tmp_path])
-    for row in published.published():
-        if row.table == 2:
-            assert row.name in page and f"{row.psnr:.2f}" in page, "also of the settings without a record"
-    (block,) = blocks
-    assert [row.name for row in block.missing] == ["TV-DIP", "DPS"]
-    detail = page[page.index('<section class="block"') :]
-    by_name: dict[str, str] = {}
-    for row in re.findall(r"<tr.*?</tr>", detail, re.DOTALL):
-        first, *others = words(row)
-        by_name.setdefault(first, " ".join(others))  # the first table is that of the scores
-    assert "30.57 ± 0.31 not run" in by_name["TV-DIP"]
-    assert "31.02 ± 0.25 learned method, not yet" in by_name["DPS"]
-    for cell in block.cells:
-        assert cell.published is not None or cell.method == "ref_guided_dip"
-        assert f"{cell.scores['psnr_result'].mean:.2f}" in by_name[title(cell.method)]
-        assert f"{cell.scores['psnr_best'].mean:.2f}" in by_name[title(cell.method)]
-    assert "stopped" in by_name["ES-DIP"], "which iterate is the result is said where it is not the last"
-
-
-def words(html: str) -> list[str]:
-    """The texts between tags."""
-    found: list[str] = []
-
-    class Texts(HTMLParser):
-        def handle_data(self, data: str) -> None:
-            found.extend([data.strip()] if data.strip() else [])
-
-    Texts().feed(html)
-    return found
-
-
-def test_what_is_not_the_papers_protocol_is_named_beside_the_numbers(tmp_path: Path) -> None:
-    made.write(tmp_path, made.campaign([("deblurring", "nonlinear", "aseqdip")], 2, 1, "preset=quick"))
-    made.write(tmp_path, made.campaign([("ct", "views30", "direct")], 20, 1, "dataset=aapm"))
-    found, (ct, blur) = blocks_of(tmp_path)
-    assert ct.departures == []
-    expected = {"preset quick", "data set photos instead of cbsd68", "2 images instead of 20"}
-    assert expected | {"another non-linear blur than BKSE"} <= set(blur.departures)
-    page, text, table = render(found, [ct, blur], [tmp_path]), markdown([ct, blur]), latex([ct, blur])
-    for report in (page.replace("&#39;", "'"), text, table):
-        assert "Not the paper's protocol: preset quick; data set photos instead of cbsd68" in report
-        assert "BKSE" in report
-        assert "the first is compared with 30 views" in report
-    # filtered back-projection: printed 22.92 for what is called 18 views there
-    assert "| FBP | 22.92 ± 0.22 | 18.00" in text
-    assert re.search(r"\| aSeqDIP \| 23\.89 ± 0\.40 \| .*\| [+-]\d+\.\d\d\* \|", text), "a starred difference"
+    blocks = build(found.rows)
+    return render(found, blocks, [outputs]), blocks
 
 
 def test_names_from_records_cannot_become_markup(tmp_path: Path) -> None:
-    words_of_run = made.words_of("mri", "accel4", "aseqdip", "preset=smoke")
-    for field in ("image", "setting", "dataset", "recipe", "preset", "device", "method"):
-        record, folder = made.record(words_of_run, f"image {field}")
-        record[field] = HOSTILE + "|`" + "\\input{x}"
-        place = tmp_path / folder / field
-        place.mkdir(parents=True)
-        (place / "record.json").write_text(json.dumps(record))
-    (tmp_path / "failed" / "one").mkdir(parents=True)
-    (tmp_path / "failed" / "one" / "failure.json").write_text(json.dumps({"error": HOSTILE}))
-    found, blocks = blocks_of(tmp_path)
-    assert len(found.rows) == 7 and not found.damaged
-    page = render(found, blocks, [tmp_path])
+    text = HOSTILE + "|`\\input{x}$"
+    for field in ("image", "setting", "dataset", "recipe", "preset", "device", "method", "content", "source"):
+        one = replace(made.record("mri", "accel4", "aseqdip", field), **{field: text})
+        records.write(tmp_path / field, replace(one, titles={**one.titles, "method": text} if field == "method" else one.titles))
+    records.write(tmp_path / "command", made.record("mri", "accel4", "aseqdip", command=[HOSTILE, f"images={HOSTILE}"]))
+    records.write_failure(tmp_path / "failed", Failure("x", HOSTILE))
+    page, blocks = page_of(tmp_path)
 
     scripts: list[dict[str, str | None]] = []
 
@@ -109,7 +56,7 @@ def test_names_from_records_cannot_become_markup(tmp_path: Path) -> None:
     assert "alert(" in page, "it is shown, as text"
     data = json.loads(page[page.index('id="data">') + 10 :].split("</script>")[0])
     assert any(HOSTILE in name for name, _ in data["images"])
-    assert "<script" not in markdown(blocks).replace("\\<script", "")
+    assert "<script" not in document(blocks).replace("\\<script", "")
     assert "\\input{" not in latex(blocks)
 
 
@@ -120,136 +67,109 @@ def test_embedded_json_cannot_end_its_script() -> None:
 
 
 def test_the_page_asks_no_server_for_anything(tmp_path: Path) -> None:
-    made.write(tmp_path, made.campaign([("mri", "accel4", "aseqdip")], 1, 1))
-    found, blocks = blocks_of(tmp_path)
-    page = render(found, blocks, [tmp_path])
+    page, _ = page_of(tmp_path, *made.campaign([("mri", "accel4", "aseqdip")], 1))
     assert not re.search(r"https?://|url\((?!#)|@import|\bsrc=\"(?!data:)", page)
     assert "default-src 'none'" in page
 
 
-def test_pictures_are_small_and_described(tmp_path: Path) -> None:
-    made.write(tmp_path, made.campaign([("denoising", "sigma15", m) for m in ("vanilla_dip", "aseqdip")], 2, 1))
-    found, blocks = blocks_of(tmp_path)
-    assert "there are no pictures" in render(found, blocks, [tmp_path])
+def test_contents_lead_to_everything(tmp_path: Path) -> None:
+    own = made.record("mri", "accel4", "aseqdip", dataset="folder")
+    page, blocks = page_of(tmp_path, own, made.record("ct", "views30", "aseqdip"))
+    links = re.findall(r'<a href="#(\w+)">', page.split("</nav>")[0].split("<nav")[1])
+    assert links == ["glance", "b1", "b2", "failures", "read"]
+    assert all(f'id="{link}"' in page for link in links)
+    assert blocks[0].first.dataset == "folder"
+
+
+def test_the_legend_gives_the_tables_number(tmp_path: Path) -> None:
+    cells = [("mri", "accel4", "es_dip"), ("mri", "accel4", "aseqdip")]
+    records = [*made.campaign(cells, 2), replace(made.record("mri", "accel4", "tv_dip", "image000"), result="ema")]
+    page, (block,) = page_of(tmp_path, *records)
+    chart = re.search(r'<svg[^>]*aria-labelledby="b1ft b1fd">.*?</svg>', page, re.DOTALL)
+    assert chart is not None
+    for cell in block.cells:
+        assert cell.psnr is not None
+        which = "" if cell.which == "last" else f" ({cell.which})"
+        assert f">{cell.label} {cell.psnr.mean:.2f}{which}</text>" in chart[0]
+        assert f"{cell.label} {cell.psnr.mean:.2f}{which} dB" in chart[0].split("</desc>")[0], "a screen reader, too"
+
+
+def test_charts_of_one_page_share_no_id(tmp_path: Path) -> None:
+    page, _ = page_of(tmp_path, *made.campaign([c for c in made.CELLS if c[0] == "mri"], 2))
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    for reference in re.findall(r'(?:url\(|href=")#([^)"]+)', page):
+        assert reference in ids
+
+
+def test_no_two_methods_are_told_apart_by_colour_alone() -> None:
+    styles = {(charts.COLOURS[s % 9], charts.dash(s)) for s in range(18)}
+    assert len(styles) == 18
+    assert len({charts.dash(s) for s in range(9)}) == 9
+
+
+def test_a_scan_without_truth_shows_its_loss_and_its_picture(tmp_path: Path) -> None:
+    (folder,) = made.write(tmp_path, [scan("x")])
     rng = np.random.default_rng(0)
-    for path in tmp_path.rglob("image001/record.json"):
+    arrays = {name: rng.random((1, 1, 64, 48), dtype=np.float32) for name in ("start", "shown")}
+    np.savez(folder / "reconstruction.npz", **arrays)
+    page, _ = page_of(tmp_path)
+    assert "Loss along the run" in page and ">loss</text>" in page
+    assert page.index("<h3>Pictures") < page.index('<table class="sortable"'), "what came out comes first"
+    assert page.count("data:image/webp") == 2
+    assert "ublished" not in page.split("<main")[1].split('id="read"')[0]
+
+
+def pictured(outputs: Path) -> None:
+    """image001 with arrays of both methods; image000 with something else in their place."""
+    rng = np.random.default_rng(0)
+    for path in outputs.rglob("image001/record.json"):
         arrays = {name: rng.random((1, 3, 48, 64), dtype=np.float32) for name in ("truth", "start", "shown")}
         np.savez(path.parent / "reconstruction.npz", **arrays)
-    for path in tmp_path.rglob("aseqdip*/image000/record.json"):
-        np.savez(path.parent / "reconstruction.npz", shown=np.array([{}], dtype=object))
-    page = render(found, blocks, [tmp_path])
-    images = re.findall(r'<img src="(data:image/jpeg;base64,[^"]+)" alt="([^"]+)" width="(\d+)" height="(\d+)"', page)
-    assert [alt.split(" of ")[0] for _, alt, _, _ in images] == ["Truth", "Start", "Vanilla DIP", "aSeqDIP"]
-    assert all("image001" in alt and (w, h) == ("288", "216") for _, alt, w, h in images)
-    assert all(len(uri) < 60_000 for uri, *_ in images)
 
 
-def test_small_pictures_stand_in_for_arrays(tmp_path: Path) -> None:
-    made.write(tmp_path, made.campaign([("denoising", "sigma15", "aseqdip")], 1, 1))
-    (path,) = tmp_path.rglob("record.json")
-    for name in ("shown", "start", "truth"):
-        Image.new("RGB", (64, 48), (90, 60, 30)).save(path.parent / f"{name}.jpg")
-    found, blocks = blocks_of(tmp_path)
-    assert render(found, blocks, [tmp_path]).count("data:image/jpeg") == 3
+def test_pictures_are_small_and_described(tmp_path: Path) -> None:
+    made.write(tmp_path, made.campaign([("denoising", "sigma15", m) for m in ("vanilla_dip", "aseqdip")], 2))
+    assert "lie beside these records" in page_of(tmp_path)[0]
+    pictured(tmp_path)
+    page, _ = page_of(tmp_path)
+    images = re.findall(r'<img src="data:image/webp;base64,([^"]+)" alt="([^"]+)"', page)
+    assert [alt.split(" of ")[0] for _, alt in images] == ["Truth", "Start", "Vanilla DIP", "aSeqDIP"]
+    assert all("image001" in alt for _, alt in images) and all(len(data) < 30_000 for data, _ in images)
+    assert ["error" in alt for _, alt in images] == [False, True, True, True]
 
 
-def test_an_unreadable_array_file_is_named_and_stops_nothing(tmp_path: Path) -> None:
-    made.write(tmp_path, made.campaign([("denoising", "sigma15", "aseqdip")], 1, 1))
-    (path,) = tmp_path.rglob("record.json")
-    np.savez(path.parent / "reconstruction.npz", shown=np.array([{}], dtype=object))
-    found, blocks = blocks_of(tmp_path)
-    page = render(found, blocks, [tmp_path])
-    assert "Not readable" in page and "there are no pictures" not in page.split("Not readable")[1]
+def test_a_fresh_clone_does_not_lose_the_pictures(tmp_path: Path) -> None:
+    made.write(tmp_path / "outputs", made.campaign([("denoising", "sigma15", m) for m in ("vanilla_dip", "aseqdip")], 2))
+    pictured(tmp_path / "outputs")
+    compact([tmp_path / "outputs"], tmp_path / "results")
+    page, _ = page_of(tmp_path / "results")
+    titles = re.findall(r'<img src="data:image/webp;base64,[^"]+" alt="(.+?) of', page)
+    assert titles == ["Truth", "Start", "Vanilla DIP", "aSeqDIP"]
 
 
-def test_a_damaged_archive_stops_nothing(tmp_path: Path) -> None:
-    made.write(tmp_path, made.campaign([("denoising", "sigma15", "aseqdip")], 1, 1))
-    (path,) = tmp_path.rglob("record.json")
-    archive = path.parent / "reconstruction.npz"
-    np.savez_compressed(archive, shown=np.random.default_rng(0).random((1, 3, 64, 64)))
-    content = bytearray(archive.read_bytes())
-    content[200:260] = b"x" * 60
-    archive.write_bytes(content)
-    found, blocks = blocks_of(tmp_path)
-    assert "Not readable" in render(found, blocks, [tmp_path])
+BROKEN = {
+    "objects": {"shown": np.array([{}], dtype=object)},
+    "nothing shown": {"truth": np.zeros((1, 1, 32, 32))},
+    "a strip": {"shown": np.zeros((1, 1, 1, 4096))},
+    "a vector": {"shown": np.zeros(5)},
+    "empty": {"shown": np.zeros((1, 1, 0, 0))},
+    "infinite": {"shown": np.full((1, 1, 32, 32), np.inf)},
+    "two sizes": {"shown": np.zeros((1, 1, 32, 32)), "truth": np.zeros((1, 1, 16, 16))},
+}
 
 
-def test_a_list_of_the_paper_s_images_is_its_data_set(tmp_path: Path) -> None:
-    words = ("task=inpainting", "hiar=0.25", "method=aseqdip", "data=faces", "data_root=x")
-    made.write(tmp_path / "faces", (made.record(words, f"f{i}", 20.0, 0) for i in range(20)))
-    words = ("task=mri", "method=aseqdip", "data=paper", "data_root=x")
-    made.write(tmp_path / "mri", (made.record(words, f"m{i}", 30.0, 0) for i in range(20)))
-    _, blocks = blocks_of(tmp_path)
-    assert [block.departures for block in blocks] == [[], []]
-    faces = next(block for block in blocks if block.task == "inpainting")
-    assert "22.30" in markdown([faces])  # Table 4, not Table 2
-
-
-def test_every_setting_that_is_not_the_protocol_s_is_named(tmp_path: Path) -> None:
-    words = ("task=mri", "method=aseqdip", "dataset=fastmri", "data_root=x")
-    others = ("mask=equispaced", "operator.center_fraction=0.2", "network.width=8", "network.init=default")
-    made.write(tmp_path, (made.record((*words, *others), f"m{i}", 30.0, 0) for i in range(20)))
-    _, (block,) = blocks_of(tmp_path)
-    assert set(block.departures) == set(others)
-
-
-def test_other_files_are_another_block(tmp_path: Path) -> None:
-    words = ("task=denoising", "sigma=15", "dataset=folder", "data_root=d")
-    pairs = (("dataset.folder=a", "dataset.folder=b"), ("dataset.files=[a/x.png]", "dataset.files=[b/x.png]"))
-    for number, (one, other) in enumerate(pairs):
-        folder = tmp_path / str(number)
-        made.write(folder, [made.record((*words, "method=aseqdip", one), "x", 30.0)])
-        made.write(folder, [made.record((*words, "method=direct", other), "x", 20.0)])
-        _, blocks = blocks_of(folder)
-        assert [len(block.cells) for block in blocks] == [1, 1]
-        assert one.split("=")[0] in blocks[0].title
-
-
-def test_settings_apart_from_the_image_and_the_seed_are_never_mixed(tmp_path: Path) -> None:
-    for words_of_run in (
-        made.words_of("mri", "accel4", "aseqdip"),
-        made.words_of("mri", "accel4", "aseqdip", "lam=0.5"),
-        made.words_of("mri", "accel4", "vanilla_dip"),
-        made.words_of("mri", "accel4", "vanilla_dip", "noise=0.03"),
-    ):
-        made.write(tmp_path, (made.record(words_of_run, name, 30.0, seed) for name in "abc" for seed in (0, 1)))
-    _, blocks = blocks_of(tmp_path)
-    assert [block.problem for block in blocks] == ["noise=0.0", "noise=0.03"], "other measurements, another table"
-    labels = {
-        cell.label: (cell.scores["psnr_result"].images, cell.scores["psnr_result"].seeds) for cell in blocks[0].cells
-    }
-    assert labels == {"Vanilla DIP": (3, 2), "aSeqDIP (lam=0.5)": (3, 2), "aSeqDIP (lam=1.0)": (3, 2)}
-    versus = {cell.label: cell.versus for cell in blocks[0].cells}
-    assert versus["aSeqDIP (lam=1.0)"] is None, "the reference: at the paper's settings"
-    assert versus["Vanilla DIP"] is not None and versus["Vanilla DIP"].n == 6
-    assert blocks[1].cells[0].versus is None, "no aSeqDIP on these measurements"
-    assert "noise=0.03" in blocks[1].departures
-
-
-def test_a_copy_of_a_record_is_not_counted_twice(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        made.write(tmp_path / name, made.campaign([("mri", "accel4", "aseqdip")], 2, 1))
-    found, blocks = blocks_of(tmp_path)
-    (cell,) = blocks[0].cells
-    assert cell.scores["psnr_result"].n == 2 and len(cell.copies) == 2
-    assert "left out: the same image, seed and settings" in render(found, blocks, [tmp_path])
-
-
-def test_records_without_truth_have_a_place(tmp_path: Path) -> None:
-    record, folder = made.record(made.words_of("denoising", "sigma15", "aseqdip", "truth=none"), "scan")
-    nothing = {"psnr": None, "ssim": None}
-    record |= {"scores": dict.fromkeys(("start", "last", "best", "ema"), nothing)}
-    record["curve"] = {"every": 2, "psnr": [None] * 200, "psnr_ema": [None] * 200}
-    made.write(tmp_path, [(record, folder)])
-    found, blocks = blocks_of(tmp_path)
-    assert "no truth" in render(found, blocks, [tmp_path])
-    assert "no truth" in markdown(blocks)
-
-
-def test_latex_is_plain_text() -> None:
-    assert tex("a_b & 50 % {x} \\y #1 ~^ ±") == (
-        r"a\_b \& 50 \% \{x\} \textbackslash{}y \#1 \textasciitilde{}\textasciicircum{} $\pm$"
-    )
+@pytest.mark.parametrize("kind", [*BROKEN, "damaged"])
+def test_arrays_that_cannot_be_drawn_are_named_and_stop_nothing(tmp_path: Path, kind: str) -> None:
+    (folder,) = made.write(tmp_path, [made.record("denoising", "sigma15", "aseqdip")])
+    archive = folder / "reconstruction.npz"
+    np.savez_compressed(archive, **BROKEN.get(kind, {"shown": np.random.default_rng(0).random((1, 3, 64, 64))}))
+    if kind == "damaged":
+        content = bytearray(archive.read_bytes())
+        content[200:260] = b"x" * 60
+        archive.write_bytes(content)
+    page, _ = page_of(tmp_path)
+    assert "Not readable" in page and "data:image" not in page
 
 
 def luminance(colour: str) -> float:
@@ -271,22 +191,25 @@ def test_contrast_is_at_least_wcag_aa(scheme: int) -> None:
         assert all(contrast(text, back) >= 4.5 for back in ("back", "panel", "own")), text
     assert contrast("warn", "warn-back") >= 4.5 and contrast("bad", "panel") >= 4.5
     assert all(contrast(f"c{n}", "back") >= 3 for n in range(9)), "lines and markers"
+    if scheme == 0:
+        assert {colours[name]: name for name in charts.NAMES.values()} == charts.NAMES
 
 
 @pytest.mark.slow
-def test_ten_thousand_records_in_a_minute_and_a_gigabyte(tmp_path: Path) -> None:
+def test_ten_thousand_records_in_20_seconds_and_little_memory(tmp_path: Path) -> None:
     cells = made.CELLS
-    made.write(tmp_path / "outputs", made.campaign(cells, -(-10_000 // (len(cells) * 3)), 3, steps=4000))
-    records = len(list((tmp_path / "outputs").rglob("record.json")))
-    assert records >= 10_000
+    count = -(-10_000 // (len(cells) * 3))
+    made.write(tmp_path / "outputs", made.campaign(cells, count, 3, steps=4000))
     page = tmp_path / "report.html"
-    line = [sys.executable, "-m", "aseqdip.report", str(tmp_path / "outputs"), "--html", str(page)]
+    line = [sys.executable, "-X", "importtime", "-m", "aseqdip.report", str(tmp_path / "outputs"), "--html", str(page)]
     begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(line, check=True, cwd=HERE.parent.parent)
+    done = subprocess.run(line, check=True, cwd=HERE.parent.parent, stderr=subprocess.PIPE, text=True)
     wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    figures = f"{records} records: {wall:.1f} s ({cpu:.1f} s of CPU), {after.ru_maxrss / 2**20:.2f} GiB, page {page.stat().st_size / 1e6:.1f} MB"
+    size = page.stat().st_size / 1e6
+    figures = f"{count * len(cells) * 3} records: {wall:.1f} s ({cpu:.1f} s of CPU), {after.ru_maxrss / 1024:.0f} MiB, {size:.1f} MB"
     sys.stdout.write(figures + "\n")
-    assert cpu < 60, figures  # its own time: one thread, so that of an idle machine's clock
-    assert after.ru_maxrss < 1_000_000, figures  # kB
-    assert page.stat().st_size < 8e6, figures
+    assert cpu < 20, figures  # its own time: one thread, so that of an idle machine's clock
+    assert after.ru_maxrss < 400_000, figures  # kB
+    assert size < 4, figures
+    assert not re.search(r"\| (torch|hydra|omegaconf)$", done.stderr, re.MULTILINE), "neither PyTorch nor Hydra"
