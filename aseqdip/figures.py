@@ -27,8 +27,8 @@ def new_figure(columns: int, height: float, width: float = 3.2, rows: int = 1) -
 
 
 def plain(name: str) -> str:
-    """A text that may hold a file's name, as matplotlib shows it unchanged: between two $ it would read a formula."""
-    return name.replace("$", r"\$")
+    """A text that may hold a file's name, as matplotlib shows it: between two $ it would read a formula; not all is UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 
 def save(figure: Any, path: Path, dpi: int = 110, colours: int | None = 256) -> None:

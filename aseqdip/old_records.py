@@ -96,8 +96,9 @@ def _part(old: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _name(old: str) -> str:
     """A knob's name without the groups that are gone."""
-    if old == "method.noise":
-        return "weight_noise"
+    renamed = {"method.noise": "weight_noise", "network.name": "network"}
+    if old in renamed:
+        return renamed[old]
     return old.removeprefix("operator.").removeprefix("method.")
 
 
@@ -111,6 +112,6 @@ def _score(old: dict[str, Any]) -> dict[str, Any]:
 
 def _curve(old: dict[str, Any]) -> dict[str, Any]:
     psnr = old.get("psnr") or []
-    if not isinstance(psnr, list) or all(v is None for v in psnr):
+    if isinstance(psnr, list) and all(v is None for v in psnr):
         return {}
     return {name: old[name] for name in ("every", "psnr", "psnr_ema") if name in old}

@@ -14,15 +14,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hydra import compose
-from omegaconf import OmegaConf
-
-from aseqdip import records, runner
-from aseqdip.config import Config, typed_config
+from aseqdip import records
+from aseqdip.compose import compose
+from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.data.base import select
 from aseqdip.errors import UserError
-from aseqdip.scores import EMA_DECAY
+from aseqdip.identity import run_folder
+from aseqdip.run import runner
+from aseqdip.run.scores import EMA_DECAY
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ TASK_CHANGES: dict[str, tuple[Reading, ...]] = {
     "deblurring": ({"input_update": "reflection"},),
 }
 VANILLA_CHANGES: tuple[Reading, ...] = (*({"perturb": "0.033"}, {"input": "normal"}, {"input": "measurement"}),)
-GUIDED_CHANGES: tuple[Reading, ...] = ({"method.passes": "4"}, {"method.alpha": "0.1"})
+GUIDED_CHANGES: tuple[Reading, ...] = ({"passes": "4"}, {"alpha": "0.1"})
 CLOSE = 0.5  # dB: a result counts as held when it is no further below its own run's highest PSNR
 WORTH = 0.1  # dB by which a single change must gain on the first image to be tried together with others
 SIZES = (64, 128, 256, 512)
@@ -120,7 +120,7 @@ class Study:
         self.best["vanilla_dip"] = found[0]
 
         network = {k: v for k, v in self.best["aseqdip"].items() if k == "network"}
-        pool = [{**network, "lr": rate, "method.passes": "1"} for rate in RATES[1:3]]
+        pool = [{**network, "lr": rate, "passes": "1"} for rate in RATES[1:3]]
         guided = self.screen("self_guided_dip", "rate", pool, (FIRST,))[0]
         pool = [guided, *({**guided, **change} for change in GUIDED_CHANGES)]
         self.best["self_guided_dip"] = self.screen("self_guided_dip", "objective", pool, (FIRST, SECOND, AGAIN))[0]
@@ -172,11 +172,12 @@ class Study:
 
     def longer(self, reading: Reading) -> Reading:
         """A reading over four times the study's steps, which is the paper's number under preset=quick."""
-        return reading if self.cfg.preset.name == "paper" else {**reading, "steps": str(4 * self.cfg.steps)}
+        return reading if self.cfg.preset == "paper" else {**reading, "steps": str(4 * self.cfg.steps)}
 
     def stopped(self, method: str) -> list[Reading]:
         """A method's best reading under each rule that needs no truth; the second needs noise of a known level."""
-        known = self.cfg.sigma > 0 or (self.cfg.task.name == "mri" and self.cfg.noise > 0)
+        options = self.cfg.task.options
+        known = getattr(options, "sigma", 0) > 0 or getattr(options, "noise", 0) > 0
         rules = ("wmv", "discrepancy") if known else ("wmv",)
         return [{**self.longer(self.best[method]), "stop": rule} for rule in rules]
 
@@ -238,21 +239,22 @@ class Study:
             raise Halt
         if ended.elsewhere:
             return False
-        folder = records.run_folder(cfg) / self.names[unit[0]]
-        content = next(iter(records.scan([folder]))).content
-        scores = content.get("scores")
+        name = self.names[unit[0]]
+        traces = [t for t in records.scan([run_folder(cfg)]) if name in (t.folder.name, getattr(t.record, "image", ""))]
+        trace = next((t for t in traces if t.record is not None), traces[0])
+        scores = {} if trace.record is None else trace.record.scores
         key = label(method, reading), unit
         # what a failed one has
         self.scores[key] = dict.fromkeys(("last", "best", "ema", "stopped"), -math.inf)
-        self.scores[key] |= {name: score["psnr"] for name, score in (scores or {}).items()}
+        self.scores[key] |= {which: s.psnr_db for which, s in scores.items() if s.psnr_db is not None}
         self.tried.append(
             {
                 "stage": stage,
                 "method": method,
                 "reading": reading,
-                "image": self.names[unit[0]],
+                "image": name,
                 "seed": unit[1],
-                "folder": str(folder.relative_to(self.cfg.outputs)),
+                "folder": str(trace.folder.relative_to(self.cfg.outputs)),
             }
         )
         return True
@@ -261,8 +263,7 @@ class Study:
         """The configuration of a reading: the study's words, but for what the reading and its unit say."""
         own = {"method": method, "study": "none", "images": str(unit[0]), "seed": str(unit[1]), **reading}
         words = [word for word in self.words if word.split("=")[0] not in own]
-        composed = compose("config", [*words, *(f"{name}={value}" for name, value in own.items())])
-        return typed_config(OmegaConf.to_container(composed, resolve=True))
+        return compose([*words, *(f"{name}={value}" for name, value in own.items())])
 
     def write(self) -> None:
         """Only at the end: an interrupted rerun must not take the place of a finished study."""
