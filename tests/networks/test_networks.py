@@ -152,7 +152,7 @@ def plain(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_are_what_they_were(name: str, precision: str, cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Biases before batch norm left out, channels padded, operators of our own: the same up to rounding."""
-    cfg = NetworkConfig(name=name, width=12, depth=2, init="default")
+    cfg = NetworkSettings(name=name, width=12, depth=2, init="default")
     network = make_network(cfg, 3, 3, signed=False, generator=rng())
     with torch.no_grad():
         for i, p in enumerate(network.parameters()):  # biases that would show, were they not to be normalised away
@@ -178,7 +178,7 @@ def test_networks_are_what_they_were(name: str, precision: str, cuda: bool, monk
 
 
 def test_biases_before_batch_norm_stay_as_they_are() -> None:
-    network = make_network(NetworkConfig(name="unet", width=8, depth=2, init="default"), 1, 1, False, rng())
+    network = make_network(NetworkSettings(name="unet", width=8, depth=2, init="default"), 1, 1, False, rng())
     idle = {f"{name}.bias" for name, m in network.named_modules() if isinstance(m, Conv) and not m.shifted}
     assert len(idle) == 10
     engine = Engine("cpu", "fp32")
@@ -195,7 +195,7 @@ def test_biases_before_batch_norm_stay_as_they_are() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_second_gradients_by_convolutions_of_the_same_size(name: str) -> None:
     """As SURE needs them: equal to PyTorch's, which takes kernels as large as the image."""
-    cfg = NetworkConfig(name=name, width=8, depth=2)
+    cfg = NetworkSettings(name=name, width=8, depth=2)
     network = make_network(cfg, 3, 3, signed=False, generator=rng())
     found, direction = [], torch.randn(1, 3, 32, 32, generator=rng(2))
     for f in (plain(network), network):
