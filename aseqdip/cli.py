@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aseqdip.errors import UserError
@@ -34,7 +35,8 @@ def _main(given: list[str]) -> None:
         sys.stdout.write(f"aseqdip {__version__}\n")
         return
     # what takes its time to be imported only now, so that Ctrl-C meanwhile is answered
-    from aseqdip import compose, usage, words
+    from aseqdip import usage, words
+    from aseqdip.files import check_writable, config_folder
 
     if "-h" in given or "--help" in given:
         topics = [word for word in given if not word.startswith("-")]
@@ -46,10 +48,6 @@ def _main(given: list[str]) -> None:
         for line in words.rehearse(ready):
             sys.stderr.write(f"{line}\n")
     if words.sweeps(ready):  # Hydra itself writes there before our first job starts
-        from pathlib import Path
-
-        from aseqdip.files import check_writable
-
         check_writable(Path(next((w[8:].strip("\"'") for w in ready if w.startswith("outputs=")), "outputs")))
     flags, settings = words.split(ready)
     sys.argv[1:] = flags + settings  # Hydra reads its flags only where they stand before the settings
@@ -57,7 +55,7 @@ def _main(given: list[str]) -> None:
     import hydra
 
     try:
-        hydra.main(config_path=str(compose.config_folder()), config_name="config", version_base="1.3")(job)()
+        hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
     except UserError:  # of a sweep's job, which has said it
         sys.exit(1)
 
