@@ -39,7 +39,9 @@ def _main(given: list[str]) -> None:
     from aseqdip.files import check_writable, config_folder
 
     if "-h" in given or "--help" in given:
-        topics = [word for word in given if not word.startswith("-")]
+        place = min(given.index(flag) for flag in ("-h", "--help") if flag in given)
+        asked = [word for i, word in enumerate(given) if i > place or "=" not in word]
+        topics = [word for word in asked if not word.startswith("-")]
         sys.stdout.write(usage.text(topics))
         return
     ready = words.written(given)
