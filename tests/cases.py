@@ -18,8 +18,9 @@ def case_of(cfg: Config) -> Case:
 
 
 def method_of(cfg: Config, case: Case, cls: type[Method] | None = None) -> Method:
-    """The config's method for a case, in fp32 on the CPU; or another class with its settings."""
-    return (cls or cfg.method.part)(cfg.method.options, cfg.shared(), Engine("cpu", "fp32"), case.signed)
+    """The config's method for a case, in fp32 on the CPU; or another class, with its own defaults."""
+    options = cfg.method.options if cls is None else cls.Options()
+    return (cls or cfg.method.part)(options, cfg.shared(), Engine("cpu", "fp32"), case.signed)
 
 
 def iterates(cfg: Config, case: Case, cls: type[Method] | None = None) -> list[Iterate]:

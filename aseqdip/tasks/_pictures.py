@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aseqdip.case import Case, Scoring
-from aseqdip.data.sample import Sample
+from aseqdip.data.base import Sample
 from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator
 from aseqdip.parts import knob

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from cases import case_of, iterates, method_of
+from PIL import Image
 from torch import Tensor
 
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
-from aseqdip.data.sample import Sample
+from aseqdip.data.base import Sample
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.methods.rethinking_dip import divergence
@@ -119,7 +119,7 @@ class WithPenalty(VanillaDIP):
 
     def penalty(self, x: Tensor) -> Tensor | None:
         z = self.initial_input(Problem(x, self.operator, x, self.image, 0))  # type: ignore[attr-defined]
-        return self.options.alpha * squared(x - z)
+        return self.alpha * squared(x - z)  # type: ignore[attr-defined]
 
 
 def test_self_guided_without_noise_is_vanilla_with_its_regulariser(configure: Configure) -> None:
@@ -127,6 +127,7 @@ def test_self_guided_without_noise_is_vanilla_with_its_regulariser(configure: Co
     cfg = configure(*words)
     case = case_of(cfg)
     WithPenalty.operator, WithPenalty.image = case.problem.operator, case.problem.image  # type: ignore[attr-defined]
+    WithPenalty.alpha = cfg.method.options.alpha  # type: ignore[attr-defined]
     for ours, vanilla in zip(iterates(cfg, case), iterates(cfg, case, WithPenalty), strict=True):
         torch.testing.assert_close(ours.image, vanilla.image, rtol=1e-3, atol=1e-4)
 
@@ -176,7 +177,7 @@ def test_sgld_adds_the_stated_noise_to_the_stated_weights(configure: Configure) 
         case = case_of(cfg)
         method = method_of(cfg, case)
         state = method.start(case.problem)
-            next(method.iterates(case.problem, state))
+        next(method.iterates(case.problem, state))
         weights.append({k: v.clone() for k, v in state.network.state_dict().items()})
     for name, clean in weights[0].items():
         difference = weights[1][name] - clean
@@ -397,7 +398,9 @@ def test_a_reference_is_never_the_same_patient(configure: Configure) -> None:
     sample = dataclasses.replace(load(), patient="P1")
     case = make_task(cfg).make(name, sample)
     other = dataclasses.replace(sample, source="another slice of P1")
-    assert list(make_task(cfg).references(sample, case.problem.z0, {"other": lambda: other, name: lambda: sample})) == []
+    assert (
+        list(make_task(cfg).references(sample, case.problem.z0, {"other": lambda: other, name: lambda: sample})) == []
+    )
     with pytest.raises(UserError, match="another patient"):
         nearest_reference(case.problem, case.signed)
 

@@ -251,9 +251,8 @@ def test_pictures_only_if_told(configure: Configure, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(trackers, "mirror", lambda online: SimpleNamespace(send=sent.append))
     preview = tmp_path / "preview.png"
     for word in ("tracker.pictures=false", "tracker.pictures=true"):
-        WandB(configure("tracker=wandb", word), "image", "id", tmp_path).finish(
-            {"scores": {}}, tmp_path / "preview.png"
-        )
+        tracker = WandB(configure("tracker=wandb", word), "image", "id", tmp_path)
+        tracker.finish(SimpleNamespace(scores={}), preview)  # type: ignore[arg-type]
     pictures = [message["picture"] for message in sent if message["do"] == "finish"]
     assert pictures == [None, str(preview)]
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
-from aseqdip.data.coils import simulated_coils
-from aseqdip.data.sample import Sample
+from aseqdip.data.base import Sample
 from aseqdip.errors import UserError
+from aseqdip.operators.coils import simulated_coils
 from aseqdip.operators.mri import fft2c, to_complex
 from aseqdip.problem import generator
 
@@ -55,7 +55,7 @@ def test_mri_noise_is_relative_to_the_peak(configure: Configure) -> None:
 
 def write_scan(path: Path, size: int = 48, **extra: np.ndarray) -> np.ndarray:
     """A simulated fastMRI-format file, 6 coils; returns its k-space."""
-    from aseqdip.data.phantoms import brain
+    from aseqdip.data.brain import brain
 
     maps = simulated_coils(6, (size, size), generator("scan"))
     kspace = fft2c(maps * brain(size))[None].numpy()
@@ -72,7 +72,7 @@ def test_kspace_is_cropped_in_image_space(configure: Configure, tmp_path: Path) 
     assert case.problem.z0.shape == (1, 2, 64, 64)
     assert case.facts["maps"] == "espirit"
     assert case.scoring is not None
-    from aseqdip.data.phantoms import brain
+    from aseqdip.data.brain import brain
 
     expected = brain(80).abs()[8:-8, 8:-8]
     error = case.scoring.truth[0, 0] / case.facts["scale"] - expected
@@ -97,6 +97,8 @@ def test_prospective_scan_has_no_truth(configure: Configure, tmp_path: Path) -> 
     mask = np.arange(48) % 3 == 0
     mask[16:32] = True
     write_scan(tmp_path / "a.h5", mask=mask)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["kspace"][...] = np.where(mask, file["kspace"], 0)
     case = case_of(configure("dataset=kspace", f"data_root={tmp_path}"))
     assert case.scoring is None
     assert case.facts["sampled_columns"] == mask.sum()
@@ -199,8 +201,8 @@ def test_inpainting_with_a_mask_file(configure: Configure, tmp_path: Path) -> No
     Image.fromarray(mask).save(tmp_path / "mask.png")
     case = case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}"))
     assert float(case.problem.operator.mask.sum()) == 64 * 64 - 200  # type: ignore[operator,union-attr]
-    with pytest.raises(UserError, match="64 x 64, the image 32 x 32"):
-        case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}", "size=32"))
+    with pytest.raises(UserError, match="64 x 64, the image 48 x 48"):
+        case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}", "size=48"))
     with pytest.raises(UserError, match="expected center, random, or a picture file"):
         case_of(configure("task=inpainting", "mask=nowhere.png"))
 
@@ -247,6 +249,9 @@ def test_same_seed_same_measurements(configure: Configure) -> None:
         (("mask=center",), "expected one of random, equispaced"),
         (("task=deblurring", "truth=none"), "kernel that blurred it must be known"),
         (("task=ct", "truth=none"), "truth=none is for pictures"),
+        (("accel=64", "center_fraction=0.5"), "fully sampled centre alone has 32"),
+        (("stop=discrepancy",), "its level must be known; that of task=mri is not"),
+        (("task=deblurring", "kernel_size=201"), "kernel_size=201 is too large for size=64"),
         (("input_update=reflection",), "needs measurements that are an image"),
         (("task=deblurring", "input_update=data_consistent"), "needs a linear operator"),
         (("task=denoising", "size=32"), "32 pixels on its short side.*and more on the other"),
