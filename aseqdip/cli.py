@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aseqdip.errors import UserError
@@ -42,10 +43,13 @@ def _main(given: list[str], command: Command) -> None:
         sys.stdout.write(f"aseqdip {__version__}\n")
         return
     # what takes its time to be imported only now, when signals are heard
-    from aseqdip import compose, usage, words
+    from aseqdip import usage, words
+    from aseqdip.files import check_writable, config_folder
 
     if "-h" in given or "--help" in given:
-        topics = [word for word in given if not word.startswith("-")]
+        place = min(given.index(flag) for flag in ("-h", "--help") if flag in given)
+        asked = [word for i, word in enumerate(given) if i > place or "=" not in word]
+        topics = [word for word in asked if not word.startswith("-")]
         sys.stdout.write(usage.text(topics))
         return
     ready = words.written(given)
@@ -53,20 +57,15 @@ def _main(given: list[str], command: Command) -> None:
         words.check(ready)
         for line in words.rehearse(ready):
             sys.stderr.write(f"{line}\n")
-    if words.sweeps(ready):
+    if words.sweeps(ready):  # Hydra itself writes there before our first job starts
         command.expect_workers()
-        # Hydra itself writes there before our first job starts
-        from pathlib import Path
-
-        from aseqdip.files import check_writable
-
         check_writable(Path(next((w[8:].strip("\"'") for w in ready if w.startswith("outputs=")), "outputs")))
     flags, settings = words.split(ready)
     sys.argv[1:] = flags + settings  # Hydra reads its flags only where they stand before the settings
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions as they are: what a user must read is said by us
     import hydra
 
-    hydra.main(config_path=str(compose.config_folder()), config_name="config", version_base="1.3")(job)()
+    hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
 
 
 def job(composed: "DictConfig") -> dict[str, Any]:

@@ -41,7 +41,6 @@ def call(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (("-m", "experiment=table2", "--cfg", "job"), "--cfg shows the settings of one run"),
         (("experiment=table2",), "This is a sweep over images and cell: add -m"),
         (("--help", "nothing"), "expected settings, or one of ct"),
-        (("dataset=folder", "task=denoising", f"data_root={__file__}"), "is a file, not a folder"),
     ],
 )
 def test_wrong_words_exit_with_two_and_one_line(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
@@ -77,7 +76,11 @@ def test_what_is_shown_instead_of_run(tmp_path: Path) -> None:
     assert "lam: 3" in shown and "views: 30" in shown
     environment = {**os.environ, "COMP_LINE": "run.py method=tv", "COMP_POINT": "16"}
     completed = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "-sc", "query=bash"], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, str(ROOT / "run.py"), "-sc", "query=bash"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert completed.stdout.strip() == "method=tv_dip"
     assert not list(tmp_path.iterdir()), "nothing is left behind"
@@ -88,7 +91,14 @@ def test_words_without_effect_and_names_with_spaces(tmp_path: Path) -> None:
     folder = tmp_path / "my data (1) é"
     folder.mkdir()
     Image.new("RGB", (80, 70), (200, 90, 20)).save(folder / "[a] b.png")
-    words = ("task=denoising", "preset=smoke", "dataset=folder", f"data_root={folder}", "images=[a] b", "outputs=my results")
+    words = (
+        "task=denoising",
+        "preset=smoke",
+        "dataset=folder",
+        f"data_root={folder}",
+        "images=[a] b",
+        "outputs=my results",
+    )
     result = call(*words, "accel=8", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("accel has no effect: it belongs to task=mri, and this is task=denoising.") == 1
@@ -107,11 +117,12 @@ def test_a_users_own_configs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_user_error_has_no_traceback(tmp_path: Path) -> None:
-    result = call("preset=smoke", "dataset=kspace", "data_root=nowhere", cwd=tmp_path)
+@pytest.mark.parametrize(("root", "message"), [("nowhere", "does not exist"), (__file__, "is a file, not a folder")])
+def test_a_user_error_has_no_traceback(tmp_path: Path, root: str, message: str) -> None:
+    result = call("preset=smoke", "dataset=kspace", f"data_root={root}", cwd=tmp_path)
     assert result.returncode == 2
-    assert "The data folder nowhere does not exist" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert f"The data folder {root} {message}" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -121,7 +132,7 @@ def test_a_failed_image_is_reported_and_the_exit_is_not_zero(tmp_path: Path) -> 
     words = ("task=denoising", "preset=smoke", "dataset=folder", "data_root=.", "images=all")
     result = call(*words, cwd=tmp_path)
     assert result.returncode == 1
-    assert "a failed: a.png could not be read as a picture" in result.stdout
+    assert "a failed: a.png could not be read" in result.stdout
     assert "1 done, 0 skipped, 1 failed" in result.stdout
     assert len(list((tmp_path / "outputs").rglob("record.json"))) == 1
 

@@ -13,9 +13,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import OmegaConf
 
 from aseqdip import config
-from aseqdip.compose import choices, compose, config_folder, parse
+from aseqdip.compose import choices, compose, parse
 from aseqdip.config import GROUPS, Config, catalogue, in_force, make_task, parts, typed
 from aseqdip.errors import UserError
+from aseqdip.files import config_folder
 from aseqdip.identity import departures
 from aseqdip.methods.base import Method
 from aseqdip.parts import knob
@@ -180,7 +181,9 @@ def parts_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type], Non
     catalogue.cache_clear()
 
 
-@pytest.mark.parametrize(("knob_name", "whose"), [("accel", "task=mri"), ("steps", "that every run has"), ("window", "stop=wmv")])
+@pytest.mark.parametrize(
+    ("knob_name", "whose"), [("accel", "task=mri"), ("steps", "that every run has"), ("window", "stop=wmv")]
+)
 def test_a_part_may_not_take_anothers_name(parts_with: Callable[[type], None], knob_name: str, whose: str) -> None:
     options = dataclass(type("Options", (), {"__annotations__": {knob_name: float}, knob_name: knob("mine", 1.0)}))
     parts_with(type("Theirs", (Method,), {"name": "theirs", "Options": options}))
@@ -197,7 +200,9 @@ def test_a_part_may_not_take_anothers_name(parts_with: Callable[[type], None], k
         (("dataset=kspace",), ("dataset.slice",), ("dataset.hu_low",)),
     ],
 )
-def test_the_knobs_in_force(configure: Configure, words: tuple[str, ...], used: tuple[str, ...], unused: tuple[str, ...]) -> None:
+def test_the_knobs_in_force(
+    configure: Configure, words: tuple[str, ...], used: tuple[str, ...], unused: tuple[str, ...]
+) -> None:
     found = in_force(configure(*words))
     assert set(used) <= set(found)
     assert not set(unused) & set(found)
@@ -353,5 +358,7 @@ def test_by_task_fails_for_a_task_it_does_not_name(tmp_path: Path) -> None:
     (tmp_path / "experiment" / "some.yaml").write_text("# @package _global_\nlr: ${by_task:{mri:1,ct:2}}\n")
     where = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=some"]
     assert compose([*where, "task=ct"]).lr == 2
-    with pytest.raises(UserError, match=r"by_task:...} says nothing for task=denoising: add denoising: or default: to it"):
+    with pytest.raises(
+        UserError, match=r"by_task:...} says nothing for task=denoising: add denoising: or default: to it"
+    ):
         compose([*where, "task=denoising"])

@@ -59,10 +59,14 @@ def test_measurements_and_the_rest_are_told_apart(configure: Configure) -> None:
     assert {"lam", "N", "steps", "window", "network", "network.width", "precision", "stop"} <= set(settings(cfg))
     assert not set(problem(cfg)) & set(settings(cfg))
     assert "seed" not in {**problem(cfg), **settings(cfg)}
-    assert settings(configure("precision=auto"))["precision"] in ("bf16", "fp32"), "as it is computed, not as it is said"
+    assert settings(configure("precision=auto"))["precision"] in ("bf16", "fp32"), (
+        "as it is computed, not as it is said"
+    )
 
 
-def test_files_count_by_what_is_in_them(configure: Configure, picture: Callable[[str, int], Path], tmp_path: Path) -> None:
+def test_files_count_by_what_is_in_them(
+    configure: Configure, picture: Callable[[str, int], Path], tmp_path: Path
+) -> None:
     picture("mask.png", 1)
     words = ("task=inpainting", f"mask={tmp_path / 'mask.png'}")
     before = run_folder(configure(*words))
@@ -140,14 +144,18 @@ def test_results_of_older_code_are_computed_again(configure: Configure, monkeypa
     assert len(run(cfg).records) == 1
 
 
-def test_a_changed_part_is_computed_again(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_part_is_computed_again(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (
         '"""A method."""\n\nfrom aseqdip.methods.vanilla_dip import VanillaDIP\n\n\nclass Mine(VanillaDIP):\n    """Words."""\n\n'
         '    name = "mine"\n    title = "Mine"\n    # a comment\n    factor = 1.0\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     cfg, found = configure("method=vanilla_dip"), []
-    for number, (old, new) in enumerate((("", ""), ("a comment", "another"), ("Words.", "Other words."), ("1.0", "2.0"))):
+    for number, (old, new) in enumerate(
+        (("", ""), ("a comment", "another"), ("Words.", "Other words."), ("1.0", "2.0"))
+    ):
         (tmp_path / f"mine{number}.py").write_text(text.replace(old, new))
         module = __import__(f"mine{number}")
         found.append(code(module))

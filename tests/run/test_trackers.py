@@ -251,9 +251,8 @@ def test_pictures_only_if_told(configure: Configure, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(trackers, "mirror", lambda online: SimpleNamespace(send=sent.append))
     preview = tmp_path / "preview.png"
     for word in ("tracker.pictures=false", "tracker.pictures=true"):
-        WandB(configure("tracker=wandb", word), "image", "id", tmp_path).finish(
-            {"scores": {}}, tmp_path / "preview.png"
-        )
+        tracker = WandB(configure("tracker=wandb", word), "image", "id", tmp_path)
+        tracker.finish(SimpleNamespace(scores={}), preview)  # type: ignore[arg-type]
     pictures = [message["picture"] for message in sent if message["do"] == "finish"]
     assert pictures == [None, str(preview)]
 
@@ -325,6 +324,11 @@ class Running:
         return end - max(records)
 
 
+def busy() -> float:
+    """By how much everything takes longer, on a machine that has other things to do."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def gone(process: int) -> bool:
     """Whether it is, or is about to be within some seconds."""
     deadline = time.monotonic() + 15
@@ -348,7 +352,7 @@ def test_a_stopped_helper_holds_nothing_up(tmp_path: Path, stopped: tuple[str, .
     helpers = running.helpers()
     for which in stopped:
         os.kill(helpers[which], signal.SIGSTOP)
-    assert running.done() < 10
+    assert running.done() < 10 * busy()
     assert running.log.read_text().count("W&B did not finish within 5 s") == 1
     assert gone(helpers["mirror"])
     assert gone(helpers["core"])
@@ -374,7 +378,7 @@ def test_a_server_that_cannot_be_used_leaves_files(tmp_path: Path, answer: str) 
         running = Running(
             tmp_path, "steps=100", "tracker.mode=online", WANDB_BASE_URL=url, WANDB_API_KEY="0123456789" * 4
         )
-        assert running.done() < 10
+        assert running.done() < 10 * busy()
     assert running.log.read_text().count("W&B goes on without its server") == 1
     for name in ("brain00", "brain01"):
         assert len(history(next(tmp_path.rglob(name)))["psnr"]) == 100
