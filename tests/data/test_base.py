@@ -117,6 +117,17 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
             make_reader("picture", root).items()
 
 
+def test_what_cannot_be_looked_at_is_an_image_that_fails(tmp_path: Path) -> None:
+    write_pictures(tmp_path, "a.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    assert names(tmp_path) == ["a", "gone", "loop"]
+    items = make_reader("picture", tmp_path, files=["loop.png/b.png", "a.png"]).items()
+    assert items["a"]().image is not None
+    with pytest.raises(UserError, match="b.png cannot be read: Too many levels of symbolic links"):
+        items["b"]()
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
 def test_folders_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
