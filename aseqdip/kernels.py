@@ -6,6 +6,7 @@ atomics of ours), and make nothing on the host once :func:`kept` has it, so that
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -31,9 +32,28 @@ def kept(device: torch.device, make: Callable[..., Tensor], *args: Any) -> Tenso
     return constants[key]
 
 
-def layout(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """Memory layout of a network's weights and features: channels last, as tensor cores and oneDNN want it."""
-    return torch.channels_last
+#: what a measurement may switch off: each on its own, read at every call
+switches = SimpleNamespace(
+    convolution=True,  # off: PyTorch's, with its second derivatives
+    channel_padding=True,
+    skip_bias=True,
+    reflect=True,
+    upsample=True,
+    products=True,
+)
+
+
+def layout(*tensors: Tensor) -> torch.memory_format:
+    """Channels last, or plain: that of the first tensor (of four axes) whose strides tell.
+
+    With one channel or one pixel none do; then as the engine: channels last, as tensor cores and oneDNN want it, but plain
+    for fp32 on CUDA.
+    """
+    for x in tensors:
+        if x.shape[1] > 1 and x.shape[2] * x.shape[3] > 1 and 1 in (x.stride(1), x.stride(3)):
+            return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+    plain = tensors[0].is_cuda and tensors[0].dtype == torch.float32
+    return torch.contiguous_format if plain else torch.channels_last
 
 
 def on_cpu(x: Tensor) -> bool:
@@ -43,7 +63,9 @@ def on_cpu(x: Tensor) -> bool:
 
 def whole(channels: int, like: Tensor) -> int:
     """Channels to compute with instead: tensor cores take half-precision channels in eights."""
-    return channels if on_cpu(like) or like.dtype.itemsize > 2 else channels + -channels % 8
+    if on_cpu(like) or like.dtype.itemsize > 2 or not switches.channel_padding:
+        return channels
+    return channels + -channels % 8
 
 
 # --- operations ----------------------------------------------------------------------------------------------------
@@ -85,6 +107,8 @@ def convolution(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         weight: (out, channels, k, k), of the same dtype.
         stride, padding: along both axes.
     """
+    if not switches.convolution:
+        return F.conv2d(x, F.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - weight.shape[1])), None, stride, padding)
     weight = weight.view_as(weight)  # no leaf: see _asked
     return cast(Tensor, _Derivative.apply(2, stride, padding, x, weight, None))  # type: ignore[no-untyped-call]
 
@@ -126,12 +150,11 @@ def _asked(ctx: Any, i: int) -> bool:
         return True
 
 
-def _arranged(x: Tensor, channels: int = 0, batch: int = 0) -> Tensor:
-    """``x`` in the network's layout, with zeros up to so many channels and images (of a weight: outputs)."""
+def _arranged(x: Tensor, form: torch.memory_format, channels: int = 0, batch: int = 0) -> Tensor:
+    """``x`` in a memory layout, with zeros up to so many channels and images (of a weight: outputs)."""
     n, c, h, w = x.shape
     if channels > c or batch > n:
         x = F.pad(x, (0, 0, 0, 0, 0, max(channels - c, 0), 0, max(batch - n, 0)))
-    form = layout(x.device, x.dtype)
     x = x.contiguous(memory_format=form)
     if form != torch.channels_last:
         return x
@@ -141,8 +164,7 @@ def _arranged(x: Tensor, channels: int = 0, batch: int = 0) -> Tensor:
     return x.as_strided(x.shape, (h * w * c, 1, w * c, c))
 
 
-def _empty(size: Sequence[int], like: Tensor) -> Tensor:
-    form = layout(like.device, like.dtype)
+def _empty(size: Sequence[int], like: Tensor, form: torch.memory_format) -> Tensor:
     return torch.empty(tuple(size), dtype=like.dtype, device=like.device, memory_format=form)
 
 
@@ -157,9 +179,9 @@ def _backward(g: Tensor, x: Tensor, w: Tensor, stride: int, padding: int, which:
     lambda x, w, *_, out_shape, **__: _flops(out_shape, w),
 )
 def _convolution(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
-    out, c = len(w), whole(x.shape[1], x)
-    y = F.conv2d(_arranged(x, c), _arranged(w, c, whole(out, x)), None, stride, padding)
-    return _arranged(y[:, :out])
+    out, c, form = len(w), whole(x.shape[1], x), layout(w, x)
+    y = F.conv2d(_arranged(x, form, c), _arranged(w, form, c, whole(out, x)), None, stride, padding)
+    return _arranged(y[:, :out], form)
 
 
 @_operation(
@@ -167,9 +189,10 @@ def _convolution(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
 )
 def _by_input(w: Tensor, g: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
     n, channels, *sides = size
-    c, out = whole(channels, g), whole(len(w), g)
-    x = _empty((n, c, *sides), g)
-    return _arranged(_backward(_arranged(g, out), x, _arranged(w, c, out), stride, padding, 0)[:, :channels])
+    c, out, form = whole(channels, g), whole(len(w), g), layout(w, g)
+    x = _empty((n, c, *sides), g, form)
+    found = _backward(_arranged(g, form, out), x, _arranged(w, form, c, out), stride, padding, 0)
+    return _arranged(found[:, :channels], form)
 
 
 @_operation(
@@ -177,18 +200,19 @@ def _by_input(w: Tensor, g: Tensor, size: Sequence[int], stride: int, padding: i
     lambda x, g, size, *_, **__: _flops(g, size),
 )
 def _by_weight(x: Tensor, g: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
-    out, channels, k, _ = size
+    (out, channels, k, _), form = size, layout(x, g)
     if _prefers_products(x):
-        return _arranged(_products(x, g, k, stride, padding)[:, :channels])
+        return _arranged(_products(x, g, k, stride, padding)[:, :channels], form)
     c, outs = whole(x.shape[1], x), whole(out, x)
-    w = _empty((outs, c, k, k), x)
-    return _arranged(_backward(_arranged(g, outs), _arranged(x, c), w, stride, padding, 1)[:out, :channels])
+    w = _empty((outs, c, k, k), x, form)
+    found = _backward(_arranged(g, form, outs), _arranged(x, form, c), w, stride, padding, 1)
+    return _arranged(found[:out, :channels], form)
 
 
 def _prefers_products(x: Tensor) -> bool:
     """Where oneDNN's weight gradients of channels-last features reach a sixth of what the processor can do."""
     old = on_cpu(x) and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return old and x.dtype == torch.float32 and x.shape[1] >= 8
+    return old and x.dtype == torch.float32 and x.shape[1] >= 8 and switches.products
 
 
 def _products(x: Tensor, g: Tensor, k: int, stride: int, padding: int) -> Tensor:
@@ -227,13 +251,15 @@ def reflect(x: Tensor, border: int) -> Tensor:
         )
     if not border:
         return x
+    if not switches.reflect:
+        return F.pad(x, (border,) * 4, mode="reflect")
     adjoint = partial(_fold, border=border, channels=c)
     return linear_map(x, partial(_reflect, border=border, channels=whole(c, x)), adjoint)
 
 
 def _reflect(x: Tensor, border: int, channels: int) -> Tensor:
     n, c, h, w = x.shape
-    result = _empty((n, channels, h + 2 * border, w + 2 * border), x)
+    result = _empty((n, channels, h + 2 * border, w + 2 * border), x, layout(x))
     result[:, c:] = 0
     filled = result[:, :c]
     filled[:, :, border:-border, border:-border] = x
@@ -246,12 +272,13 @@ def _reflect(x: Tensor, border: int, channels: int) -> Tensor:
 
 def _fold(g: Tensor, border: int, channels: int) -> Tensor:
     h, w = (side - 2 * border for side in g.shape[2:])
-    g = g[:, :channels].clone(memory_format=layout(g.device, g.dtype))
+    form = layout(g)
+    g = g[:, :channels].clone(memory_format=form)
     for outside, inside in _mirrored(w, border):
         g[..., inside].add_(g[..., outside])
     for outside, inside in _mirrored(h, border):
         g[:, :, inside].add_(g[:, :, outside])
-    return _arranged(g[:, :, border:-border, border:-border])
+    return _arranged(g[:, :, border:-border, border:-border], form)
 
 
 def _mirrored(side: int, border: int) -> Iterator[tuple[slice, slice]]:
@@ -272,6 +299,8 @@ def upsample(x: Tensor, align_corners: bool) -> Tensor:
 
     PyTorch's gradient has one core do a whole image on a CPU, and adds by atomics, in bf16, on CUDA.
     """
+    if not switches.upsample:
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=align_corners)
     adjoint = partial(torch.ops.aseqdip.by_upsampled, align_corners=align_corners)
     return linear_map(x, partial(F.interpolate, scale_factor=2, mode="bilinear", align_corners=align_corners), adjoint)
 
@@ -281,9 +310,10 @@ def _by_upsampled(g: Tensor, align_corners: bool) -> Tensor:
     n, c, rows, columns = g.shape
     if on_cpu(g) and not align_corners:  # there a depthwise convolution is faster
         padded = F.pad(g, (1, 1, 1, 1), mode="replicate")
-        return _arranged(F.conv2d(padded, kept(g.device, _kernel, g.dtype).expand(c, 1, 4, 4), stride=2, groups=c))
+        kernel = kept(g.device, _kernel, g.dtype).expand(c, 1, 4, 4)
+        return _arranged(F.conv2d(padded, kernel, stride=2, groups=c), layout(g))
     down, right = (kept(g.device, _weights, side // 2, align_corners, g.dtype) for side in (rows, columns))
-    if layout(g.device, g.dtype) != torch.channels_last:
+    if layout(g) != torch.channels_last:
         return down @ (g @ right.T)
     lines = down @ g.movedim(1, -1).reshape(n, rows, columns * c)
     return (right @ lines.view(n, rows // 2, columns, c)).movedim(-1, 1)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from aseqdip.compose import config_folder
+from aseqdip.files import config_folder
 from aseqdip.data import FileReader, make_reader
 from aseqdip.data.ct import read_dicom, read_header
 from aseqdip.data.picture import read_picture

@@ -104,7 +104,8 @@ def test_channels_without_weights_count_for_nothing() -> None:
 def test_channels_in_eights(monkeypatch: pytest.MonkeyPatch, channels: int, out: int) -> None:
     """bf16 as on CUDA: cuDNN sees multiples of 8; results are what they were, and have the shapes they had."""
     monkeypatch.setattr(kernels, "on_cpu", lambda x: False)
-    x, w = (normal(*s, dtype=torch.bfloat16).requires_grad_() for s in ((1, channels, 8, 8), (out, channels, 3, 3)))
+    shapes = (1, channels, 8, 8), (out, channels, 3, 3)
+    x, w = (normal(*s, dtype=torch.bfloat16).contiguous(memory_format=CHANNELS_LAST).requires_grad_() for s in shapes)
     seen: list[tuple[int, ...]] = []
 
     class Shapes(TorchDispatchMode):
@@ -120,7 +121,7 @@ def test_channels_in_eights(monkeypatch: pytest.MonkeyPatch, channels: int, out:
         g = normal(*y.shape, seed=2, dtype=torch.bfloat16)
         found = kernels._by_input(w.detach(), g, x.shape, 1, 1), kernels._by_weight(x.detach(), g, w.shape, 1, 1)
     assert len(seen) == 3
-    assert all(c % 8 == 0 for shapes in seen for c in shapes)
+    assert all(c % 8 == 0 for channels in seen for c in channels)
     exact = F.conv2d(x, w, None, 1, 1)
     for ours, reference in zip((y, *found), (exact, *torch.autograd.grad(exact, (x, w), g)), strict=True):
         assert ours.is_contiguous(memory_format=CHANNELS_LAST)
@@ -171,6 +172,19 @@ def test_flops_are_those_of_the_convolution(branch: str) -> None:
     assert totals[0] == totals[1] == 3 * 2 * 4 * 12 * 9 * 16 * 16
 
 
+@pytest.mark.parametrize("switch", sorted(vars(kernels.switches)))
+def test_what_a_measurement_switches_off(switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """computes the same: PyTorch's way."""
+    x, w = normal(1, 9, 8, 8, dtype=torch.float32).requires_grad_(), normal(4, 9, 3, 3, dtype=torch.float32)
+    found = []
+    for on in (True, False):
+        monkeypatch.setattr(kernels.switches, switch, on)
+        y = kernels.upsample(kernels.convolution(kernels.reflect(x, 1), w, 2, 0), True)
+        found.append((y.detach(), *torch.autograd.grad(y.square().sum(), x)))
+    for ours, exact in zip(*found, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-4)
+
+
 # --- reflected borders ---------------------------------------------------------------------------------------------
 
 
@@ -180,7 +194,7 @@ def test_reflection_is_pytorchs(border: int, height: int, width: int) -> None:
     x = normal(2, 3, height, width).contiguous(memory_format=CHANNELS_LAST).requires_grad_()
     ours, exact = kernels.reflect(x, border), F.pad(x, (border,) * 4, mode="reflect")
     assert torch.equal(ours, exact)
-    g = normal(*exact.shape, seed=1)
+    g = normal(*exact.shape, seed=1).contiguous(memory_format=CHANNELS_LAST)
     (back,), (reference,) = torch.autograd.grad(ours, x, g), torch.autograd.grad(exact, x, g)
     torch.testing.assert_close(back, reference)
     assert ours.is_contiguous(memory_format=CHANNELS_LAST)
@@ -220,7 +234,7 @@ def test_upsampling_is_pytorchs(branch: str, align_corners: bool) -> None:
     x = normal(2, 5, 6, 9).contiguous(memory_format=CHANNELS_LAST).requires_grad_()
     ours, exact = kernels.upsample(x, align_corners), F.interpolate(x, None, 2, "bilinear", align_corners)
     assert torch.equal(ours, exact)
-    g = normal(*exact.shape, seed=1)
+    g = normal(*exact.shape, seed=1).contiguous(memory_format=CHANNELS_LAST)
     (back,), (reference,) = torch.autograd.grad(ours, x, g), torch.autograd.grad(exact, x, g)
     torch.testing.assert_close(back, reference)
     assert ours.is_contiguous(memory_format=CHANNELS_LAST)
@@ -234,7 +248,6 @@ def test_derivatives_of_upsampling(branch: str, align_corners: bool) -> None:
 
 def test_plain_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "on_cpu", lambda x: False)
-    monkeypatch.setattr(kernels, "layout", lambda device, dtype: torch.contiguous_format)
     x, w = normal(2, 3, 6, 6).requires_grad_(), normal(4, 3, 3, 3, seed=1)
     y = kernels.upsample(kernels.convolution(kernels.reflect(x, 1), w, 1, 0), True)
     exact = F.interpolate(F.conv2d(F.pad(x, (1,) * 4, mode="reflect"), w), None, 2, "bilinear", True)

@@ -50,7 +50,7 @@ class Conv(nn.Conv2d):
             if self.padding_mode == "reflect":
                 features, zeros = kernels.reflect(features, self.border), 0
             result = kernels.convolution(features, self.weight.to(dtype), int(self.stride[0]), zeros)
-            if self.shifted and self.bias is not None:
+            if self.bias is not None and (self.shifted or not kernels.switches.skip_bias):
                 result = result + self.bias.to(dtype)[:, None, None]
             return result
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aseqdip.compose import config_folder
+from aseqdip.files import config_folder
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
 
