@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from aseqdip.config import Config, in_force, make_task, value_of
+from aseqdip.data._files import opened
 from aseqdip.data.base import FileReader, Sample
 from aseqdip.engine import pick_device, pick_precision
 from aseqdip.networks import NETWORKS
@@ -138,7 +139,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 @cache
 def _file(path: Path, size: int, modified: int) -> str:
     """The hash of a file's bytes; read again once its size or time is another."""
-    with path.open("rb") as file:
+    with opened(path, "a file that can be read") as file:  # a pipe, say, would never end
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
