@@ -18,10 +18,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aseqdip.config import GROUPS, PREFIX, Config, catalogue, parts, shared_knobs, typed
+from aseqdip.config import GROUPS, Config, catalogue, parts, shared_knobs, typed
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
-from aseqdip.tasks import TASKS
 
 
 def config_folder() -> Path:

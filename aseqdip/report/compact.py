@@ -12,7 +12,7 @@ from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.plain import dumps, loads
 from aseqdip.records import Trace, scan
-from aseqdip.report.gallery import arrays_of, draw
+from aseqdip.thumbnails import arrays_of, draw
 
 SIDE, QUALITY = 152, 38  # pixels of a picture's longer side, and how well they are kept
 

@@ -13,11 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from aseqdip import __version__
+from aseqdip.averages import finite
 from aseqdip.report import charts, tables
 from aseqdip.report.blocks import ORDER, Block, Cell, start_level
 from aseqdip.report.gallery import gallery
 from aseqdip.report.rows import Found
-from aseqdip.report.statistics import finite
 from aseqdip.report.tables import db
 
 HERE = Path(__file__).parent

@@ -203,7 +203,9 @@ class Study:
         if done:
             self._write()
         else:
-            log.info("Stopped after %d of %d steps; the same command continues.", self.descent.state.step, self.cfg.steps)
+            log.info(
+                "Stopped after %d of %d steps; the same command continues.", self.descent.state.step, self.cfg.steps
+            )
         return done
 
     def _write(self) -> None:

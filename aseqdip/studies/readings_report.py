@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from aseqdip.averages import Paired, onset, paired
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain
 from aseqdip.figures import save as save_figure
@@ -23,7 +24,6 @@ from aseqdip.files import write_atomically
 from aseqdip.paper.numbers import onset as onset_in_paper
 from aseqdip.paper.numbers import rows_of
 from aseqdip.records import Record, scan
-from aseqdip.report.statistics import Paired, onset, paired
 from aseqdip.studies.readings import CLOSE, label, words_of
 
 TASKS = ("mri", "ct", "denoising", "inpainting", "deblurring")

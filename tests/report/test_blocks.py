@@ -11,8 +11,8 @@ import report_records as made
 from aseqdip.records import Curve, Record, Score
 from aseqdip.report.blocks import Block, build
 from aseqdip.report.rows import load
-from aseqdip.report.tables import each, latex, means, tex
 from aseqdip.report.tables import document as markdown
+from aseqdip.report.tables import each, latex, means, tex
 
 
 def blocks_of(outputs: Path, *records: Record) -> list[Block]:
