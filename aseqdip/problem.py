@@ -67,7 +67,7 @@ class Kind:
         linear: whether A is linear.
         image: whether measurements are images themselves, of the same shape.
         identity: whether A x = x, so that y is the image plus noise.
-        noise: standard deviation of that noise, in any unit; None or 0 where there is none or it is not known.
+        noise: standard deviation of the noise in y, in any unit; None or 0 where there is none or it is not known.
     """
 
     task: str

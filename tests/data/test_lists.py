@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aseqdip.config import Config, config_folder
+from aseqdip.files import config_folder
+from aseqdip.config import Config
 from aseqdip.data import open_dataset
 
 Configure = Callable[..., Config]

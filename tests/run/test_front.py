@@ -101,7 +101,7 @@ def test_methods_rules_and_their_settings() -> None:
         ({"N": 3}, "steps=4 is not a multiple of N=3"),
         ({"truth": torch.zeros(5, 5)}, "must agree"),
         ({"stop": "zero"}, "waits for a loss below zero"),
-        ({"stop": "discrepancy"}, "noise level must be known"),
+        ({"stop": "discrepancy"}, "its level must be known"),
         ({"method": "aseqdp"}, "Did you mean aseqdip"),
         ({"network_depth": 6}, "smaller network.depth"),
         ({"start": torch.zeros(32, 32)}, r"expected a real \(1, channels, height, width\)"),
