@@ -1,4 +1,4 @@
-"""A reconstruction in a picture small enough to live in a page or a record: with a zoomed part, and the part's error."""
+"""A reconstruction in a picture small enough for a page or a record: with a zoomed part, and the part's error."""
 
 import io
 from pathlib import Path
@@ -60,7 +60,7 @@ def _box(image: np.ndarray) -> tuple[int, int, int]:
 def _picture(
     array: np.ndarray, truth: np.ndarray | None, high: float, box: tuple[int, int, int], longest: int, quality: int
 ) -> bytes:
-    """The image, its enlarged part at the lower left, and where there is a truth that part's error at the lower right."""
+    """The image, at the lower left an enlarged part, and at the lower right (with a truth) that part's error."""
     from matplotlib import colormaps
     from PIL import Image, ImageDraw
 

@@ -23,7 +23,7 @@ class Cell:
     """One method in one block.
 
     Attributes:
-        key: unique on the page. label: the method as printed, with the knobs that tell it from other cells of its method.
+        key: unique on the page. label: the method as printed, with the knobs that tell it from others of its method.
         copies: rows left out, since another one has the same image, seed and settings.
         scores: by column name (result_psnr_db, best_ssim ...); a column without a number is not there.
         means: of method_seconds, tflop, passes and steps over the rows.

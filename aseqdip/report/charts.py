@@ -1,4 +1,4 @@
-"""Charts of a page: matplotlib's SVG, made part of it: its colours are the page's, and a screen reader finds what it says."""
+"""Charts of a page: matplotlib's SVG in the page's colours, with words for a screen reader."""
 
 import io
 import re
@@ -167,7 +167,7 @@ def _rounded(found: re.Match[str]) -> str:
 
 
 def comparison(path: Path, blocks: Sequence[Block]) -> None:
-    """A PNG picture of every run: a row of panels for each block, a panel for each image; the best iterate is marked."""
+    """A PNG picture of every run: a row of panels for each block, one for each image; the best iterate is marked."""
     images = [sorted({row.label for cell in block.cells for row in cell.rows}) for block in blocks]
     figure, axes = new_figure(max(map(len, images)), 3.4, 4.4, rows=len(blocks))
     for block, names, line in zip(blocks, images, np.atleast_2d(axes), strict=True):

@@ -20,8 +20,8 @@ SIDE, QUALITY = 152, 38  # pixels of a picture's longer side, and how well they 
 def compact(folders: Iterable[Path], target: Path) -> list[Path]:
     """Write ``target/task/setting.jsonl`` for all that is finished below the folders; returns the files.
 
-    What a target's file holds already stays: a later campaign adds to it. Raises UserError where something cannot be read, since
-    what is left out of the compact form may be deleted next.
+    What a target's file holds already stays: a later campaign adds to it. Raises UserError where something cannot be
+    read, since what is left out of the compact form may be deleted next.
     """
     found: dict[Path, dict[str, Trace]] = {}
     for root in folders:

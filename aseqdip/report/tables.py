@@ -13,13 +13,13 @@ HEADLINE = (
     "diagnosis only. The paper does not say which iterate it scored."
 )
 INTERVAL = (
-    "Against aSeqDIP: PSNR minus aSeqDIP's on the images and seeds that both have, mean and 95 % bootstrap interval over "
-    f"images (10,000 draws; none from fewer than {FEWEST} images), and in how many pairs the method is ahead."
+    "Against aSeqDIP: PSNR minus aSeqDIP's on the images and seeds that both have, mean and 95 % bootstrap interval "
+    f"over images (10,000 draws; none from fewer than {FEWEST} images), and in how many pairs the method is ahead."
 )
 SPREAD = (
-    "± is the standard deviation over images, of each image's mean over its seeds; the seeds' own spread is the mean over "
-    "images of the standard deviation across seeds. The paper's ± is printed without a definition, and too small for the "
-    "spread of 20 different images."
+    "± is the standard deviation over images, of each image's mean over its seeds; the seeds' own spread is the mean "
+    "over images of the standard deviation across seeds. The paper's ± is printed without a definition, and too small "
+    "for the spread of 20 different images."
 )
 
 

@@ -30,7 +30,7 @@ def test_faces_have_a_table_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("task", "dataset", "about"),
     [("mri", "public_mri", True), ("mri", "fastmri", True), ("mri", "paper_mri", True), ("mri", "kspace", False),
-     ("denoising", "folder", False), ("denoising", "public_ffhq", True), ("mri", "cbsd68", False), ("mri", "brain", False)],
+     ("denoising", "folder", False), ("denoising", "public_ffhq", True), ("mri", "cbsd68", False)],
 )  # fmt: skip
 def test_the_papers_numbers_are_about_its_own_data_and_their_substitutes(task: str, dataset: str, about: bool) -> None:
     assert comparable(task, dataset) is about

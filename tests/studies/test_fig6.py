@@ -1,4 +1,4 @@
-"""Figure 6: Theorem A.1's special cases, its kernel against real networks, the descent, and what a run leaves behind."""
+"""Figure 6: Theorem A.1's special cases, its kernel against real networks, the descent, and what a run leaves."""
 
 import json
 import signal
