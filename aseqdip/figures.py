@@ -27,7 +27,7 @@ def new_figure(columns: int, height: float, width: float = 3.2, rows: int = 1) -
 
 
 def plain(name: str) -> str:
-    """A text that may hold a file's name, as matplotlib shows it: between two $ it would read a formula; not all is UTF-8."""
+    """A text that may hold a file's name, for matplotlib: no formula between two $, and nothing that is not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 

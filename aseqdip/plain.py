@@ -1,4 +1,4 @@
-"""JSON of plain values and dataclasses, written with infinities and read again by type: what is of another type is refused."""
+"""JSON of plain values and dataclasses, with infinities; read again by type, and what is of another is refused."""
 
 import dataclasses
 import json

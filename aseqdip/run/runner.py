@@ -1,5 +1,6 @@
 """Runs a config's images, one after another, whatever happens to any of them."""
 
+import errno
 import logging
 import os
 import time
@@ -187,6 +188,8 @@ class Seed:
                 self.summary.records.append(record)
         except UserError as error:
             self.fail(name, folder, str(error), begun=reconstruction)
+        except OSError as error:
+            self.fail(name, folder, why_not_written(error), traceback.format_exc(), reconstruction)
         except Exception as error:  # an image's failure must not lose the others
             self.fail(name, folder, f"{type(error).__name__}: {error}", traceback.format_exc(), reconstruction)
         finally:
@@ -270,6 +273,13 @@ class Seed:
 def open_pool(cfg: Config, folder: str) -> Items:
     """The images that may serve as a reference: every file of the folder, in the data set's format."""
     return open_dataset(replace(cfg, data_root=folder, dataset=replace(cfg.dataset, files=None)))
+
+
+def why_not_written(error: OSError) -> str:
+    """An error of the file system, in words; what to do where that is plain."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = ": free some space, or set outputs=... to another disk; the same command does it again" if full else ""
+    return f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}{advice}"
 
 
 def command(cfg: Config, name: str) -> list[str]:

@@ -11,8 +11,8 @@ import report_records as made
 from aseqdip.records import Curve, Record, Score
 from aseqdip.report.blocks import Block, build
 from aseqdip.report.rows import load
-from aseqdip.report.tables import each, latex, means, tex
 from aseqdip.report.tables import document as markdown
+from aseqdip.report.tables import each, latex, means, tex
 
 
 def blocks_of(outputs: Path, *records: Record) -> list[Block]:
@@ -22,8 +22,9 @@ def blocks_of(outputs: Path, *records: Record) -> list[Block]:
 
 def split(table: str) -> list[dict[str, str]]:
     """The lines of a Markdown table, by its head."""
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
-    return [dict(zip(cells[0], line, strict=True)) for line in cells[2:]]
+    lines = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
+    head, _, *cells = [[cell.strip() for cell in line] for line in lines]
+    return [dict(zip(head, line, strict=True)) for line in cells]
 
 
 def scan(name: str, **more: object) -> Record:
@@ -63,12 +64,10 @@ def test_what_is_not_the_papers_protocol_is_named_beside_the_numbers(tmp_path: P
 
 
 def test_departures_are_named_with_whose_they_are(tmp_path: Path) -> None:
-    records = [
-        made.record("mri", "accel4", "aseqdip", problem={"size": "256", "noise": 0.03}, departures={"N": 10, "lr": 1e-3}),
-        made.record("mri", "accel4", "vanilla_dip", problem={"size": "256", "noise": 0.03}, departures={"lr": 1e-3}),
-        made.record("mri", "accel4", "direct", problem={"size": "256", "noise": 0.03}),
-    ]
-    (block,) = blocks_of(tmp_path, *(replace(r, dataset="public_mri") for r in records))
+    common = {"problem": {"size": "256", "noise": 0.03}, "dataset": "public_mri"}
+    changed = {"aseqdip": {"N": 10, "lr": 1e-3}, "vanilla_dip": {"lr": 1e-3}, "direct": {}}
+    records = [made.record("mri", "accel4", m, departures=found, **common) for m, found in changed.items()]
+    (block,) = blocks_of(tmp_path, *records)
     assert block.departures == [
         *("data set public_mri instead of fastmri", "image side 256 instead of 320", "noise=0.03"),
         *("lr=0.001", "N=10 (aSeqDIP)", "1 image instead of 20"),

@@ -1,6 +1,6 @@
 """Means over images and seeds, differences between methods on the same images, and when a curve starts to fall.
 
-Images are what a claim is to hold for: seeds of one image are averaged first, and intervals come from drawing whole images.
+Images are what a claim is to hold for: seeds of one image are averaged first, and intervals come from drawing images.
 """
 
 import math
@@ -142,7 +142,7 @@ def mean_curve(curves: Sequence[tuple[int, np.ndarray, int]], images: Sequence[H
 
 
 def onset(curve: Sequence[float], every: int = 1, window: int = 50, within: float = 0.05) -> int:
-    """The iteration at which a PSNR curve starts to fall: the last one where it is within 0.05 dB of its maximum so far.
+    """The iteration at which a PSNR curve starts to fall: the last one within 0.05 dB of its maximum so far.
 
     Args:
         curve: PSNR in dB, each value a mean over ``every`` iterations.
