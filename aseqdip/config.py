@@ -232,6 +232,11 @@ class Config:
         "stop cleanly after this time, counted from the start of the command; the same command then continues",
         above=0,
     )
+    score_every: int = knob(
+        "PSNR and SSIM of every so many iterates (and the first and last); the reconstruction is the same, the best is sought "
+        "among them",
+        low=1,
+    )
     checkpoint_minutes: float = knob("how often an unfinished reconstruction is saved", above=0)
 
 

@@ -105,6 +105,7 @@ class Reconstruction:
         self.cfg, self.case, self.method, self.folder = cfg, case, method, folder
         self.checkpoint = folder / "checkpoint.pt"
         self.clock = Clock(method.engine.device)
+        self.pace = method.engine.pace()
         self.state: State | None = method.start(case.problem)
         self.scores = self._empty_scores()
         self._resume()
@@ -120,7 +121,8 @@ class Reconstruction:
             return Scores(self.case, self.method.engine)
         rule, decay = make_rule(self.cfg, self.case.problem), self.cfg.ema or EMA_DECAY
         averaged, restarts = self.cfg.ema > 0, self.method.average_restarts
-        return Scores(self.case, self.method.engine, rule, decay, averaged, restarts)
+        every = self.cfg.score_every, self.cfg.steps
+        return Scores(self.case, self.method.engine, rule, decay, averaged, restarts, *every)
 
     def _resume(self) -> None:
         if self.state is None or not self.checkpoint.exists():
@@ -187,6 +189,7 @@ class Reconstruction:
             return False
         with self.clock.measure("scoring"):
             self.scores.add(iterate)
+        self.pace()
         # a device sync at every step would cost more than the step
         if self.scores.full or time.monotonic() - self.flushed > 0.5:
             self.flush(trackers)
@@ -270,6 +273,7 @@ class Reconstruction:
             "network_parameters": parameters,
             **self.cost(),
             **self.method.facts,
+            **({"not_recorded": engine.failures} if engine.failures else {}),
             "seconds": {k: round(v, 4) for k, v in self.clock.seconds.items()},
             "seconds_per_step": self.clock.seconds["method"] / max(steps, 1),
             "device": device,

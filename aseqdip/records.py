@@ -164,11 +164,17 @@ def thin(rows: Rows) -> dict[str, Any]:
     every = max(1, -(-len(rows) // 200))
     table = np.asarray(rows, dtype=float).reshape(-1, len(COLUMNS))
     starts = np.arange(0, len(table), every)
-    sizes = np.diff(np.append(starts, len(table)))
-    means = {
-        name: np.add.reduceat(table[:, COLUMNS.index(name)], starts) / sizes if len(starts) else np.empty(0)
-        for name in ("psnr", "psnr_ema")
-    }
+    means = {}
+    for name in ("psnr", "psnr_ema"):
+        column = table[:, COLUMNS.index(name)]
+        scored = ~np.isnan(column)  # score_every leaves some out
+        if len(starts):
+            sums, counts = (
+                np.add.reduceat(part, starts) for part in (np.where(scored, column, 0), scored.astype(float))
+            )
+            means[name] = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0)
+        else:
+            means[name] = np.empty(0)
     return {"every": every, **{name: [round(float(v), 3) for v in values] for name, values in means.items()}}
 
 

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,6 @@ def _run_seed(
     if finished:
         log.info("Skipped %d finished image(s): delete their folders to compute them again.", len(finished))
     todo = [name for name in names if name not in finished]
-    workers = engine.workers(cfg.parallel, len(todo))
 
     def attempt(name: str) -> None:
         if interrupt.due:
@@ -112,12 +110,7 @@ def _run_seed(
         except OSError as error:  # its folder cannot be made: the other images' may
             _fail(summary, name, folder / name, str(error), "", None)
 
-    if workers <= 1:
-        for name in todo:
-            attempt(name)
-    else:  # PyTorch computes without Python's lock: threads share a device as well as processes, with less memory
-        with ThreadPoolExecutor(workers, initializer=engine.share, initargs=(workers,)) as pool:
-            list(pool.map(attempt, todo))
+    engine.each(attempt, todo, engine.workers(cfg.parallel, len(todo)))
 
 
 def _attempt(
@@ -134,7 +127,7 @@ def _attempt(
             case.problem.references = references(cfg, sample, case.problem.z0, _pool(cfg, items))
         if cfg.input == "oracle":
             case.problem.references = [("truth", _oracle(case))]
-        method = METHODS[cfg.method.name](cfg, engine, case.signed)
+        method = METHODS[cfg.method.name](cfg, engine.fresh(), case.signed)
         reconstruction = Reconstruction(cfg, case, method, folder)
         total = 1 if reconstruction.state is None else cfg.steps
         trackers = make_trackers(cfg, name, _run_id(folder), folder, total, engine.device.type == "cpu")
