@@ -40,7 +40,7 @@ class _Bilinear(torch.autograd.Function):
         with _disable_current_modes():  # how it is computed is not part of what a step costs
             if not ctx.align_corners:
                 channels = gradient.shape[1]
-                taps = gradient.new_tensor([0.25, 0.75, 0.75, 0.25])
+                taps = _taps(gradient.dtype, gradient.device)
                 kernel = (taps[:, None] * taps).expand(channels, 1, 4, 4)
                 padded = F.pad(gradient, (1, 1, 1, 1), mode="replicate")
                 return F.conv2d(padded, kernel, stride=2, groups=channels), None
@@ -48,6 +48,12 @@ class _Bilinear(torch.autograd.Function):
             down, right = (_weights(side // 2, gradient.dtype) for side in (rows, columns))
             lines = down @ gradient.movedim(1, -1).reshape(n, rows, columns * c)
             return (right @ lines.view(n, rows // 2, columns, c)).movedim(-1, 1), None
+
+
+@lru_cache
+def _taps(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once: a recording cannot take numbers from the host."""
+    return torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=dtype, device=device)
 
 
 @lru_cache
