@@ -58,7 +58,7 @@ class Wrong(Exception):
     """What was found instead."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Setup:
     """Where the checks run: a device, and whether on tiny images."""
 
@@ -86,6 +86,13 @@ def compose(words: tuple[str, ...]) -> Config:
     return composed(list(words))
 
 
+def written(value: Any) -> str:
+    """A figure as printed; figures by name, a line each."""
+    if isinstance(value, dict):
+        return "".join(f"\n        {written(v)}  {k}" for k, v in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 class Report:
     """Prints a line for each result, and appends it to a file as it comes."""
 
@@ -94,16 +101,19 @@ class Report:
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
 
-    def check(self, name: str, work: Callable[[], str]) -> None:
-        """One check: PASS with what it returns, FAIL with what it raises."""
+    def check(self, name: str, work: Callable[[], str | dict[str, Any]]) -> None:
+        """One check: PASS with what it returns (a line, or figures by name), FAIL with what it raises."""
         begin, passed = time.perf_counter(), True
+        facts: dict[str, Any] = {}
         try:
-            figure = work()
+            found = work()
+            facts = {} if isinstance(found, str) else found
+            figure = found if isinstance(found, str) else ", ".join(f"{k} {written(v)}" for k, v in found.items())
         except Exception as error:
             passed, lines = False, str(error).splitlines() or [""]
             figure = lines[0] if isinstance(error, Wrong) else f"{type(error).__name__}: {lines[0]}"
             self.failures += 1
-        self.line("PASS" if passed else "FAIL", name, figure, time.perf_counter() - begin)
+        self.line("PASS" if passed else "FAIL", name, figure, time.perf_counter() - begin, **facts)
 
     def end(self, name: str, begin: float) -> int:
         """The last line; the exit status."""
@@ -351,7 +361,7 @@ def fallback(setup: Setup) -> str:
 
 def parallel(setup: Setup) -> str:
     """Several images at once are each as alone, over more recordings than there are CUDA streams to deal out."""
-    words = "task=mri", "N=1", "steps=6", "images=[0,1]", "seeds=[0,1,2,3,4,5]"
+    words = "task=mri", "N=1", "steps=6", "images=0:12"
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         alone = reconstruct(setup.config(*words, outputs=one))
         at_once = reconstruct(setup.config(*words, "parallel=4", outputs=other))

@@ -112,7 +112,7 @@ def test_resuming_with_other_rows_is_seen() -> None:
 
 def test_a_step_that_waits_is_seen(emulated: None) -> None:
     def settle(self: Any) -> None:
-        float(self.scores.ema.sum())
+        float(self.state.z.sum())
 
     advance = Reconstruction.advance
     with (
