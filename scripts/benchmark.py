@@ -197,7 +197,7 @@ def median_seconds(work: Callable[[], Any], device: torch.device, repeats: int) 
 
 def bulk_seconds(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
     """Of one call among many, after those that warm up and record."""
-    for _ in range(Graph.warm_up + 2 if device.type == "cuda" else 1):
+    for _ in range(Graph.warm_up + 2 if isinstance(work, Graph) else 1):
         work()
     return timed(lambda: [work() for _ in range(repeats)], device) / repeats
 

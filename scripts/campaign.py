@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,13 +75,9 @@ def slot(end: float, out: Path, results: Path, experiment: str, settings: list[s
 
 def parts(experiment: str, settings: list[str]) -> list[list[str]]:
     """The experiment's cells in the order of their worth: scans, pictures, and last a method whose steps take longest."""
-    params = (
-        OmegaConf.load(ROOT / f"configs/experiment/{experiment}.yaml")
-        .get("hydra", {})
-        .get("sweeper", {})
-        .get("params", {})
-    )
-    cells = [cell.strip() for cell in str(params.get("cell", "")).split(",") if cell.strip()]
+    content: Any = OmegaConf.to_container(OmegaConf.load(ROOT / f"configs/experiment/{experiment}.yaml"))
+    params = content.get("hydra", {}).get("sweeper", {}).get("params", {})
+    cells = [cell.strip() for cell in params.get("cell", "").split(",") if cell.strip()]
     if not cells or any(word.startswith("cell=") for word in settings):
         return [[]]
     scans = [cell for cell in cells if cell.startswith(("mri-", "ct-"))]

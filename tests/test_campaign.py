@@ -129,7 +129,7 @@ def test_a_command_is_stopped_at_its_deadline(capsys: pytest.CaptureFixture[str]
 def test_scripts_run_from_anywhere_without_an_installation(script: str, tmp_path: Path) -> None:
     """Their own folder comes first on the path, not the checkout."""
     command = [sys.executable, str(ROOT / f"scripts/{script}.py"), "--help"]
-    hidden = "import os, sys; sys.path[:] = [p for p in sys.path if not os.path.exists(os.path.join(p, 'aseqdip'))]"
+    hidden = "import os, sys; sys.path[:] = [p for p in sys.path if not os.path.exists(p + '/aseqdip/__init__.py')]"
     (tmp_path / "sitecustomize.py").write_text(hidden)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONNOUSERSITE": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
