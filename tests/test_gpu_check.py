@@ -23,12 +23,10 @@ SETUP = gpu_check.Setup("cpu", tiny=True)
 #: what a machine with PyTorch, NumPy, SciPy, scikit-image, h5py and matplotlib need not have
 ABSENT = "pydicom wandb tqdm jinja2 pytest fastmri requests joblib submitit hydra_plugins pandas torchvision"
 BARE = f"""
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in "{ABSENT}".split():
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+absent = "{ABSENT}".split()
+PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in absent else find(name, *rest)
 """
 
 
