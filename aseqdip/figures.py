@@ -100,6 +100,7 @@ def curve(path: Path, rows: Rows, scores: Mapping[str, Score], title: str) -> No
         axes[-1].legend(fontsize=8)
     if known:
         axis, other = axes[0], axes[0].twinx()
+        values = {name: column[~np.isnan(values["psnr"])] for name, column in values.items()}  # score_every
         axis.plot(values["iteration"], values["psnr"], label="PSNR", linewidth=1, color="C0")
         axis.plot(values["iteration"], values["psnr_ema"], label="PSNR of EMA", linewidth=1, color="C2")
         best, start, last = (scores[name] for name in ("best", "start", "last"))

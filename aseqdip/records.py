@@ -197,11 +197,13 @@ def thin(rows: Rows) -> Curve:
     table = np.asarray(rows, dtype=float).reshape(-1, len(COLUMNS))
     known = bool((~np.isnan(table[:, COLUMNS.index("psnr")])).any())
     starts = np.arange(0, len(table), every)
-    sizes = np.diff(np.append(starts, len(table)))
     curve = Curve(every)
     for name in ("psnr", "psnr_ema") if known else ("loss",):
         if len(starts):
-            means = (np.add.reduceat(table[:, COLUMNS.index(name)], starts) / sizes).tolist()
+            column = table[:, COLUMNS.index(name)]
+            there = ~np.isnan(column)  # score_every leaves some out
+            sums, counts = (np.add.reduceat(part, starts) for part in (np.where(there, column, 0), there.astype(float)))
+            means = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0).tolist()
             setattr(curve, name, [round(v, 3) if known else float(f"{v:.6g}") for v in means])
     return curve
 

@@ -285,7 +285,9 @@ def test_words_are_taken_as_they_are_meant(configure: Configure, word: str, read
     assert written(["-m", "lam=0.5,1"]) == ["-m", "lam=0.5,1"]
 
 
-@pytest.mark.parametrize("text", ['say "hi"', "it's", "back\\slash", 'odd\\"', "end\\", "a, b=c", "[x]{y}(z)", "naïve: $5", "100%", " "])
+@pytest.mark.parametrize(
+    "text", ['say "hi"', "it's", "back\\slash", 'odd\\"', "end\\", "a, b=c", "[x]{y}(z)", "naïve: $5", "100%", " "]
+)
 def test_any_text_comes_through(text: str) -> None:
     (word,) = written([f"data_root={text}"])
     assert str(parse(word).value()) == text

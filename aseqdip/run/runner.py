@@ -6,7 +6,6 @@ import os
 import time
 import traceback
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -121,13 +120,7 @@ class Seed:
             len(names),
             self.folder,
         )
-        workers = self.engine.workers(cfg.parallel, len(names))
-        if workers <= 1:
-            for name in names:
-                self.attempt(name)
-        else:  # PyTorch computes without Python's lock: threads share a device as well as processes, with less memory
-            with ThreadPoolExecutor(workers, initializer=self.engine.share, initargs=(workers,)) as pool:
-                list(pool.map(self.attempt, names))
+        self.engine.each(self.attempt, names, self.engine.workers(cfg.parallel, len(names)))
         if skipped := len(self.summary.skipped) - before:
             log.info("Skipped %d finished image(s): redo=true computes them again.", skipped)
 
@@ -165,7 +158,7 @@ class Seed:
         return (found.identity, found.content, found.results_version) == (self.identity, content, identity.RESULTS)
 
     def _reconstruct(self, name: str, sample: Sample, content: str, folder: Path) -> None:
-        cfg, engine = self.cfg, self.engine
+        cfg, engine = self.cfg, self.engine.fresh()
         reconstruction: Reconstruction | None = None
         trackers: list[Tracker] = []
         record: Record | None = None
@@ -180,7 +173,9 @@ class Seed:
             method = cfg.method.part(cfg.method.options, cfg.shared(), engine, case.signed)
             case.problem.references = self._wanted(method.wants(method.options), method.pool, case, sample)
             facts = {"settings": self.identity, "version of results": identity.RESULTS}
-            reconstruction = Reconstruction(case, method, cfg.rule, cfg.ema, folder, facts, cfg.checkpoint_minutes)
+            reconstruction = Reconstruction(
+                case, method, cfg.rule, cfg.ema, folder, facts, cfg.checkpoint_minutes, cfg.score_every
+            )
             reconstruction.clock.seconds["start"] += seconds
             trackers = make_trackers(cfg, name, run_id(folder), folder, method.steps, engine.device.type == "cpu")
             if reconstruction.run(trackers, self.interrupt):
