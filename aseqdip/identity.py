@@ -140,7 +140,10 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _file(path: Path, size: int, modified: int) -> str:
     """The hash of a file's bytes; read again once its size or time is another."""
     with opened(path, "a file that can be read") as file:  # a pipe, say, would never end
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            found.update(piece)
+        return found.hexdigest()
 
 
 # --- code --------------------------------------------------------------------------------------------------------
