@@ -34,12 +34,12 @@ def kept(device: torch.device, make: Callable[..., Tensor], *args: Any) -> Tenso
 
 #: what a measurement may switch off: each on its own, read at every call
 switches = SimpleNamespace(
-    convolution=True,  # off: PyTorch's, with its second derivatives
+    convolution=True,  # off: PyTorch's module, so without the next four as well
+    reflect=True,
     channel_padding=True,
     skip_bias=True,
-    reflect=True,
-    upsample=True,
     products=True,
+    upsample=True,
 )
 
 
@@ -107,8 +107,6 @@ def convolution(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         weight: (out, channels, k, k), of the same dtype.
         stride, padding: along both axes.
     """
-    if not switches.convolution:
-        return F.conv2d(x, F.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - weight.shape[1])), None, stride, padding)
     weight = weight.view_as(weight)  # no leaf: see _asked
     return cast(Tensor, _Derivative.apply(2, stride, padding, x, weight, None))  # type: ignore[no-untyped-call]
 

@@ -55,7 +55,7 @@ def setting_title(setting: str) -> str:
 
 
 def converted(old: dict[str, Any]) -> dict[str, Any]:
-    """A record of schema 1 as the plain values of one of schema 2. Raises ValueError where a part is of another kind."""
+    """A record of schema 1 as plain values of schema 2. Raises ValueError where a part is of another kind."""
     identity, config = _part(old, "identity"), _part(old, "config")
     task, method, setting = (str(old.get(name, "unknown")) for name in ("task", "method", "setting"))
     dataset = {f"dataset.{name}": _part(config, "dataset").get(name) for name in ("folder", "files")}

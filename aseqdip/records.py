@@ -72,9 +72,9 @@ class Record:
         facts: what the task and the method say of this run: coils, where maps come from, scale, the chosen reference.
         departures: knobs whose value is not the paper's.
         problem: the knobs that the measurements depend on (the task's, the reader's, size, truth), without the seed.
-        settings: all other knobs that the result depends on (the method's, the network's, the stopping rule's, steps ...).
+        settings: all other knobs that the result depends on (the method's, the network's, steps ...).
         command: the words that compute this image again; empty where they are not known.
-        identity, input: digests of everything the result depends on, and of the measurements and start image as computed.
+        identity, input: digests of all that the result depends on, and of measurements and start image as computed.
         results_version: raised whenever the same words give other numbers.
     """
 
@@ -139,8 +139,8 @@ class Trace:
     """What was found of one reconstruction.
 
     Attributes:
-        state: "done" (record is there), "failed" (failure is there), "unfinished" (begun, with no end on disk), or "damaged"
-            (something that cannot be read; error says why).
+        state: "done" (record is there), "failed" (failure is there), "unfinished" (begun, with no end on disk), or
+            "damaged" (something that cannot be read; error says why).
         lines: the file of JSON lines that holds it, where it has no folder of its own.
         pictured: whether that file keeps its pictures.
     """
@@ -197,11 +197,13 @@ def thin(rows: Rows) -> Curve:
     table = np.asarray(rows, dtype=float).reshape(-1, len(COLUMNS))
     known = bool((~np.isnan(table[:, COLUMNS.index("psnr")])).any())
     starts = np.arange(0, len(table), every)
-    sizes = np.diff(np.append(starts, len(table)))
     curve = Curve(every)
     for name in ("psnr", "psnr_ema") if known else ("loss",):
         if len(starts):
-            means = (np.add.reduceat(table[:, COLUMNS.index(name)], starts) / sizes).tolist()
+            column = table[:, COLUMNS.index(name)]
+            there = ~np.isnan(column)  # score_every leaves some out
+            sums, counts = (np.add.reduceat(part, starts) for part in (np.where(there, column, 0), there.astype(float)))
+            means = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0).tolist()
             setattr(curve, name, [round(v, 3) if known else float(f"{v:.6g}") for v in means])
     return curve
 
@@ -251,8 +253,8 @@ def finished(folder: Path) -> bool:
 def scan(folders: Iterable[Path]) -> Iterator[Trace]:
     """Every reconstruction below the folders, finished or not, in order; each once, however the folders overlap.
 
-    Results may be there in the compact form of ``python -m aseqdip.report FOLDER --compact TARGET``: the file ``mri/accel4.jsonl`` is
-    read as the folder ``mri/accel4`` would be. Nothing that cannot be read ends the scan.
+    Results may be there in the compact form of ``python -m aseqdip.report FOLDER --compact TARGET``: the file
+    ``mri/accel4.jsonl`` is read as the folder ``mri/accel4`` would be. Nothing that cannot be read ends the scan.
     """
     seen: set[str] = set()
     for folder in folders:

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from aseqdip.files import config_folder
 from aseqdip.data import FileReader, make_reader
 from aseqdip.data.ct import read_dicom, read_header
 from aseqdip.data.picture import read_picture
 from aseqdip.errors import UserError
-from aseqdip.files import write_atomically
+from aseqdip.files import config_folder, write_atomically
 
 GUIDE = {
     "fastmri": """fastMRI knee, multi-coil validation set ("knee_multicoil_val", about 94 GB; the listed 20 volumes are enough).

@@ -22,7 +22,7 @@ FLOORS = (
     ("kernels",),
     ("operators", "problem", "paper"),
     ("parts", "records", "old_records"),
-    ("files", "plain"),
+    ("files", "plain", "averages", "thumbnails"),
     ("errors", "__init__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

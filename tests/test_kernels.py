@@ -172,19 +172,6 @@ def test_flops_are_those_of_the_convolution(branch: str) -> None:
     assert totals[0] == totals[1] == 3 * 2 * 4 * 12 * 9 * 16 * 16
 
 
-@pytest.mark.parametrize("switch", sorted(vars(kernels.switches)))
-def test_what_a_measurement_switches_off(switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """computes the same: PyTorch's way."""
-    x, w = normal(1, 9, 8, 8, dtype=torch.float32).requires_grad_(), normal(4, 9, 3, 3, dtype=torch.float32)
-    found = []
-    for on in (True, False):
-        monkeypatch.setattr(kernels.switches, switch, on)
-        y = kernels.upsample(kernels.convolution(kernels.reflect(x, 1), w, 2, 0), True)
-        found.append((y.detach(), *torch.autograd.grad(y.square().sum(), x)))
-    for ours, exact in zip(*found, strict=True):
-        torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-4)
-
-
 # --- reflected borders ---------------------------------------------------------------------------------------------
 
 

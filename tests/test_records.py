@@ -15,8 +15,9 @@ from aseqdip.records import COLUMNS, Curve, Failure, Record, Score, parse, scan,
 MADE = Record(
     image="knee ±", task="mri", setting="accel4", method="aseqdip", content="ab12", seed=3, steps=5,
     scores={"last": Score(math.inf, 1.0, None, {"hole_psnr_db": None}), "best": Score(30.5, 0.9, 4)},
-    curve=Curve(1, [1.0, math.inf, 3.0, 4.0, 5.0]), noise_std=None, problem={"accel": 4.0, "mask": None, "list": [1, "a"]},
-    settings={"lr": 1e-4, "stop": "none", "sigmoid": True}, command=["task=mri", "images=knee ±"], seconds={"method": 2.5},
+    curve=Curve(1, [1.0, math.inf, 3.0, 4.0, 5.0]), problem={"accel": 4.0, "mask": None, "list": [1, "a"]},
+    settings={"lr": 1e-4, "stop": "none", "sigmoid": True}, command=["task=mri", "images=knee ±"],
+    noise_std=None, seconds={"method": 2.5},
 )  # fmt: skip
 
 
@@ -121,14 +122,18 @@ def test_overlapping_folders_count_once(tmp_path: Path) -> None:
 #: as the first schema had it
 OLD = {
     "schema": 1, "image": "0001", "task": "inpainting", "setting": "hiar0.1", "method": "tv_dip", "dataset": "cbsd68",
-    "preset": "quick", "recipe": "matched", "deviations_from_paper": {"steps": 600, "method.rho": 0.01}, "result": "stopped",
-    "scores": {"start": {"psnr": 17.0, "ssim": 0.8}, "last": {"psnr": None, "ssim": 1.0}, "best": {"psnr": 31.0, "ssim": 0.9, "step": 7},
-               "ema": {"psnr": 30.0, "ssim": 0.9}, "stopped": {"psnr": 30.5, "ssim": 0.9, "step": 6, "hole_psnr": 12.5}},
+    "preset": "quick", "recipe": "matched", "deviations_from_paper": {"steps": 600, "method.rho": 0.01},
+    "result": "stopped",
+    "scores": {"start": {"psnr": 17.0, "ssim": 0.8}, "last": {"psnr": None, "ssim": 1.0},
+               "best": {"psnr": 31.0, "ssim": 0.9, "step": 7}, "ema": {"psnr": 30.0, "ssim": 0.9},
+               "stopped": {"psnr": 30.5, "ssim": 0.9, "step": 6, "hole_psnr": 12.5}},
     "curve": {"every": 1, "psnr": [20.0, None, 30.0], "psnr_ema": [1.0, 2.0, 3.0]}, "steps": 3, "network_parameters": 9,
     "passes_per_step": 1.0, "flops_per_step": 2.0, "seconds": {"method": 1.5}, "seconds_per_step": 0.5, "device": "cpu",
-    "threads": 1, "precision": "bf16", "seed": 2, "source": "/home/somebody/0001.png", "operator_norm": 1.0, "noise_std": None,
-    "versions": {"torch": "2"}, "identity": {"task.name": "inpainting", "dataset.name": "cbsd68", "hiar": 0.1, "operator.missing": 0.97,
-    "method.name": "tv_dip", "method.rho": 0.01, "lr": 0.001, "network.name": "skip", "seed": 2, "data_root": "/home/somebody", "precision": "auto"},
+    "threads": 1, "precision": "bf16", "seed": 2, "source": "/home/somebody/0001.png", "operator_norm": 1.0,
+    "noise_std": None, "versions": {"torch": "2"},
+    "identity": {"task.name": "inpainting", "dataset.name": "cbsd68", "hiar": 0.1, "operator.missing": 0.97,
+                 "method.name": "tv_dip", "method.rho": 0.01, "lr": 0.001, "network.name": "skip", "seed": 2,
+                 "data_root": "/home/somebody", "precision": "auto"},
     "config": {"dataset": {"folder": "cbsd68", "files": None}, "stop": "wmv", "input": "noise"},
 }  # fmt: skip
 
@@ -152,7 +157,10 @@ def test_a_broken_record_of_before_is_none(tmp_path: Path) -> None:
 
 def rows(psnr: list[float], loss: float = 0.0) -> list[list[float]]:
     values = {"psnr": psnr, "loss": [loss] * len(psnr)}
-    return [[float(i)] + [values[c][i - 1] if c in values else 0.0 for c in COLUMNS[1:]] for i in range(1, len(psnr) + 1)]
+    zeros = [0.0] * len(psnr)
+    return [
+        list(row) for row in zip(range(1, len(psnr) + 1), *(values.get(c, zeros) for c in COLUMNS[1:]), strict=True)
+    ]
 
 
 def test_a_short_curve_is_kept_whole() -> None:

@@ -22,7 +22,7 @@ METHODS = {
     "aSeqDIP": "aseqdip",
 }
 
-#: printed task and setting -> ours. The two CT columns fall from the first to the second for every method, even for plain
+#: printed task and setting -> ours. The two CT columns fall from the first to the second for every method, even for
 #: filtered back-projection, although Table 1 lists 18 views first: the first is compared with 30 views.
 PLACES = {
     ("ct", "views=18"): ("ct", "views30"),
@@ -89,7 +89,7 @@ def _published(row: dict[str, str]) -> Published:
 
 
 def rows_of(task: str, setting: str, dataset: str = "") -> list[Published]:
-    """The published numbers of a task and setting: Table 4's for ffhq, else those of Tables 2 and 3; each method once."""
+    """The published numbers of a setting: Table 4's for ffhq, else those of Tables 2 and 3; each method once."""
     table4 = data_set(dataset) == "ffhq"
     found: dict[str, Published] = {}
     for p in published():

@@ -7,12 +7,13 @@ from aseqdip.paper.settings import DATASETS, IMAGES, NOISES, SIZES, data_set
 from aseqdip.records import Record
 
 CT_NOTE = (
-    "The paper's two CT columns get worse from the first to the second for every method, even for plain filtered "
-    "back-projection, although Table 1 lists 18 views first: here the first is compared with 30 views, the second with 18."
+    "The paper's two CT columns get worse from the first to the second for every method, even for filtered "
+    "back-projection, although Table 1 lists 18 views first: here the first is compared with 30 views, the second with "
+    "18."
 )
 BLUR_NOTE = (
-    "The paper's non-linear blur is a learned one (BKSE). Ours is camera motion seen through a camera response, another "
-    "blur: the difference to the published number says little."
+    "The paper's non-linear blur is a learned one (BKSE). Ours is camera motion seen through a camera response, "
+    "another blur: the difference to the published number says little."
 )
 FFHQ_NOTE = "The paper's Table 4 does not say which noise level its denoising numbers are for."
 LEARNED_NOTE = "Learned methods are not run here yet: their published numbers stand alone."
@@ -21,7 +22,7 @@ ELSEWHERE = {"size", "truth", "seed", "noise", "photons", "sigma"}
 
 
 def departures(cells: Sequence[Sequence[Record]]) -> list[str]:
-    """What is known not to be as in the paper, given the records of each method in one task, setting, data set and preset."""
+    """What is known not to be as in the paper, given the records of each method of one table."""
     records = [record for cell in cells for record in cell]
     first = records[0]
     task, dataset, found = first.task, data_set(first.dataset), []

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from aseqdip.averages import MeanCurve, Paired, Summary, finite, mean_curve, onset, paired, summary
 from aseqdip.paper import numbers, protocol
 from aseqdip.paper.numbers import Published
 from aseqdip.paper.settings import SETTINGS, comparable
+from aseqdip.records import Record
 from aseqdip.report.rows import Row
-from aseqdip.report.statistics import MeanCurve, Paired, Summary, finite, mean_curve, onset, paired, summary
 
 REFERENCE = "aseqdip"
 #: as in the paper's tables, from the simplest to its own; methods that are not there come in front of its own
@@ -22,7 +23,7 @@ class Cell:
     """One method in one block.
 
     Attributes:
-        key: unique on the page. name: the method as printed. variant: the knobs that tell it from other cells of its method.
+        key: unique on the page. label: the method as printed, with the knobs that tell it from others of its method.
         copies: rows left out, since another one has the same image, seed and settings.
         scores: by column name (result_psnr_db, best_ssim ...); a column without a number is not there.
         means: of method_seconds, tflop, passes and steps over the rows.
@@ -32,8 +33,7 @@ class Cell:
 
     key: str
     method: str
-    name: str
-    variant: str
+    label: str
     rows: list[Row]
     copies: list[Row]
     published: Published | None
@@ -41,11 +41,6 @@ class Cell:
     means: dict[str, float]
     curve: MeanCurve | None = None
     versus: Paired | None = None
-
-    @property
-    def label(self) -> str:
-        """The method as printed, with what tells it apart."""
-        return f"{self.name} ({self.variant})" if self.variant else self.name
 
     @property
     def which(self) -> str:
@@ -59,17 +54,11 @@ class Cell:
 
     @cached_property
     def falls(self) -> int | None:
-        """The iteration at which the mean PSNR starts to fall; the last one if it does not."""
+        """The iteration at which the mean PSNR starts to fall; None if it does not."""
         if self.curve is None or self.psnr is None:
             return None
-        return min(onset(self.curve.mean.tolist(), self.curve.every), self.curve.end)
-
-    @property
-    def onset(self) -> str:
-        """That iteration in words; "" without a curve."""
-        if self.curve is None or self.falls is None:
-            return ""
-        return f"{self.falls}" if self.falls < self.curve.end else f"none by {self.curve.end}"
+        found = onset(self.curve.mean.tolist(), self.curve.every)
+        return found if found < self.curve.end else None
 
     @property
     def difference(self) -> float | None:
@@ -97,7 +86,7 @@ class Block:
     notes: list[str] = field(default_factory=list)
 
     @cached_property
-    def first(self) -> Any:
+    def first(self) -> Record:
         """Any of its records: they agree in task, setting, data set, preset and recipe."""
         return self.cells[0].rows[0].record
 
@@ -116,10 +105,7 @@ class Block:
     def facts(self) -> list[str]:
         """What else tells the block from others."""
         named = {"data set": self.first.dataset, "preset": self.first.preset, "recipe": self.first.recipe}
-        return [
-            *(f"{kind} {value}" for kind, value in named.items() if value),
-            *([self.problem] if self.problem else []),
-        ]
+        return [*(f"{kind} {value}" for kind, value in named.items() if value), *filter(None, [self.problem])]
 
     @property
     def title(self) -> str:
@@ -129,7 +115,7 @@ class Block:
     def reference(self) -> Cell | None:
         """Its aSeqDIP: where there are several, the one nearest to the paper's settings, then with most rows."""
         own = [cell for cell in self.cells if cell.method == REFERENCE]
-        return min(own, key=lambda c: (len(c.rows[0].record.departures), -len(c.rows), c.variant), default=None)
+        return min(own, key=lambda c: (len(c.rows[0].record.departures), -len(c.rows), c.label), default=None)
 
 
 def build(rows: Sequence[Row]) -> list[Block]:
@@ -184,7 +170,7 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     if comparable(first.task, first.dataset) and any(row.record.known for row in rows):
         printed = numbers.rows_of(first.task, first.setting, first.dataset)
     by_method = {p.method: p for p in printed if p.method}
-    order = sorted(variants, key=lambda k: (*place_of(k[0]), labels[k]))
+    order = sorted(variants, key=lambda k: (*place_of(variants[k][0].record), labels[k]))
     block = Block(key, problem, [])
     for number, variant in enumerate(order, start=1):
         printed_one = by_method.get(variant[0])
@@ -199,9 +185,10 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     return block
 
 
-def place_of(method: str) -> tuple[float, str]:
-    """Where a method stands in a table."""
-    return (ORDER.index(method) if method in ORDER else len(ORDER) - 1.5), method
+def place_of(record: Record) -> tuple[bool, float, str]:
+    """Where a method stands in a table: classical ones first."""
+    place = ORDER.index(record.method) if record.method in ORDER else len(ORDER) - 1.5
+    return record.titles.get("group") != "classical" and record.method != "direct", place, record.method
 
 
 def _tell_apart(rows: Iterable[Row]) -> None:
@@ -219,10 +206,11 @@ def _cell(key: str, variant: str, rows: list[Row], printed: Published | None) ->
     copies = [row for row in rows if kept.setdefault((row.image, row.record.seed), row) is not row]
     rows = sorted(kept.values(), key=lambda row: (row.label, row.record.seed))
     first = rows[0].record
-    name = first.titles.get("method", first.method)
+    label = first.titles.get("method", first.method)
     if first.method == "direct":  # a direct reconstruction is named after what it is
-        name = first.titles.get("start", name)
-        name = name[:1].upper() + name[1:]
+        label = first.titles.get("start", label)
+        label = label[:1].upper() + label[1:]
+    label += f" ({variant})" if variant else ""
     scores, means = {}, {}
     for which in ("start", "result", "last", "best", "ema"):
         for what in ("psnr_db", "ssim"):
@@ -234,7 +222,7 @@ def _cell(key: str, variant: str, rows: list[Row], printed: Published | None) ->
         values = [v for row in rows if (v := row.number(column)) is not None]
         if values:
             means[column] = sum(values) / len(values)
-    cell = Cell(key, first.method, name, variant, rows, copies, printed, scores, means)
+    cell = Cell(key, first.method, label, rows, copies, printed, scores, means)
     drawn = [row for row in rows if len(row.curve) and row.record.known == first.known]
     if drawn:
         curves = [(row.every, row.curve, row.record.steps) for row in drawn]
@@ -255,11 +243,6 @@ def _compare(block: Block) -> None:
                 pairs.append((ours, other, row.image))
         if pairs:
             cell.versus = paired(*(list(part) for part in zip(*pairs, strict=True)))
-
-
-def published_onset(block: Block, cell: Cell) -> str:
-    """Where the paper's Fig. 4 has this method's mean curve start to fall; a dash where it does not show it."""
-    return numbers.onset(block.first.task, cell.method, cell.rows[0].record.settings) or "–"
 
 
 def start_level(block: Block) -> float | None:

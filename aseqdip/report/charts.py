@@ -1,4 +1,4 @@
-"""Charts of a page: matplotlib's SVG, made part of it: its colours are the page's, and a screen reader finds what it says."""
+"""Charts of a page: matplotlib's SVG in the page's colours, with words for a screen reader."""
 
 import io
 import re
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from aseqdip.averages import MeanCurve, finite
 from aseqdip.figures import new_figure, plain, save
 from aseqdip.report.blocks import Block
-from aseqdip.report.statistics import MeanCurve, finite
 
 #: the page's colours in page.css, in its light dress; a chart refers to them by name
 COLOURS = ("#6b6f76", "#5f6368", "#0b7285", "#1c62c4", "#7b3fb5", "#a85400", "#2b7a2b", "#b0247a", "#c21f12")
@@ -107,7 +107,7 @@ def _drawn(axis: Any, line: Line, bottom: float) -> None:
     )
     if low is not None and high is not None:
         axis.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
-    if line.falls is not None and line.falls < curve.end:
+    if line.falls is not None:
         level = float(np.interp(line.falls, curve.at, curve.mean))
         axis.plot([line.falls] * 2, [bottom, level], color=colour, linewidth=1, linestyle=(0, (3, 3)))
         axis.plot(line.falls, level, "v", color=colour, markersize=6)
@@ -143,7 +143,9 @@ def _finish(figure: Any, axis: Any, key: str, title: str, description: str) -> M
     text = drawn.getvalue()
     # what the page has already, and ids that nothing refers to and every chart would repeat
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.S)
-    text = re.sub(r' id="[a-zA-Z.0-9]+_\d+"| transform="rotate\(-0 [^"]*"|; font-family: [^;"]*|stroke-dashoffset: 0; ', "", text)
+    text = re.sub(
+        r' id="[a-zA-Z.0-9]+_\d+"| transform="rotate\(-0 [^"]*"|; font-family: [^;"]*|stroke-dashoffset: 0; ', "", text
+    )
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
     text = re.sub(r' (d|x|y|transform)="[^"]*"', lambda m: re.sub(r"-?\d+\.\d{2,}", _rounded, m[0]), text)
     for hexadecimal, name in NAMES.items():
@@ -165,7 +167,7 @@ def _rounded(found: re.Match[str]) -> str:
 
 
 def comparison(path: Path, blocks: Sequence[Block]) -> None:
-    """A PNG picture of every run: a row of panels for each block, a panel for each image; the best iterate is marked."""
+    """A PNG picture of every run: a row of panels for each block, one for each image; the best iterate is marked."""
     images = [sorted({row.label for cell in block.cells for row in cell.rows}) for block in blocks]
     figure, axes = new_figure(max(map(len, images)), 3.4, 4.4, rows=len(blocks))
     for block, names, line in zip(blocks, images, np.atleast_2d(axes), strict=True):

@@ -12,7 +12,7 @@ from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.plain import dumps, loads
 from aseqdip.records import Trace, scan
-from aseqdip.report.gallery import arrays_of, draw
+from aseqdip.thumbnails import arrays_of, draw
 
 SIDE, QUALITY = 152, 38  # pixels of a picture's longer side, and how well they are kept
 
@@ -20,8 +20,8 @@ SIDE, QUALITY = 152, 38  # pixels of a picture's longer side, and how well they 
 def compact(folders: Iterable[Path], target: Path) -> list[Path]:
     """Write ``target/task/setting.jsonl`` for all that is finished below the folders; returns the files.
 
-    What a target's file holds already stays: a later campaign adds to it. Raises UserError where something cannot be read, since
-    what is left out of the compact form may be deleted next.
+    What a target's file holds already stays: a later campaign adds to it. Raises UserError where something cannot be
+    read, since what is left out of the compact form may be deleted next.
     """
     found: dict[Path, dict[str, Trace]] = {}
     for root in folders:

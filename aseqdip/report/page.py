@@ -13,11 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from aseqdip import __version__
+from aseqdip.averages import finite
 from aseqdip.report import charts, tables
 from aseqdip.report.blocks import ORDER, Block, Cell, start_level
 from aseqdip.report.gallery import gallery
 from aseqdip.report.rows import Found
-from aseqdip.report.statistics import finite
 from aseqdip.report.tables import db
 
 HERE = Path(__file__).parent
@@ -106,7 +106,7 @@ def facts(found: Found, blocks: Sequence[Block], folders: Sequence[Path]) -> dic
 
 
 def overview(blocks: Sequence[Block]) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """The paper's methods in every setting that there is: name, and for each block our PSNR, its cell and the published one."""
+    """The paper's methods in every setting there is: name, and for each block our PSNR, its cell, the published one."""
     printed = [{p.method or p.name: p for p in block.printed} for block in blocks]
     names = {p.method or p.name: p.name for block in blocks for p in block.printed}
     order = sorted(names, key=lambda m: ORDER.index(m) if m in ORDER else len(ORDER))
@@ -147,7 +147,7 @@ def section(block: Block) -> dict[str, Any]:
 
 
 def _styles(block: Block) -> dict[str, int]:
-    """A number of a line style and colour for each cell: the method's own, or where several share it the next free one."""
+    """The number of each cell's line style and colour: the method's own, or where several share it a free one."""
     styles: dict[str, int] = {}
     for cell in sorted(block.cells, key=lambda c: c is not block.reference):
         wanted = ORDER.index(cell.method) if cell.method in ORDER else 0

@@ -25,7 +25,7 @@ class Row:
 
     Attributes:
         record: without its curve. lines: the file it is a line of, if it is; pictured: whether that keeps pictures.
-        every, curve: iterations for each value; PSNR in dB where there is a truth, else the loss; empty where there is none.
+        every, curve: iterations for each value; PSNR in dB where there is a truth, else the loss; may be empty.
         label: the image as printed; with its content's digest where two images of one name meet.
     """
 
@@ -132,7 +132,7 @@ def harmless(value: Any) -> Any:
 
 
 def export(path: Path, rows: Sequence[Row]) -> None:
-    """One line a reconstruction, as CSV or (with pyarrow) Parquet, by the file's suffix. Raises UserError for any other."""
+    """A line for each reconstruction, as CSV or (with pyarrow) Parquet. Raises UserError for any other suffix."""
     table = [flat(row) for row in rows]
     if path.suffix == ".csv":
         text = io.StringIO(newline="")

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from aseqdip.paper.numbers import Published
-from aseqdip.report.blocks import Block, Cell, published_onset
-from aseqdip.report.statistics import FEWEST, Paired
+from aseqdip.averages import FEWEST, Paired
+from aseqdip.paper.numbers import Published, onset
+from aseqdip.report.blocks import Block, Cell
 
 HEADLINE = (
     "Ours is each reconstruction's result: the last iterate, or what the method's own stopping rule or averaging keeps "
@@ -13,13 +13,13 @@ HEADLINE = (
     "diagnosis only. The paper does not say which iterate it scored."
 )
 INTERVAL = (
-    "Against aSeqDIP: PSNR minus aSeqDIP's on the images and seeds that both have, mean and 95 % bootstrap interval over "
-    f"images (10,000 draws; none from fewer than {FEWEST} images), and in how many pairs the method is ahead."
+    "Against aSeqDIP: PSNR minus aSeqDIP's on the images and seeds that both have, mean and 95 % bootstrap interval "
+    f"over images (10,000 draws; none from fewer than {FEWEST} images), and in how many pairs the method is ahead."
 )
 SPREAD = (
-    "± is the standard deviation over images, of each image's mean over its seeds; the seeds' own spread is the mean over "
-    "images of the standard deviation across seeds. The paper's ± is printed without a definition, and too small for the "
-    "spread of 20 different images."
+    "± is the standard deviation over images, of each image's mean over its seeds; the seeds' own spread is the mean "
+    "over images of the standard deviation across seeds. The paper's ± is printed without a definition, and too small "
+    "for the spread of 20 different images."
 )
 
 
@@ -104,7 +104,7 @@ COLUMNS = {
 PUBLISHED = ("published", "difference", "onset_published", "ssim_published")
 UNSCORED = ("n", "steps", "seconds", "tflop", "passes")
 DOCUMENT = ("published", "ours", "n", "difference", "best", "versus", "wins", "ssim_published", "ssim", "seconds")
-SCREEN = ("n", "start", "ours", "ssim", "best", "ema", "versus", "wins", "seconds", "tflop")
+SCREEN = ("n", "start", "ours", "ssim", "best", "ema", "versus", "onset", "seconds", "tflop")
 
 
 def columns(block: Block, wanted: Sequence[str] = tuple(COLUMNS)) -> list[str]:
@@ -130,8 +130,8 @@ def cells(block: Block, cell: Cell, std: bool = True) -> dict[str, str]:
         "versus": against(versus),
         "wins": "–" if versus is None else f"{versus.wins} of {versus.n}",
         **{which: score(f"{which}_psnr_db") for which in ("start", "best", "last", "ema")},
-        "onset": cell.onset or "–",
-        "onset_published": published_onset(block, cell),
+        "onset": "–" if cell.curve is None else f"none by {cell.curve.end}" if cell.falls is None else f"{cell.falls}",
+        "onset_published": onset(block.first.task, cell.method, cell.rows[0].record.settings) or "–",
         "ssim_published": "–" if printed is None else spread(printed.ssim, printed.ssim_std, 3),
         "ssim": score("result_ssim", 3),
         "seeds": "one seed" if psnr is None or psnr.over_seeds != psnr.over_seeds else db(psnr.over_seeds),

@@ -1,4 +1,4 @@
-"""Figure 6 of the paper (Appendix A.2): a 1-D residual network trained on noise from three inputs, against Theorem A.1."""
+"""Figure 6 of the paper (Appendix A.2): a 1-D residual network trained from three inputs, against Theorem A.1."""
 
 import logging
 import math
@@ -40,7 +40,7 @@ SIZE, PERIODS, LAYERS = 100, 2, 5
 INPUTS = ("signal x", "measurement y", "noise z")
 FITTED = 0.01  # of the noise's energy: what is left of ||f - y||^2 once y counts as learned
 PAPER = {"lr": 5e-4, "network.width": 64, "network.init": "he"}
-LOSS = "mean of squares; half their sum (Theorem A.1) is the same at 50 times the learning rate, where weights by He diverge"
+LOSS = "mean of squares; half their sum (Theorem A.1) is the same at 50 times the lr, where weights by He diverge"
 
 
 def run(cfg: Config) -> Summary:
@@ -189,21 +189,23 @@ class Study:
         self.descent = Reconstruction(case, method, folder=folder, facts=facts, minutes=cfg.checkpoint_minutes)
 
     def run(self, interrupt: Interrupt) -> bool:
-        """Whether it is finished; False if interrupted (then a checkpoint is there). Raises UserError where it diverges."""
+        """Whether it is finished; if interrupted, a checkpoint is there. Raises UserError where it diverges."""
         bar = ProgressBar(self.cfg.study, self.cfg.steps + 1)
         try:
             done = self.descent.run([bar], interrupt)
         except NonFiniteError as error:
             raise UserError(
-                f"Gradient descent diverged ({error}): expected a finite error. Take a lower lr (found {self.cfg.lr:g}), or "
-                "weights that start smaller (network.init=default)."
+                f"Gradient descent diverged ({error}): expected a finite error. Take a lower lr "
+                f"(found {self.cfg.lr:g}), or weights that start smaller (network.init=default)."
             ) from error
         finally:
             bar.finish(None, None)
         if done:
             self._write()
         else:
-            log.info("Stopped after %d of %d steps; the same command continues.", self.descent.state.step, self.cfg.steps)
+            log.info(
+                "Stopped after %d of %d steps; the same command continues.", self.descent.state.step, self.cfg.steps
+            )
         return done
 
     def _write(self) -> None:

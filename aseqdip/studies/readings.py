@@ -1,8 +1,9 @@
 """Which reading of the paper reproduces it: what it leaves open, screened on images that no table uses.
 
 Readings are halved over images, not over steps: the early part of a DIP curve says little about its end. A screen tries
-its readings on the first image, keeps the best third by the last iterate (and those that a question is asked of) for the second
-image, and the best third of these for a second seed. Every reconstruction is an ordinary one, found again when it is finished.
+its readings on the first image, keeps the best third by the last iterate (and those that a question is about) for the
+second image, and the best third of these for a second seed. Every reconstruction is an ordinary one, found again when
+finished.
 """
 
 import logging
@@ -39,7 +40,7 @@ NETWORKS = {
     **dict.fromkeys(("denoising", "inpainting", "deblurring"), ("skip", "shallow", "medium")),
 }
 QUESTIONS: tuple[Reading, ...] = ({"lam": "0"}, {"residual": "norm"})
-#: one change each. Measuring A in other units, c A, is lam / c^2 for squared norms and lam / c for norms: nothing of its own
+#: one change each. Measuring A in other units, c A, is lam / c^2 for squared norms and lam / c for norms
 CHANGES: tuple[Reading, ...] = (
     *QUESTIONS,
     *({"lam": "0.01"}, {"lam": "0.1"}, {"lam": "10"}, {"residual": "norm", "lam": "0.01"}),
@@ -79,7 +80,7 @@ def run(cfg: Config, words: Sequence[str]) -> runner.Summary:
     Args:
         words: the overrides that led to ``cfg``; each reading adds its own to them.
 
-    Leaves, once it is finished, ``outputs/<task>.json``: every reading tried, on what, where its record is, and which was best.
+    Leaves, once finished, ``outputs/<task>.json``: every reading tried, on what, where its record is, and the best.
     """
     if cfg.seeds is not None:
         raise UserError("study=calibration has seeds of its own: leave seeds out.")
@@ -135,7 +136,7 @@ class Study:
         return [{"lr": rate} for rate in RATES] + [{"network": other, "lr": "1e-3"} for other in others]
 
     def beyond(self, literal: Reading, anchor: Reading, vanilla: Reading) -> None:
-        """The best readings run to the paper's number of steps, stopped early, in full precision, and at other sizes."""
+        """The best readings run to the paper's number of steps, stopped early, in fp32, and at other sizes."""
         best = self.best
         for method, others in (("aseqdip", [literal, anchor]), ("vanilla_dip", [vanilla])):
             units = FIRST + SECOND + AGAIN if method == "aseqdip" else FIRST
@@ -154,9 +155,9 @@ class Study:
     def recipe(self, literal: Reading, anchor: Reading) -> Reading:
         """What serves a user best without the truth at the paper's number of steps.
 
-        The best reading, the anchor or the paper's text: the last iterate, the running average of the iterates, or (the best
-        reading) what a stopping rule picks. Of those that keep to within ``CLOSE`` of their own run's highest PSNR, the highest:
-        what has fallen further would be another result with another number of steps.
+        The best reading, the anchor or the paper's text: the last iterate, the running average of the iterates, or (the
+        best reading) what a stopping rule picks. Of those within ``CLOSE`` of their own run's highest PSNR, the
+        highest: what has fallen further would be another result with another number of steps.
         """
         units, best = FIRST + SECOND, self.longer(self.best["aseqdip"])
         rivals = [

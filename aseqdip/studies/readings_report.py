@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from aseqdip.averages import Paired, onset, paired
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain
 from aseqdip.figures import save as save_figure
@@ -23,7 +24,6 @@ from aseqdip.files import write_atomically
 from aseqdip.paper.numbers import onset as onset_in_paper
 from aseqdip.paper.numbers import rows_of
 from aseqdip.records import Record, scan
-from aseqdip.report.statistics import Paired, onset, paired
 from aseqdip.studies.readings import CLOSE, label, words_of
 
 TASKS = ("mri", "ct", "denoising", "inpainting", "deblurring")
@@ -176,7 +176,7 @@ class Study:
         return words_of(self.best["recipe"])
 
     def of(self, method: str, images: int = 1) -> list[Row]:
-        """A method's readings at the study's own steps and size, tried on at least so many images; best last iterate first."""
+        """A method's readings at the study's own steps and size, tried on at least so many images, best first."""
         aside = {"stop", "steps", "size", "precision"}
         found = [r for r in self.rows.values() if r.method == method and not aside & set(r.reading)]
         found = [r for r in found if len({t.image for t in r.tries}) >= images]
@@ -189,7 +189,7 @@ class Study:
 
     @property
     def anchor(self) -> Row:
-        """The reading that the single changes depart from: the best network and learning rate, all else as published."""
+        """The reading that single changes depart from: the best network and learning rate, all else as published."""
         plain = [r for r in self.of("aseqdip", 2) if set(r.reading) <= {"lr", "network"}]
         return max(plain, key=lambda r: (len(r.tries), r.mean("last")))
 
@@ -248,7 +248,7 @@ def side(tried: Try) -> int:
 
 
 def load(folder: Path) -> list[Study]:
-    """The studies below a folder, in the order of the tasks. Raises UserError where there is none, or a record is gone."""
+    """The studies below a folder, by task. Raises UserError where there is none, or a record is gone."""
     studies = []
     there = {trace.folder: trace.record for trace in scan([folder])}
     for task in TASKS:
@@ -261,7 +261,7 @@ def load(folder: Path) -> list[Study]:
             place = folder / tried.pop("folder")
             if (record := there.get(place)) is None:
                 raise UserError(
-                    f"The record of {place} is missing, which {file} names: run the study again, it computes what is not there."
+                    f"The record of {place} is missing, which {file} names: run the study again, which computes it."
                 )
             one = Try(**tried, record=record)
             name = label(one.method, one.reading)
@@ -269,7 +269,7 @@ def load(folder: Path) -> list[Study]:
         studies.append(study)
     if not studies:
         raise UserError(
-            f"There is no finished study in {folder}: run python run.py -m experiment=calibration outputs={folder} first."
+            f"There is no finished study in {folder}: run python run.py -m experiment=calibration outputs={folder}."
         )
     return studies
 
@@ -333,7 +333,7 @@ def claims(study: Study) -> dict[str, str]:
 
 
 def draw(path: Path, studies: Sequence[Study]) -> None:
-    """PSNR along the run on the first image, a column a task: its best readings and what is asked about; below, the long runs."""
+    """PSNR along the run on the first image, a column a task: best readings and questions; below, the long runs."""
     figure, axes = new_figure(len(studies), 4.2, 4.4, rows=2)
     for study, (short, long) in zip(studies, np.atleast_2d(axes.T), strict=True):
         shown = [study.literal, study.anchor, study.one("aseqdip"), study.changed(lam="0")]

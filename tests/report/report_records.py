@@ -1,5 +1,6 @@
 """Records as a campaign leaves them, made up: every number is drawn, none is a result."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def record(
 
 def folder_of(outputs: Path, made: Record) -> Path:
     """Where the runner would have put it, by and large."""
-    run = f"{made.method}-{abs(hash((str(made.settings), str(made.problem), made.dataset, made.preset, made.seed))):08x}"[:40]
+    told = str((made.settings, made.problem, made.dataset, made.preset, made.seed))
+    run = f"{made.method}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
     name = made.image.replace("/", "_") + (f"-{made.content[:6]}" if made.content else "")
     return outputs / made.task / made.setting.replace("/", "_") / run / name
 

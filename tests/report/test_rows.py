@@ -37,7 +37,8 @@ def outputs(tmp_path: Path) -> Path:
 def test_everything_below_is_found(outputs: Path) -> None:
     found = load([outputs])
     assert len(found.rows) == 4
-    assert [trace.folder.name for trace in (*found.damaged, *found.failed, *found.unfinished)] == ["broken", "failed", "begun"]
+    others = (*found.damaged, *found.failed, *found.unfinished)
+    assert [trace.folder.name for trace in others] == ["broken", "failed", "begun"]
     curve = found.rows[0].curve
     assert len(curve) == 200 and found.rows[0].every == 2
     assert found.rows[0].record.settings is found.rows[1].record.settings, "what is alike is kept once"
@@ -85,7 +86,8 @@ def load_one(folder: Path, record: records.Record) -> list[Row]:
 
 def test_infinite_scores_and_names_that_are_no_text_are_written(tmp_path: Path) -> None:
     exact = Score(math.inf, 1.0)
-    one = made.record("mri", "accel4", "aseqdip", os.fsdecode(b"caf\xe9"), scores=dict.fromkeys(("start", "last", "best"), exact))
+    scores = dict.fromkeys(("start", "last", "best"), exact)
+    one = made.record("mri", "accel4", "aseqdip", os.fsdecode(b"caf\xe9"), scores=scores)
     made.write(tmp_path / "o", [one])
     files = {name: tmp_path / f"x.{name}" for name in ("html", "markdown", "latex")} | {"export": tmp_path / "x.csv"}
     run(tmp_path / "o", *(word for name, path in files.items() for word in (f"--{name}", str(path))))
@@ -120,7 +122,8 @@ def test_parquet_holds_the_same_table(outputs: Path, tmp_path: Path) -> None:
 def test_the_command_line_writes_what_is_asked_for(
     outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = {name: tmp_path / f"report.{name}" for name in ("html", "markdown", "latex")} | {"export": tmp_path / "t.csv"}
+    files = {name: tmp_path / f"report.{name}" for name in ("html", "markdown", "latex")}
+    files["export"] = tmp_path / "t.csv"
     run(outputs, *(part for name, path in files.items() for part in (f"--{name}", path)))
     assert capsys.readouterr().out.split() == [str(path) for path in files.values()]
     assert all(path.stat().st_size > 500 for path in files.values())
@@ -173,7 +176,8 @@ def test_the_compact_form_is_read_as_the_folders_were(tmp_path: Path) -> None:
         ("image000", "result", "start", "truth"),
         ("image001", "result", "start", "truth"),
     ], "the start and the truth of an image are kept once"
-    assert all(base64.b64decode(data)[8:12] == b"WEBP" and len(data) < 8000 for row in pictured for data in pictures(row).values())
+    kept = [data for row in pictured for data in pictures(row).values()]
+    assert all(base64.b64decode(data)[8:12] == b"WEBP" and len(data) < 8000 for data in kept)
 
 
 def test_a_later_campaign_adds_to_the_compact_form(tmp_path: Path) -> None:

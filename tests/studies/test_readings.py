@@ -1,20 +1,18 @@
 """The study of readings: what it tries, what it keeps, and the document made of its records."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 
-from aseqdip import calibration, records
-from aseqdip.calibration import FIRST, SECOND, Study, label
-from aseqdip.config import Config, config_folder, typed_config
-from aseqdip.report import reproduction
+from aseqdip import identity
+from aseqdip.compose import compose
+from aseqdip.config import Config
+from aseqdip.report.compact import compact
+from aseqdip.studies import readings, readings_report
+from aseqdip.studies.readings import FIRST, SECOND, Study, label
 
 WORDS = ("experiment=calibration", "preset=smoke", "task=denoising", "steps=4")
 
@@ -23,20 +21,14 @@ WORDS = ("experiment=calibration", "preset=smoke", "task=denoising", "steps=4")
 def begin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Study]]:
     """Makes the study of one task with a few readings, 4 steps each, on the built-in pictures; always in one folder."""
     words = [*WORDS, f"outputs={tmp_path_factory.mktemp('study')}"]
-    GlobalHydra.instance().clear()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        initialize_config_dir(str(config_folder()), version_base="1.3"),
-    ):
-        patch.setattr(calibration, "RATES", ("1e-4", "1e-3", "3e-3"))
-        patch.setitem(calibration.NETWORKS, "denoising", ("skip", "shallow"))
-        patch.setattr(calibration, "CHANGES", calibration.QUESTIONS)
-        patch.setattr(calibration, "VANILLA_CHANGES", ({"input": "normal"},))
-        patch.setattr(calibration, "GUIDED_CHANGES", ())
-        patch.setattr(calibration, "SIZES", (64,))
-        composed = compose("config", words)
-        yield lambda: Study(typed_config(OmegaConf.to_container(composed, resolve=True)), words)
-    GlobalHydra.instance().clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readings, "RATES", ("1e-4", "1e-3", "3e-3"))
+        patch.setitem(readings.NETWORKS, "denoising", ("skip", "shallow"))
+        patch.setattr(readings, "CHANGES", readings.QUESTIONS)
+        patch.setattr(readings, "VANILLA_CHANGES", ({"input": "normal"},))
+        patch.setattr(readings, "GUIDED_CHANGES", ())
+        patch.setattr(readings, "SIZES", (64,))
+        yield lambda: Study(compose(words), words)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +51,7 @@ def test_a_study_finishes_says_what_was_best_and_a_second_one_finds_everything_d
 
 
 def test_the_best_reading_is_ahead_of_all_that_were_tried_as_often(finished: Study) -> None:
-    units = [*FIRST, *SECOND, *calibration.AGAIN]
+    units = [*FIRST, *SECOND, *readings.AGAIN]
     best = label("aseqdip", finished.best["aseqdip"])
     tried = [name for name, unit in finished.scores if unit == (1, 1) and name.startswith("aseqdip ")]
     rivals = [name for name in tried if "precision" not in name]  # that one repeats the best
@@ -82,8 +74,8 @@ def test_a_screen_keeps_the_best_third_and_what_is_asked_for(
                 made.scores[label(method, reading), unit] = {"last": scores[reading["x"]]}
 
     monkeypatch.setattr(made, "try_all", pretend)
-    readings = [{"x": name} for name in scores]
-    kept = made.screen("m", "s", readings, (FIRST, SECOND), asked=[{"x": "d"}])
+    pool = [{"x": name} for name in scores]
+    kept = made.screen("m", "s", pool, (FIRST, SECOND), asked=[{"x": "d"}])
     assert kept == [{"x": "a"}, {"x": "c"}, {"x": "d"}]
     assert [name for name, unit in tried if unit == (1, 0)] == ["a", "c", "d"]
 
@@ -105,7 +97,7 @@ def test_changes_that_gained_are_tried_together(begin: Callable[[], Study]) -> N
 
 def test_the_document_has_a_number_for_every_question(finished: Study, tmp_path: Path) -> None:
     document = tmp_path / "reproduction.md"
-    reproduction.main([str(finished.file.parent), str(document)])
+    readings_report.main([str(finished.file.parent), str(document)])
     text = document.read_text()
     assert (tmp_path / "reproduction.png").stat().st_size > 10_000
     for question in (
@@ -118,21 +110,27 @@ def test_the_document_has_a_number_for_every_question(finished: Study, tmp_path:
     ):
         assert question in text
     best = finished.best["aseqdip"]
-    mean = finished.mean("aseqdip", best, [*FIRST, *SECOND, *calibration.AGAIN])
+    mean = finished.mean("aseqdip", best, [*FIRST, *SECOND, *readings.AGAIN])
     assert f"| `{label('aseqdip', best)}` | 4 | {mean:.2f} |" in text
     assert "nan" not in text
     assert "{{" not in text
 
 
-def test_a_missing_record_is_named(finished: Study, tmp_path: Path) -> None:
-    shutil.copytree(finished.file.parent, tmp_path / "copy")
-    tried = json.loads(finished.file.read_text())["tried"]
-    (tmp_path / "copy" / tried[3]["folder"] / "record.json").unlink()
+def test_the_compact_form_tells_the_same_and_a_missing_record_is_named(finished: Study, tmp_path: Path) -> None:
+    whole, small = finished.file.parent, tmp_path / "small"
+    (lines,) = compact([whole], small)
+    (small / finished.file.name).write_text(finished.file.read_text())
+    texts = []
+    for folder in (whole, small):
+        readings_report.main([str(folder), str(tmp_path / "out.md")])
+        texts.append((tmp_path / "out.md").read_text().replace(str(folder), ""))
+    assert texts[0] == texts[1]
+    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(SystemExit, match="is missing"):
-        reproduction.main([str(tmp_path / "copy"), str(tmp_path / "out.md")])
+        readings_report.main([str(small), str(tmp_path / "out.md")])
 
 
-STUDIES = sorted((Path(__file__).parent.parent / "results" / "calibration").glob("*.json"))
+STUDIES = sorted((Path(__file__).parents[2] / "results" / "calibration").glob("*.json"))
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
@@ -143,7 +141,7 @@ def test_the_best_recipe_is_what_the_committed_study_found(
     study = json.loads(file.read_text())
     found = study["best"]["recipe" if method == "aseqdip" else method]
     words = [f"task={file.stem}", f"method={method}", "preset=quick", "precision=auto"]
-    assert records.identity(configure(*words, "recipe=best")) == records.identity(
+    assert identity.identity(configure(*words, "recipe=best")) == identity.identity(
         configure(*words, "N=2", *(f"{name}={value}" for name, value in found.items()))
     )
 
@@ -151,5 +149,5 @@ def test_the_best_recipe_is_what_the_committed_study_found(
 def test_the_paper_recipe_is_the_text_whatever_the_preset(configure: Callable[..., Config]) -> None:
     for task in ("mri", "ct", "denoising"):
         cfg = configure(f"task={task}", "preset=quick", "recipe=paper")
-        assert set(records.deviations(cfg)) == {"steps"}
-        assert cfg.recipe.name == "paper"
+        assert set(identity.departures(cfg)) == {"steps"}
+        assert cfg.recipe == "paper"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from aseqdip.report.statistics import FEWEST, interval, mean_curve, onset, paired, summary
+from aseqdip.averages import FEWEST, interval, mean_curve, onset, paired, summary
 
 
 def names(count: int) -> list[str]:

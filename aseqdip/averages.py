@@ -1,6 +1,6 @@
 """Means over images and seeds, differences between methods on the same images, and when a curve starts to fall.
 
-Images are what a claim is to hold for: seeds of one image are averaged first, and intervals come from drawing whole images.
+Images are what a claim is to hold for: seeds of one image are averaged first, and intervals come from drawing images.
 """
 
 import math
@@ -136,13 +136,13 @@ def mean_curve(curves: Sequence[tuple[int, np.ndarray, int]], images: Sequence[H
         same = step == every and steps == end
         row[:] = values if same else np.interp(at, np.arange(len(values)) * step + (step + 1) / 2, values)
     means = by_image(table, images)
-    low, high = interval(means, draws=1000) or (None, None)
+    low, high = interval(means, draws=500) or (None, None)
     shortened = max(c[2] for c in curves) > end
     return MeanCurve(every, at, end, means.mean(axis=0), low, high, len(curves), shortened)
 
 
 def onset(curve: Sequence[float], every: int = 1, window: int = 50, within: float = 0.05) -> int:
-    """The iteration at which a PSNR curve starts to fall: the last one where it is within 0.05 dB of its maximum so far.
+    """The iteration at which a PSNR curve starts to fall: the last one within 0.05 dB of its maximum so far.
 
     Args:
         curve: PSNR in dB, each value a mean over ``every`` iterations.
