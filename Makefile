@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench gpu-check gpu-bench campaign report clean
+.PHONY: setup demo test check bench torture gpu-check gpu-bench campaign report clean
 
 setup: .venv/.ready
 
@@ -33,6 +33,10 @@ test: check
 bench: setup
 	$(BIN)/python scripts/benchmark.py $(if $(BENCH_JSON),--json $(BENCH_JSON))
 
+# 50 reconstructions killed at random moments, compared with ones that nobody killed: some 15 minutes
+torture: setup
+	$(BIN)/python scripts/torture.py --kills 50 --seed 0
+
 # these run without make setup, and without make: they are scripts to be called by any Python that has what they need
 ANY = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 DEVICE ?= cuda
@@ -47,7 +51,7 @@ campaign:
 RESULTS = $(filter-out results/calibration/ results/precision/ results/fig%,$(wildcard results/*/))
 report: setup
 	$(BIN)/python -m aseqdip.report $(RESULTS) --html docs/results.html --markdown docs/results.md
-	$(BIN)/python -m aseqdip.report.reproduction results/calibration docs/reproduction.md
+	$(BIN)/python -m aseqdip.studies.readings_report results/calibration docs/reproduction.md
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -8,12 +8,22 @@ import torch
 from torch import Tensor
 
 from aseqdip.operators.base import Operator
+from aseqdip.operators.identity import Identity
 
 
 def generator(*purpose: object) -> torch.Generator:
     """A CPU generator seeded by a hash of (seed, image, purpose): independent streams, the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """A short digest of tensors' types, shapes and bits, wherever they are."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass
@@ -41,3 +51,27 @@ class Problem:
     def generator(self, purpose: str) -> torch.Generator:
         """This problem's random stream for one purpose ("network", "input", ...)."""
         return generator(self.seed, self.image, purpose)
+
+    def kind(self) -> "Kind":
+        """What its settings are checked against."""
+        same = self.y.shape == self.z0.shape
+        return Kind("operator", self.operator.linear, same, isinstance(self.operator, Identity), self.noise_std)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a problem before any data are read, so that a setting that cannot work is refused at once.
+
+    Attributes:
+        task: where it comes from, for messages: "mri", "denoising" ...; "operator" for one given in Python.
+        linear: whether A is linear.
+        image: whether measurements are images themselves, of the same shape.
+        identity: whether A x = x, so that y is the image plus noise.
+        noise: standard deviation of the noise in y, in any unit; None or 0 where there is none or it is not known.
+    """
+
+    task: str
+    linear: bool = True
+    image: bool = False
+    identity: bool = False
+    noise: float | None = None

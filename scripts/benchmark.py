@@ -27,6 +27,8 @@ START = time.perf_counter()
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
+from aseqdip.reconstruction import Reconstruction  # noqa: E402
+from aseqdip.report.command import composed  # noqa: E402
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
@@ -39,8 +41,6 @@ from aseqdip.methods import METHODS  # noqa: E402
 from aseqdip.networks import make_network  # noqa: E402
 from aseqdip.operators.ct import ParallelBeam  # noqa: E402
 from aseqdip.operators.mri import MultiCoilMRI  # noqa: E402
-from aseqdip.reconstruction import Reconstruction  # noqa: E402
-from aseqdip.report.command import composed  # noqa: E402
 from aseqdip.tasks import make_case  # noqa: E402
 
 CASES = {

@@ -24,11 +24,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 import benchmark  # noqa: E402
 import gpu_check  # noqa: E402
 import torch  # noqa: E402
+from aseqdip.reconstruction import Reconstruction  # noqa: E402
 from gpu_check import Setup  # noqa: E402
 
 from aseqdip.config import Config  # noqa: E402
 from aseqdip.engine import Engine  # noqa: E402
-from aseqdip.reconstruction import Reconstruction  # noqa: E402
 
 Figures = dict[str, Any]
 BUDGET = 4000  # steps of the paper's protocol

@@ -31,6 +31,8 @@ sys.path.insert(0, str(ROOT))
 import emulation  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from aseqdip.reconstruction import Reconstruction  # noqa: E402
+from aseqdip.report.command import composed  # noqa: E402
 
 from aseqdip import engine, runner  # noqa: E402
 from aseqdip.case import Case  # noqa: E402
@@ -39,10 +41,8 @@ from aseqdip.data import open_dataset  # noqa: E402
 from aseqdip.engine import Engine, Graph  # noqa: E402
 from aseqdip.methods import METHODS  # noqa: E402
 from aseqdip.operators import ct  # noqa: E402
-from aseqdip.reconstruction import Reconstruction  # noqa: E402
 from aseqdip.records import COLUMNS, read_curve  # noqa: E402
 from aseqdip.report import figures  # noqa: E402
-from aseqdip.report.command import composed  # noqa: E402
 from aseqdip.tasks import make_case  # noqa: E402
 
 STEPS = 20

@@ -12,9 +12,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, load_script
-
 from aseqdip.reconstruction import Reconstruction
+from conftest import ROOT, load_script
 
 emulation = load_script("emulation")
 gpu_check = load_script("gpu_check")

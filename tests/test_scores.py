@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aseqdip.runner import run
 
 from aseqdip.config import Config
 from aseqdip.records import COLUMNS, read_curve, thin
-from aseqdip.runner import run
 
 Configure = Callable[..., Config]
 
