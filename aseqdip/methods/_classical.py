@@ -1,0 +1,259 @@
+"""What methods without a network share: their budget, how they converge, their weight, proximal gradient steps."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from aseqdip.engine import Engine
+from aseqdip.methods.base import Iterate, Method, Shared, State
+from aseqdip.operators.base import Operator
+from aseqdip.operators.mri import MultiCoilMRI
+from aseqdip.parts import knob
+from aseqdip.problem import Problem
+
+Tensors = dict[str, Tensor]
+
+
+class Classical(Method[State]):
+    """A method without a network. Its budget is its own knob ``iterations``: the preset's ``steps`` is for networks."""
+
+    group = "classical"
+    learns = False
+
+    def __init__(self, options: Any, shared: Shared, engine: Engine, signed: bool) -> None:
+        steps = getattr(options, "iterations", 1)
+        super().__init__(options, replace(shared, steps=steps, residual="squared"), engine, signed)
+
+
+class OneStep(Classical):
+    """A method that computes its image at once."""
+
+    iterative = False
+
+    @abstractmethod
+    def solve(self, problem: Problem) -> Tensor:
+        """The reconstruction, shaped like z0."""
+
+    def start(self, problem: Problem) -> State:
+        return State()
+
+    def iterates(self, problem: Problem, state: State) -> Iterator[Iterate]:
+        if state.step < 1:
+            x = self.solve(problem).to(problem.z0)
+            data = squared(problem.operator(x) - problem.y)
+            state.step = 1
+            yield Iterate(1, x, {"loss": data, "data": data})
+
+
+class Converging(Classical):
+    """A method that iterates until the image no longer changes, or for ``iterations``.
+
+    Everything that must survive a kill is in ``state.extra``: tensors on the device, which nothing waits for but a check
+    after every ``every`` iterations.
+    """
+
+    every: ClassVar[int] = 10
+
+    @dataclass
+    class Options:
+        iterations: int = knob("iterations at most (steps is for networks and has no effect here)", 300, low=1)
+        tolerance: float = knob("relative change of the image in 10 iterations at which it ends", 1e-3, low=0)
+
+    @abstractmethod
+    def begin(self, problem: Problem) -> Tensors:
+        """The tensors before the first iteration; "x" is the image."""
+
+    @abstractmethod
+    def advance(self, problem: Problem, s: Tensors, step: int) -> tuple[Tensor, Tensors]:
+        """One iteration: renews ``s``, returns the image and the terms of the objective."""
+
+    def ended(self, s: Tensors, terms: Tensors, change: Tensor) -> Tensor:
+        """Whether this iterate is the last, as a 0-d tensor; asked at each check, where it may also adapt ``s``.
+
+        Args:
+            change: of the image since the last check, relative.
+        """
+        return change < self.options.tolerance
+
+    def note(self, s: Tensors) -> None:
+        """Put into ``facts`` what the record should say."""
+
+    def start(self, problem: Problem) -> State:
+        with torch.no_grad():
+            s = self.begin(problem)
+        checked = {"checked": s["x"].clone(), "done": torch.zeros((), dtype=torch.bool, device=s["x"].device)}
+        return State(extra={**s, **checked})
+
+    def iterates(self, problem: Problem, state: State) -> Iterator[Iterate]:
+        s = state.extra
+        done = bool(s["done"])
+        self.note(s)
+        while state.step < self.steps and not done:
+            x, terms = self._step(problem, s, state.step + 1)
+            state.step += 1
+            if state.step % self.every == 0:
+                done = bool(s["done"])
+                self.note(s)
+            yield Iterate(state.step, x, terms)
+
+    @torch.no_grad()
+    def _step(self, problem: Problem, s: Tensors, step: int) -> tuple[Tensor, Tensors]:
+        x, terms = self.advance(problem, s, step)
+        if step % self.every == 0:
+            change = (x - s["checked"]).norm() / x.norm().clamp_min(torch.finfo(x.dtype).tiny)
+            s["done"] = self.ended(s, terms, change)
+            s["checked"] = x.clone()
+        return x, terms
+
+
+class Weighted(Converging):
+    """min 1/2 ||A x - y||^2 + w R(x), with w = rho times the largest |A^H y|.
+
+    Without a given ``rho`` the discrepancy principle chooses it where the noise level is known: w is adapted along the
+    way until ||A x - y||^2 is the energy that the noise leaves after the fit. Else it is calibrated (``rhos``).
+
+    Attributes:
+        rhos: rho by the kind of operator, for data whose noise level is not known; calibrated.
+        fitted: by the kind of operator, the part of the measured values, or of the image's if they are fewer, whose noise
+            a good image fits too: the discrepancy principle's residual is as much smaller; calibrated.
+    """
+
+    rhos: ClassVar[dict[type[Operator], float]] = {}
+    fitted: ClassVar[dict[type[Operator], float]] = {}
+    usual_rho: ClassVar[float] = 1e-3
+    usual_fitted: ClassVar[float] = 0.3
+    #: changes of the weight in a row by less than this factor end its adaption
+    close: ClassVar[float] = 1.02
+
+    @dataclass
+    class Options(Converging.Options):
+        rho: float | None = knob(
+            "weight of the regulariser, relative to the largest |A^H y|; default: by the discrepancy principle where the "
+            "noise level is known, else one calibrated for the operator",
+            None,
+            above=0,
+        )
+
+    @abstractmethod
+    def regulariser(self, x: Tensor) -> Tensor:
+        """R(x)."""
+
+    def terms(self, residual: Tensor, x: Tensor, weight: Tensor) -> Tensors:
+        """Twice the objective, so that the data term is the squared norm that all methods give."""
+        data, penalty = squared(residual), 2 * weight * self.regulariser(x)
+        return {"loss": data + penalty, "data": data, "regulariser": penalty}
+
+    def weights(self, problem: Problem) -> Tensors:
+        """The weight w to begin with, the scale it is relative to, and the residual that it is to lead to (0: none)."""
+        A, given, kind = problem.operator, self.options.rho, type(problem.operator)
+        back = A.adjoint(problem.y) if A.linear else problem.z0
+        scale = back.square().sum(1).amax().sqrt()
+        rho = self.rhos.get(kind, self.usual_rho) if given is None else given
+        target = 0.0
+        noise = noise_level(problem) if given is None else None
+        if noise is not None:
+            target = left_by_noise(problem, noise, self.fitted.get(kind, self.usual_fitted))
+        return {"weight": rho * scale, "scale": scale, "target": scale.new_tensor(target)}
+
+    def ended(self, s: Tensors, terms: Tensors, change: Tensor) -> Tensor:
+        """Bring the residual nearer to its target; image and weight must both have settled."""
+        factor = (s["target"] / terms["data"].clamp_min(1e-20)).clamp(0.5, 2)
+        wanted = (s["weight"] * factor).clamp(1e-6 * s["scale"], s["scale"])
+        factor = torch.where(s["target"] > 0, wanted / s["weight"], 1.0)
+        s["weight"] = s["weight"] * factor
+        return super().ended(s, terms, change) & (torch.maximum(factor, 1 / factor) < self.close)
+
+    def note(self, s: Tensors) -> None:
+        self.facts["rho"] = float(f"{float(s['weight'] / s['scale']):.4g}")
+
+
+def squared(residual: Tensor) -> Tensor:
+    """``||r||_2^2``; real and imaginary parts count separately."""
+    return (torch.view_as_real(residual) if residual.is_complex() else residual).square().sum()
+
+
+def measured_values(y: Tensor) -> int:
+    """How many real values were measured; what is not measured is exactly 0 in y."""
+    return int((y != 0).sum()) * (2 if y.is_complex() else 1)
+
+
+def noise_level(problem: Problem) -> float | None:
+    """Standard deviation of the noise in y per real component: as given, or for MRI from the outermost rows of k-space.
+
+    There a scan has next to no signal. None where it is not known: elsewhere, or if those rows were never measured.
+    """
+    if problem.noise_std or not isinstance(problem.operator, MultiCoilMRI):
+        return problem.noise_std
+    edge = max(1, problem.y.shape[-2] // 32)
+    outer = torch.view_as_real(torch.cat((problem.y[..., :edge, :], problem.y[..., -edge:, :]), dim=-2))
+    return float(outer.abs().median()) / 0.6745 or None  # of |N(0, 1)|
+
+
+def left_by_noise(problem: Problem, noise: float, fitted: float) -> float:
+    """The expected ||A x - y||^2 of an image that fits the noise in a part of what is measured, or of its own values."""
+    measured = measured_values(problem.y)
+    return noise**2 * (measured - fitted * min(measured, problem.z0.numel()))
+
+
+def bound(problem: Problem) -> float:
+    """An upper bound of ``||A||^2``."""
+    return 1.05 * problem.operator.norm(tuple(problem.z0.shape), iterations=20) ** 2
+
+
+#: ``prox(b, w)`` = argmin_x 1/2 ||x - b||^2 + w R(x)
+Prox = Callable[[Tensor, Tensor], Tensor]
+
+
+def begin_descent(problem: Problem) -> Tensors:
+    """What :func:`descend` needs: image x and its A x, the same of the extrapolated v, momentum, Lipschitz constant."""
+    A, x = problem.operator, problem.z0.clone()
+    lipschitz = bound(problem) if A.linear else 1.0
+    Ax = A(x)
+    return {"x": x, "Ax": Ax, "v": x, "Av": Ax, "t": x.new_ones(()), "lipschitz": x.new_tensor(lipschitz)}
+
+
+def descend(problem: Problem, s: Tensors, prox: Prox) -> None:
+    """One step of FISTA (Beck and Teboulle, 2009), begun anew where it goes uphill (O'Donoghue and Candes, 2015).
+
+    With a non-linear A the gradient is autograd's, and a step that its quadratic bound does not cover is not taken: the
+    constant doubles instead.
+    """
+    A, y, x, v, L = problem.operator, problem.y, s["x"], s["v"], s["lipschitz"]
+    if A.linear:
+        gradient = A.adjoint(s["Av"] - y)
+    else:
+        gradient, s["Av"] = gradient_at(problem, v)
+    new = prox(v - gradient / L, s["weight"] / L)
+    image = A(new)
+    if not A.linear:
+        here, there = squared(s["Av"] - y) / 2, squared(image - y) / 2
+        step = new - v
+        covered = there <= here * (1 + 1e-6) + (gradient * step).sum() + L / 2 * step.square().sum()
+        new, image = torch.where(covered, new, x), torch.where(covered, image, s["Ax"])
+        s["lipschitz"] = torch.where(covered, L, 2 * L)
+    uphill = ((v - new) * (new - x)).sum() > 0
+    t = torch.where(uphill, 1.0, s["t"])
+    s["t"] = (1 + (1 + 4 * t**2).sqrt()) / 2
+    momentum = (t - 1) / s["t"]
+    s["v"], s["Av"] = new + momentum * (new - x), image + momentum * (image - s["Ax"])
+    s["x"], s["Ax"] = new, image
+
+
+def gradient_at(problem: Problem, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of 1/2 ||A v - y||^2, and A v."""
+    with torch.enable_grad():
+        v = v.detach().requires_grad_()
+        image = problem.operator(v)
+        (gradient,) = torch.autograd.grad(squared(image - problem.y) / 2, v)
+    return gradient, image.detach()
+
+
+def momentum(t: float) -> tuple[float, float]:
+    """The next t of Nesterov's sequence, and how far to extrapolate."""
+    following = (1 + math.sqrt(1 + 4 * t * t)) / 2
+    return following, (t - 1) / following
