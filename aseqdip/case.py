@@ -66,6 +66,7 @@ class Case:
         support: where an MRI image is shown: 1 where there are coil sensitivity maps, (1, 1, height, width).
         facts: for the record: scale, operator norm, where maps come from.
         truth: the true image, shaped like z0; None where there is none. For scoring alone, but for input=oracle.
+        bounded: whether images that are not complex lie in [0, 1].
     """
 
     problem: Problem
@@ -74,6 +75,7 @@ class Case:
     support: Tensor | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     truth: Tensor | None = None
+    bounded: bool = True
 
     def to(self, device: torch.device) -> "Case":
         """The same case with every tensor on ``device``."""
@@ -82,11 +84,11 @@ class Case:
         scoring = None if self.scoring is None else self.scoring.to(device)
         support = None if self.support is None else self.support.to(device)
         truth = None if self.truth is None else self.truth.to(device)
-        return Case(problem, scoring, self.signed, support, self.facts, truth)
+        return Case(problem, scoring, self.signed, support, self.facts, truth, self.bounded)
 
     def show(self, image: Tensor) -> Tensor:
         """What a person looks at and what is scored: magnitude on the support for MRI, else clipped to [0, 1]."""
         if self.support is None:
-            return image.clamp(0, 1)
+            return image.clamp(0, 1) if self.bounded else image
         # on CPUs a norm over this short axis takes a hundred times as long
         return torch.hypot(image[:, :1], image[:, 1:]) * self.support

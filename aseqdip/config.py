@@ -40,14 +40,16 @@ class DatasetSettings:
 class TrackerSettings:
     """Where curves go besides the files."""
 
-    name: str = knob("where curves go besides the files", "wandb", choices=("wandb", "none"))
-    project: str = knob("W&B project", "aseqdip")
-    entity: str | None = knob("W&B team or user; default: the key's own", None)
+    name: str = knob("where curves go besides the files", "wandb", choices=("wandb", "none"), result=False)
+    project: str = knob("W&B project", "aseqdip", result=False)
+    entity: str | None = knob("W&B team or user; default: the key's own", None, result=False)
     mode: str = knob(
-        "offline: beside the results, nothing leaves this machine; online: to W&B's server", "offline",
+        "offline: beside the results, nothing leaves this machine; online: to W&B's server",
+        "offline",
         choices=("offline", "online"),
-    )  # fmt: skip
-    pictures: bool = knob("whether pictures of the data go to W&B, too", False)
+        result=False,
+    )
+    pictures: bool = knob("whether pictures of the data go to W&B, too", False, result=False)
 
 
 @dataclass(kw_only=True)
@@ -112,9 +114,9 @@ class Config(Shared):
         return Shared(self.steps, self.lr, self.residual, self.network)
 
     @property
-    def iterative(self) -> bool:
-        """Whether networks, steps, averages and stopping rules mean anything to this run."""
-        return self.method.part.iterative
+    def learns(self) -> bool:
+        """Whether a network is fitted, to which steps, learning rate and precision mean something."""
+        return bool(getattr(self.method.part, "learns", self.method.part.iterative))
 
 
 #: a part's knobs are written with this before them
@@ -122,8 +124,8 @@ PREFIX = {"task": "", "method": "", "stop": "", "network": "network.", "dataset.
 REGISTRIES: dict[str, Registry[Any]] = {
     **{"task": TASKS, "method": METHODS, "stop": STOPPING, "network": NETWORKS, "dataset.reader": READERS}
 }
-#: knobs of the parts that a method without iterations does not use
-ITERATIVE = ("steps", "lr", "residual", "ema", "stop", "precision")
+#: what only the fit of a network uses, and what only a method with iterates does
+LEARNING, ITERATING = ("steps", "lr", "residual", "precision"), ("ema", "stop")
 
 
 @dataclass(frozen=True)
@@ -208,14 +210,19 @@ def unknown(key: str) -> UserError:
 
 
 def in_force(cfg: Config) -> dict[str, Known]:
-    """The knobs that this run uses: its parts' and those of every run, without what a direct method ignores."""
+    """The knobs that this run uses: its parts' and those of every run, without what its method ignores."""
     chosen = {f"task={cfg.task.name}", f"method={cfg.method.name}", f"dataset.reader={cfg.dataset.reader.name}", ""}
-    if cfg.iterative:
-        chosen |= {f"network={cfg.network.name}", f"stop={cfg.stop}"}
+    ignored: tuple[str, ...] = ()
+    if cfg.learns:
+        chosen.add(f"network={cfg.network.name}")
+    else:
+        ignored += (*LEARNING, *(known.name for known in knobs_of(NetworkSettings, "network.")))
+    if cfg.method.part.iterative:
+        chosen.add(f"stop={cfg.stop}")
+    else:
+        ignored += ITERATING
     found = {name: known for name, all_ in catalogue().items() for known in all_ if known.owner in chosen}
-    if not cfg.iterative:
-        found = {n: k for n, k in found.items() if n not in ITERATIVE and not n.startswith("network.")}
-    return found
+    return {name: known for name, known in found.items() if name not in ignored}
 
 
 def value_of(cfg: Config, known: Known) -> Any:
@@ -288,6 +295,11 @@ def _check(cfg: Config) -> None:
     for name in ("seeds", "images"):
         if getattr(cfg, name) == []:
             raise UserError(f"{name}=[] names none: give at least one, as in {name}=0,1, or leave it out.")
+    if not cfg.dataset.reader.part.generated and Path(cfg.data_root).is_file():
+        raise UserError(
+            f"data_root={cfg.data_root} is a file: give the folder it is in, and its name: data_root={Path(cfg.data_root).parent} "
+            f"images={Path(cfg.data_root).stem}"
+        )
     if cfg.data != "builtin" and not cfg.dataset.files:
         raise UserError(
             f"data={cfg.data} has no list of images for task={cfg.task.name}: use data=builtin, or dataset=... with "

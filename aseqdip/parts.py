@@ -120,6 +120,9 @@ class Registry(Mapping[str, type[P]], Generic[P]):
     def __len__(self) -> int:
         return len(self._sources)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources
+
     def __getitem__(self, name: str) -> type[P]:
         if name not in self._sources:
             close = difflib.get_close_matches(name, self._sources, n=3, cutoff=0.5)

@@ -43,10 +43,16 @@ def user_folder(words: Sequence[str]) -> str | None:
     return None
 
 
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags with their values, and the words that set something."""
+    values = {i + 1 for i, word in enumerate(words) if word in TAKE_NEXT}
+    flags = [i in values or word.startswith("-") for i, word in enumerate(words)]
+    return [w for w, flag in zip(words, flags, strict=True) if flag], [w for w, f in zip(words, flags, strict=True) if not f]
+
+
 def settings(words: Sequence[str]) -> list[str]:
     """The words that set something: all but flags and their values."""
-    values = {i + 1 for i, word in enumerate(words) if word in TAKE_NEXT}
-    return [word for i, word in enumerate(words) if i not in values and not word.startswith("-")]
+    return split(words)[1]
 
 
 # --- as Hydra must have them -------------------------------------------------------------------------------------
@@ -72,7 +78,7 @@ def _home(word: str) -> str:
 def _list(word: str, multirun: bool) -> str:
     """``seeds=0,1,2`` and ``images=0,cat`` as the lists they mean; Hydra reads bare commas as a sweep."""
     name, _, value = word.partition("=")
-    if name not in LISTS or "," not in value and name != "seeds" or value.startswith("[") or value == "null":
+    if name not in LISTS or "," not in value and name != "seeds" or value[:1] in ("[", '"', "'") or value == "null":
         return word
     if name == "images" and (multirun or "(" in value):  # there it is a sweep, which comes to the same
         return word
@@ -84,9 +90,10 @@ def _quoted(word: str, multirun: bool) -> str:
     name, equals, value = word.partition("=")
     known = catalogue().get(name, [])
     texts = [k for k in known if k.kind in (str, str | None, Any) and not k.field.metadata["choices"]]
-    if not equals or not texts or "${" in value or value.startswith(("[", '"', "'")) and _parses(word):
-        return word
     parsed = _parses(word)
+    literal = ('"', "'", "[") if name in LISTS else ('"', "'")
+    if not equals or not texts or "${" in value or value.startswith(literal) and parsed is not None:
+        return word
     if parsed is not None and (parsed.is_sweep_override() and multirun or _reads(parsed, value)):
         return word
     return f"{name}={_text(value, always=True)}"
@@ -209,10 +216,18 @@ LAUNCHERS = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submiti
 LAUNCHERS |= dict.fromkeys(("submitit_slurm", "slurm"), "hydra_submitit_launcher")
 
 
+def _usable(launcher: str) -> bool:
+    plugin = LAUNCHERS.get(launcher)
+    return plugin is None or find_spec(f"hydra_plugins.{plugin}") is not None
+
+
 def _check_launcher(name: str) -> None:
     """UserError for a launcher that cannot work here."""
+    known = [launcher for launcher in compose.choices("hydra/launcher") if _usable(launcher)]
+    if name not in (*known, *LAUNCHERS):
+        raise UserError(f"hydra/launcher={name}: expected one of {', '.join(known)}.")
     plugin = LAUNCHERS.get(name)
-    if plugin is not None and find_spec(f"hydra_plugins.{plugin}") is None:
+    if plugin is not None and not _usable(name):
         package = plugin.replace("_", "-")
         raise UserError(f"hydra/launcher={name} needs {package}: pip install {package}.")
     if name in ("slurm", "submitit_slurm") and shutil.which("sbatch") is None:
@@ -261,8 +276,9 @@ def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
         owners = [known.owner for known in declared if known.owner]
         mine = {"task": f"task={cfg.task.name}", "method": f"method={cfg.method.name}", "stop": f"stop={cfg.stop}"}
         mine |= {"network": f"network={cfg.network.name}", "dataset.reader": f"dataset.reader={cfg.dataset.reader.name}"}
-        if not owners or not cfg.iterative and owners[0].split("=")[0] in ("network", "stop"):
-            found[name] = f"{name} has no effect: method={cfg.method.name} has no steps."
+        if not owners or mine[owners[0].split("=")[0]] in owners:
+            if name != "precision":  # as much a matter of the machine as of the method
+                found[name] = f"{name} has no effect: method={cfg.method.name} does not use it."
         else:
             kind = owners[0].split("=")[0]
             found[name] = f"{name} has no effect: it belongs to {' and '.join(owners)}, and this is {mine[kind]}."

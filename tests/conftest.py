@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from aseqdip.config import Config
-from aseqdip.report.command import composed
+from aseqdip.compose import compose
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ASEQDIP_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -57,6 +57,6 @@ def configure(tmp_path: Path) -> Callable[..., Config]:
         given = {o.split("=")[0] for o in overrides}
         defaults = ["preset=smoke", "device=cpu", "precision=fp32", f"outputs={tmp_path / 'outputs'}"]
         words = [d for d in defaults if d.split("=")[0] not in given] + list(overrides)
-        return composed(words)
+        return compose(words)
 
     return make

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from aseqdip.errors import UserError
 from aseqdip.parts import Part, knob
 
 
@@ -21,12 +22,19 @@ class WindowOptions:
     hu_low: float = knob("Hounsfield units shown as 0", -1024.0)
     hu_high: float = knob("Hounsfield units shown as 1", 2000.0)
 
+    def __post_init__(self) -> None:
+        if self.hu_low >= self.hu_high:
+            raise UserError(f"dataset.hu_low={self.hu_low:g} must be below dataset.hu_high={self.hu_high:g}.")
+
 
 def _reader(word: str, **own: Any) -> type[Reader]:
     return type(word, (Reader,), {"name": word, "title": word, **own})
 
 
 class Readers(dict[str, type[Reader]]):
+    def __missing__(self, name: str) -> type[Reader]:
+        raise UserError(f"dataset.reader={name}: expected one of {', '.join(self)}.")
+
     def foreign(self, name: str) -> bool:
         return False
 

@@ -24,7 +24,7 @@ class ASeqDIP(NetworkMethod):
 
     name = "aseqdip"
     title = "aSeqDIP"
-    paper = "Alkhouri, Liang, Bell, Qu, Wang, Ravishankar: Image reconstruction via autoencoding sequential DIP, NeurIPS 2024"
+    paper = "Alkhouri, Liang et al.: Image reconstruction via autoencoding sequential deep image prior, NeurIPS 2024"
 
     @dataclass
     class Options:
@@ -40,8 +40,8 @@ class ASeqDIP(NetworkMethod):
     def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
         if shared.steps % options.N:
             raise UserError(
-                f"steps={shared.steps} is not a multiple of N={options.N}: each input update follows N parameter updates; "
-                f"use steps={shared.steps // options.N * options.N or options.N} or another N."
+                f"steps={shared.steps} is not a multiple of N={options.N}: each input update follows N parameter "
+                f"updates; use steps={shared.steps // options.N * options.N or options.N} or another N."
             )
         if options.input_update == "reflection" and not kind.image:
             raise UserError(

@@ -21,9 +21,7 @@ class Shared:
 
     steps: int = knob("parameter updates in total, N*K in the paper", 4000, low=1)
     lr: float = knob("Adam's learning rate beta", 1e-4, above=0)
-    residual: str = knob(
-        "both terms as squared norms (paper) or plain norms", "squared", choices=("squared", "norm")
-    )
+    residual: str = knob("both terms as squared norms (paper) or plain norms", "squared", choices=("squared", "norm"))
     network: NetworkSettings = field(default_factory=NetworkSettings)
 
 
@@ -129,21 +127,23 @@ class Method(Part, ABC, Generic[S]):
 
     Attributes:
         defaults: shared settings that this method has otherwise, by name: ``{"stop": "wmv"}``.
-        iterative: whether the shared settings, averages and stopping rules mean anything to it.
-        offers: what a stopping rule may need of its terms: "residual" (the data term is ||A x - y||^2), "error" (its loss
-            estimates the error and falls below zero).
+        group: under which a table puts it.
+        iterative: whether averages and stopping rules mean anything to it.
+        learns: whether it fits a network, so that steps, lr, residual, precision and network.* mean anything to it.
+        offers: what a stopping rule may need of its terms: "residual" (the data term is ||A x - y||^2), "error" (its
+            loss estimates the error and falls below zero).
         average_restarts: steps at which the running average of the iterates begins anew.
         extra_passes: network passes per step beside those of the loss.
-        wants: what it must be given besides measurements: "references", "truth" (a diagnostic), or nothing.
         pool: the folder that references come from; None for the data set's other images.
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
+    group: ClassVar[str] = "untrained network"
     iterative: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
     offers: ClassVar[frozenset[str]] = frozenset({"residual"})
     average_restarts: tuple[int, ...] = ()
     extra_passes: float = 0.0
-    wants: str = ""
     pool: str | None = None
 
     def __init__(self, options: Any, shared: Shared, engine: Engine, signed: bool) -> None:
@@ -153,6 +153,11 @@ class Method(Part, ABC, Generic[S]):
     @classmethod
     def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
         """Raise UserError for settings that cannot work on a problem of this kind; called before any data are read."""
+
+    @classmethod
+    def wants(cls, options: Any) -> str:
+        """What it must be given besides measurements: "references", "truth" (a diagnostic), or nothing."""
+        return ""
 
     @property
     def steps(self) -> int:

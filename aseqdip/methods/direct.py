@@ -11,7 +11,8 @@ class Direct(Method[State]):
 
     name = "direct"
     title = "Direct"
-    iterative = False
+    group = "classical"
+    iterative = learns = False
 
     def start(self, problem: Problem) -> State:
         return State()

@@ -11,7 +11,7 @@ class RefGuidedDIP(VanillaDIP):
 
     name = "ref_guided_dip"
     title = "Ref-Guided DIP"
-    paper = "Zhao, Zhao, Gao: Reference-driven compressed sensing MR image reconstruction using deep convolutional neural networks without pre-training, Sensors 2020"
+    paper = "Zhao, Zhao, Gao: Reference-driven compressed sensing MR image reconstruction, Sensors 2020"
 
     @dataclass
     class Options(VanillaDIP.Options):

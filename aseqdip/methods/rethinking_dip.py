@@ -39,8 +39,9 @@ class RethinkingDIP(NetworkMethod):
     def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
         if not kind.identity or not kind.noise:
             raise UserError(
-                "method=rethinking_dip is for task=denoising with sigma above 0: its loss estimates the error (SURE), which "
-                f"needs the image plus Gaussian noise of known size; found task={kind.task}, sigma={kind.noise or 0:g}."
+                "method=rethinking_dip is for task=denoising with sigma above 0: its loss estimates the error (SURE), "
+                f"which needs the image plus Gaussian noise of known size; found task={kind.task}, "
+                f"sigma={kind.noise or 0:g}."
             )
 
     def optimiser(self, network: nn.Module, z: Tensor) -> torch.optim.Optimizer:

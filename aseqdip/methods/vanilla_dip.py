@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +30,8 @@ class VanillaDIP(NetworkMethod):
     @dataclass
     class Options:
         input: str = knob(
-            "fixed input: U(0, 0.1), N(0, s^2), the start image, the nearest image of a pool, or (oracle) the truth: no "
-            "method, a diagnostic of the paper's Fig. 1",
+            "fixed input: U(0, 0.1), N(0, s^2), the start image, the nearest image of a pool, or (oracle) the truth: "
+            "no method, a diagnostic of the paper's Fig. 1",
             "noise",
             choices=("noise", "normal", "measurement", "reference", "oracle"),
         )
@@ -46,7 +47,8 @@ class VanillaDIP(NetworkMethod):
             low=1,
         )
         pool: str | None = knob(
-            "input=reference: folder of fully sampled images, in the data set's format; default: the data set's other images",
+            "input=reference: folder of fully sampled images, in the data set's format; default: the data set's "
+            "other images",
             None,
             file=True,
         )
@@ -54,9 +56,9 @@ class VanillaDIP(NetworkMethod):
             "standard deviation of fresh noise on that input at each step (original DIP: 0.033)", 0.0, low=0
         )
 
-    @property
-    def wants(self) -> str:  # type: ignore[override]
-        return {"reference": "references", "oracle": "truth"}.get(self.options.input, "")
+    @classmethod
+    def wants(cls, options: Any) -> str:
+        return {"reference": "references", "oracle": "truth"}.get(options.input, "")
 
     @property
     def pool(self) -> str | None:  # type: ignore[override]
@@ -122,7 +124,7 @@ def nearest_reference(problem: Problem, signed: bool) -> tuple[str, Tensor]:
             best = distance, name, image * (energy / size)
     if best is None:
         raise UserError(
-            "input=reference found no other object to refer to: images of the same size and of another patient are needed; "
-            "set pool=... to a folder of them."
+            "input=reference found no other object to refer to: images of the same size and of another patient are "
+            "needed; set pool=... to a folder of them."
         )
     return best[1], best[2]

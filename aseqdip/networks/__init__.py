@@ -43,8 +43,8 @@ def make_network(
 def check_size(settings: NetworkSettings, shape: tuple[int, ...], image: str) -> None:
     """Raise UserError unless images of this shape, (..., height, width), are large enough for the network.
 
-    A multiple of its scales is reached by reflecting the borders, which needs at least as many pixels; and a single pixel
-    at the coarsest scale has no variance to normalise by.
+    A multiple of its scales is reached by reflecting the borders, which needs at least as many pixels; and a single
+    pixel at the coarsest scale has no variance to normalise by.
     """
     multiple, side = NETWORKS[settings.name].multiple(settings), min(shape[-2:])
     if side < multiple or max(shape[-2:]) <= multiple:

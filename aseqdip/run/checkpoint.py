@@ -20,7 +20,7 @@ class Checkpoint:
 
     Args:
         path: of the file.
-        facts: what must be the same for it to be continued, by its name in messages: the measurements, the precision ...
+        facts: what must be the same for it to be continued, by its name in messages: input, precision ...
     """
 
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
@@ -29,7 +29,10 @@ class Checkpoint:
         self.warned = False
 
     def load(self, image: str, device: torch.device) -> dict[str, Any] | None:
-        """What was saved; None if nothing was, or nothing that can be continued: one line says why, and it is put aside."""
+        """What was saved; None if nothing was, or nothing that can be continued.
+
+        One line says why that is so, and the file is put aside.
+        """
         if not self.path.exists():
             return None
         data = self.path.read_bytes()
@@ -61,7 +64,12 @@ class Checkpoint:
             write_atomically(self.path, lambda file: [file.write(part) for part in (MAGIC, checksum, payload)])
         except OSError as error:
             if not self.warned:
-                log.warning("%s: no checkpoint could be written (%s); going on, but a kill would lose what is done since the last one.", image, error)
+                log.warning(
+                    "%s: no checkpoint could be written (%s); going on, but a kill would lose what is done since the "
+                    "last one.",
+                    image,
+                    error,
+                )
             self.warned = True
             return False
         return True

@@ -160,7 +160,7 @@ class Reconstruction:
             return self.checkpoint.save(self.name, content)
 
     def run(self, sinks: Sequence[Sink] = (), stop: Stop | None = None) -> bool:
-        """All iterates to the end; False if told to stop before (a checkpoint is then there, if it could be written)."""
+        """All iterates to the end; False if told to stop before: a checkpoint is then there, if one can be written."""
         for sink in sinks:
             if self.scores.rows:
                 sink.rows(self.scores.rows)

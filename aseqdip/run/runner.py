@@ -44,9 +44,10 @@ class Summary:
 
 
 def run(cfg: Config) -> Summary:
-    """Reconstruct every image a config asks for, with each of its seeds; finished ones are skipped, unfinished continued.
+    """Reconstruct every image a config asks for, with each of its seeds.
 
-    One image's failure does not stop the next. Raises UserError if nothing can start at all.
+    Finished ones are skipped, unfinished ones continued. One image's failure does not stop the next. Raises UserError
+    if nothing can start at all.
     """
     check_combination(cfg)
     check_writable(Path(cfg.outputs))
@@ -72,20 +73,17 @@ def check_combination(cfg: Config) -> None:
     task, method, reader = make_task(cfg), cfg.method.part, cfg.dataset.reader.part
     if reader.gives not in task.takes:
         raise UserError(
-            f"task={cfg.task.name} needs images, but dataset={cfg.dataset.name} holds {reader.gives}: use task=mri."
+            f"task={cfg.task.name} is made of {' or '.join(task.takes)}, but dataset={cfg.dataset.name} holds "
+            f"{reader.gives}: use another task or another data set."
         )
     task.check()
     method.check(cfg.method.options, cfg.shared(), task.kind())
     if method.iterative and cfg.rule is not None:
-        needed, why = cfg.rule.part.needs
-        if needed and needed not in method.offers:
-            raise UserError(
-                f"stop={cfg.rule.name} {why}, which method={cfg.method.name} does not have: use stop=wmv or stop=emv."
-            )
+        cfg.rule.part.check(cfg.method.name, method.offers)
 
 
 def sweep_device(number: int) -> str:
-    """Where a sweep's job runs under device=auto: CUDA devices in turn, so that jobs at the same time spread over them."""
+    """Where a sweep's job runs under device=auto: CUDA devices in turn, so that jobs at a time spread over them."""
     return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "auto"
 
 
@@ -131,7 +129,7 @@ class Seed:
         try:
             sample = self.items[name]()
             content = "" if self.cfg.dataset.reader.part.generated else identity.content(sample)
-            folder = self.folder / (f"{name}-{content[:6]}" if content else name)
+            folder = self.folder / identity.image_folder(self.cfg, name, sample)
             with claimed(folder) as free:
                 if not free:
                     log.info("%s: another process is at work on it.", name)
@@ -166,7 +164,7 @@ class Seed:
             case = self.task.make(name, sample).to(engine.device)
             seconds = time.perf_counter() - begin
             method = cfg.method.part(cfg.method.options, cfg.shared(), engine, case.signed)
-            case.problem.references = self._wanted(method.wants, method.pool, case, sample)
+            case.problem.references = self._wanted(method.wants(method.options), method.pool, case, sample)
             facts = {"settings": self.identity, "version of results": identity.RESULTS}
             reconstruction = Reconstruction(case, method, cfg.rule, cfg.ema, folder, facts, cfg.checkpoint_minutes)
             reconstruction.clock.seconds["start"] += seconds
@@ -207,13 +205,14 @@ class Seed:
                 "task": task.title,
                 "setting": task.setting_title,
                 "method": cfg.method.part.title,
+                "group": cfg.method.part.group,
                 "start": task.start_title,
             },
             seed=cfg.seed,
             departures=identity.departures(cfg),
             problem=identity.problem(cfg),
             settings=identity.settings(cfg),
-            command=identity.command(cfg, name),
+            command=command(cfg, name),
             identity=self.identity,
             results_version=identity.RESULTS,
         )
@@ -231,9 +230,7 @@ class Seed:
             return [("truth", case.truth)]
         return ()
 
-    def fail(
-        self, name: str, folder: Path, message: str, trace: str = "", begun: Reconstruction | None = None
-    ) -> None:
+    def fail(self, name: str, folder: Path, message: str, trace: str = "", begun: Reconstruction | None = None) -> None:
         """Note an image's failure, and keep what is there of it."""
         self.summary.failed[name] = message
         log.error("%s failed: %s", name, message)
@@ -260,6 +257,13 @@ class Seed:
 def open_pool(cfg: Config, folder: str) -> Items:
     """The images that may serve as a reference: every file of the folder, in the data set's format."""
     return open_dataset(replace(cfg, data_root=folder, dataset=replace(cfg.dataset, files=None)))
+
+
+def command(cfg: Config, name: str) -> list[str]:
+    """The words that compute one image again, by a config's own."""
+    own = ("images", "seed", "seeds", "redo", "outputs", "parallel")
+    left = [word for word in cfg.words if word.partition("=")[0] not in own]
+    return [*left, f"images={name}", f"seed={cfg.seed}"]
 
 
 def run_id(folder: Path) -> str:

@@ -132,7 +132,7 @@ class Scores:
         return fresh
 
     def stopped(self, step: int) -> bool:
-        """Whether the rule says stop; asked only every so often, at fixed steps, since the answer waits for the device."""
+        """Whether the rule says stop; asked only at every so many steps, since the answer waits for the device."""
         return self.rule is not None and step % ASK_RULE_EVERY == 0 and self.rule.stopped(step)
 
     @property
@@ -147,7 +147,7 @@ class Scores:
         return image
 
     def summary(self) -> dict[str, Score]:
-        """The record's "scores": start, last, best, ema, and stopped where a rule chose; without numbers if no truth."""
+        """The record's "scores": start, last, best, ema, and stopped where a rule chose; no numbers without a truth."""
         images = {"start": self.case.problem.z0, "last": self.last, "best": self.best, "ema": self.ema}
         if self.rule is not None:
             images["stopped"] = self.rule.image

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from aseqdip.errors import UserError
 from aseqdip.parts import Part, knob
 from aseqdip.problem import Problem
 
@@ -32,6 +33,13 @@ class StoppingRule(Part, ABC):
     def __init__(self, options: Any = None, signed: bool = False) -> None:
         self.options, self.signed = self.Options() if options is None else options, signed
         self.tensors: dict[str, Tensor] = {}
+
+    @classmethod
+    def check(cls, method: str, offers: frozenset[str]) -> None:
+        """Raise UserError unless a method offers what the rule needs."""
+        needed, why = cls.needs
+        if needed and needed not in offers:
+            raise UserError(f"stop={cls.name} {why}, which method={method} does not have: use stop=wmv or stop=emv.")
 
     def begin(self, problem: Problem, squared: bool) -> None:
         """Take from the problem what the rule must know. UserError where it does not go with it.
@@ -67,7 +75,7 @@ class StoppingRule(Part, ABC):
 
 
 class MinimumRule(StoppingRule):
-    """Keeps the iterate where a statistic is lowest; stops when ``patience`` iterates in a row brought no new minimum."""
+    """Keeps the iterate where a statistic is lowest; stops after ``patience`` iterates without a new minimum."""
 
     @dataclass
     class Options:

@@ -73,7 +73,7 @@ class Task(Part, ABC):
         """The image of another sample, made like the start image ``like`` of a case."""
 
     def references(self, sample: Sample, like: Tensor, pool: Items) -> Iterator[tuple[str, Tensor]]:
-        """Names and images of a pool's other patients that have the shape of ``like``; what cannot be read is left out."""
+        """Names and images of a pool's other patients with the shape of ``like``; what cannot be read is left out."""
         for name, load in pool.items():
             try:
                 other = load()

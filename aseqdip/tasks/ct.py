@@ -20,7 +20,7 @@ WATER_PER_MM, FIELD_OF_VIEW_MM = 0.02, 350.0
 
 
 class CT(Task):
-    """y = A x with A = R / ||R||, post-log; with ``photons``, Poisson counts before the log (paper: 18 and 30 views)."""
+    """y = A x with A = R / ||R||, post-log; ``photons``: Poisson counts before the log (paper: 18 and 30 views)."""
 
     name = "ct"
     title = "CT"

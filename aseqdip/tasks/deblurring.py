@@ -42,11 +42,13 @@ class Deblurring(PictureTask):
         if o.kernel_size % 2 == 0:
             raise UserError(f"kernel_size={o.kernel_size}: expected an odd number of pixels.")
         if o.kernel_file is not None and not Path(o.kernel_file).is_file():
-            raise UserError(f"kernel_file={o.kernel_file}: there is no such file; expected a picture of the blur kernel.")
+            raise UserError(
+                f"kernel_file={o.kernel_file}: there is no such file; expected a picture of the blur kernel."
+            )
         if self.truth == "none" and o.kernel_file is None:
             raise UserError(
-                "truth=none takes the picture as it is for the blurred one, so the kernel that blurred it must be known: "
-                "set kernel_file=... to a picture of it."
+                "truth=none takes the picture as it is for the blurred one, so the kernel that blurred it must be "
+                "known: set kernel_file=... to a picture of it."
             )
 
     def kind(self) -> Kind:

@@ -22,9 +22,7 @@ class Inpainting(PictureTask):
     @dataclass
     class Options(PictureTask.Options):
         mask: str = knob("center, random, or a picture file (white = known)", "center", file=True)
-        hiar: float = knob(
-            "mask=center: area of the central hole over the image's area", 0.1, above=0, high=0.9
-        )
+        hiar: float = knob("mask=center: area of the central hole over the image's area", 0.1, above=0, high=0.9)
         missing: float = knob("mask=random: fraction of the pixels missing", 0.97, above=0, high=1)
         start: str = knob(
             "z0: the measurement (paper), or mean, its hole filled with the mean of the known pixels",
@@ -56,7 +54,8 @@ class Inpainting(PictureTask):
         mask = (read_picture(Path(o.mask)).mean(0) > 0.5).float()
         if mask.shape != (height, width):
             raise UserError(
-                f"The mask {o.mask} is {mask.shape[0]} x {mask.shape[1]}, the image {height} x {width}: they must agree."
+                f"The mask {o.mask} is {mask.shape[0]} x {mask.shape[1]}, the image {height} x {width}: "
+                "they must agree."
             )
         return Mask(mask[None, None])
 

@@ -39,7 +39,9 @@ class MRI(Task):
         accel: float = knob("acceleration factor", 4.0, above=1)
         mask: str = knob("columns of k-space that are sampled", "random", choices=MASKS)
         noise: float = knob(
-            "standard deviation of the complex noise added to k-space, relative to the peak of the coil images", 0.0, low=0
+            "standard deviation of the complex noise added to k-space, relative to the peak of the coil images",
+            0.0,
+            low=0,
         )
         center_fraction: float | None = knob(
             "fully sampled central part of k-space; default 0.32/accel (0.08 at 4x, 0.04 at 8x)", None, above=0, high=1
@@ -58,8 +60,8 @@ class MRI(Task):
     def check(self) -> None:
         if self.truth == "none":
             raise UserError(
-                "truth=none is for pictures, and task=mri reads no bare measurement: an undersampled scan is recognised by "
-                "the 'mask' stored in its HDF5 file (dataset=kspace)."
+                "truth=none is for pictures, and task=mri reads no bare measurement: an undersampled scan is "
+                "recognised by the 'mask' stored in its HDF5 file (dataset=kspace)."
             )
 
     def make(self, name: str, sample: Sample) -> Case:
@@ -70,7 +72,9 @@ class MRI(Task):
             truth = (maps.conj() * coils).sum(0)
             noise_std = self.options.noise * float(coils.abs().max())
         elif self.options.noise:
-            log.warning("%s is a measured scan: no noise is added to it, and noise=%g has no effect.", name, self.options.noise)
+            log.warning(
+                "%s is a measured scan: no noise is added to it, and noise=%g has no effect.", name, self.options.noise
+            )
         if noise_std:  # complex numbers of variance 1: 1/2 for each component
             drawn = torch.randn(kspace.shape, generator=self.rng(name, "noise"), dtype=torch.complex64)
             kspace = kspace + noise_std * drawn
@@ -118,7 +122,7 @@ class MRI(Task):
             return fft2c(maps * self._with_phase(name, image)), maps, "simulated"
         kspace, stored = sample.kspace, sample.maps
         if size is not None:
-            # a prospectively undersampled scan has gaps along its columns: only the fully sampled readout can be cropped
+            # a prospectively undersampled scan has gaps along its columns: only the full readout can be cropped
             columns = size if sample.mask is None else kspace.shape[-1]
             kspace = fft2c(center_crop(ifft2c(kspace), size, columns))
             stored = None if stored is None else center_crop(stored, size, columns)
@@ -141,7 +145,9 @@ class MRI(Task):
             columns = min(columns, center_width(mask))
         rows, columns = min(rows, kspace.shape[-2]), min(columns, kspace.shape[-1])
         centre = center_crop(kspace, rows, columns).contiguous()
-        key = hashlib.sha256(f"{tuple(kspace.shape)} {rows}x{columns} v1".encode() + centre.numpy().tobytes()).hexdigest()
+        key = hashlib.sha256(
+            f"{tuple(kspace.shape)} {rows}x{columns} v1".encode() + centre.numpy().tobytes()
+        ).hexdigest()
         cached = None if self.cache is None else self.cache / f"espirit-{key[:16]}.npy"
         if cached is not None and cached.exists():
             try:

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aseqdip.config import NetworkConfig
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.networks import NETWORKS, make_network
+from aseqdip.networks.base import NetworkSettings
 from aseqdip.networks.blocks import Head, upsample
 from aseqdip.networks.s2s import S2S
 from aseqdip.networks.skip import Skip
@@ -37,20 +37,20 @@ def test_parameter_counts_are_the_published_ones() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("shape", [(64, 64), (50, 71), (33, 40)])
 def test_any_image_size(name: str, shape: tuple[int, int]) -> None:
-    cfg = NetworkConfig(name=name, width=8, depth=3 if name == "unet" else 5)
+    cfg = NetworkSettings(name=name, width=8, depth=3 if name == "unet" else 5)
     network = make_network(cfg, 2, 2, signed=True, generator=rng())
     assert network(torch.randn(1, 2, *shape, generator=rng(1))).shape == (1, 2, *shape)
 
 
 def test_weights_depend_on_the_generator_alone() -> None:
-    cfg = NetworkConfig(name="unet", width=8, depth=2)
+    cfg = NetworkSettings(name="unet", width=8, depth=2)
     first, again, other = (make_network(cfg, 1, 1, False, rng(seed)).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not all(torch.equal(first[k], other[k]) for k in first)
 
 
 def test_normal_initialisation() -> None:
-    network = make_network(NetworkConfig(name="unet", width=32, depth=3), 2, 2, True, rng())
+    network = make_network(NetworkSettings(name="unet", width=32, depth=3), 2, 2, True, rng())
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             assert float(module.weight.detach().std()) == pytest.approx(0.02, rel=0.25)
@@ -62,7 +62,7 @@ def test_normal_initialisation() -> None:
 
 
 def test_default_initialisation_is_pytorchs() -> None:
-    network = make_network(NetworkConfig(name="unet", width=32, depth=2, init="default"), 3, 3, False, rng())
+    network = make_network(NetworkSettings(name="unet", width=32, depth=2, init="default"), 3, 3, False, rng())
     conv = network.network.down[0][3]
     bound = 1 / conv.weight[0].numel() ** 0.5
     assert 0.9 * bound < float(conv.weight.detach().abs().max()) <= bound
@@ -70,7 +70,7 @@ def test_default_initialisation_is_pytorchs() -> None:
 
 
 def test_sigmoid_only_where_images_are_in_0_1() -> None:
-    cfg = NetworkConfig(name="skip", width=8, depth=3)
+    cfg = NetworkSettings(name="skip", width=8, depth=3)
     x = 10 * torch.randn(1, 2, 32, 32, generator=rng())
     unsigned = make_network(cfg, 2, 2, signed=False, generator=rng())(x)
     assert float(unsigned.detach().min()) > 0
@@ -82,7 +82,7 @@ def test_sigmoid_only_where_images_are_in_0_1() -> None:
 
 
 def test_output_layer_stays_in_fp32_under_bf16() -> None:
-    network = make_network(NetworkConfig(name="unet", width=8, depth=2), 1, 1, False, rng())
+    network = make_network(NetworkSettings(name="unet", width=8, depth=2), 1, 1, False, rng())
     x = torch.rand(1, 1, 32, 32, generator=rng(1))
     exact = Engine("cpu", "fp32").prepare(network)(x)
     rounded = Engine("cpu", "bf16").prepare(network)(x)
