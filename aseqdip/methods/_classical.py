@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aseqdip.engine import Engine
 from aseqdip.methods.base import Iterate, Method, Shared, State
-from aseqdip.operators.base import Operator
+from aseqdip.operators.base import Operator, Scaled
 from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.parts import knob
 from aseqdip.problem import Problem
@@ -150,7 +150,7 @@ class Weighted(Converging):
 
     def weights(self, problem: Problem) -> Tensors:
         """The weight w to begin with, the scale it is relative to, and the residual that it is to lead to (0: none)."""
-        A, given, kind = problem.operator, self.options.rho, type(problem.operator)
+        A, given, kind = problem.operator, self.options.rho, type(bare(problem.operator))
         back = A.adjoint(problem.y) if A.linear else problem.z0
         scale = back.square().sum(1).amax().sqrt()
         rho = self.rhos.get(kind, self.usual_rho) if given is None else given
@@ -172,6 +172,11 @@ class Weighted(Converging):
         self.facts["rho"] = float(f"{float(s['weight'] / s['scale']):.4g}")
 
 
+def bare(A: Operator) -> Operator:
+    """The operator without a factor around it."""
+    return A.operator if isinstance(A, Scaled) else A
+
+
 def squared(residual: Tensor) -> Tensor:
     """``||r||_2^2``; real and imaginary parts count separately."""
     return (torch.view_as_real(residual) if residual.is_complex() else residual).square().sum()
@@ -187,7 +192,7 @@ def noise_level(problem: Problem) -> float | None:
 
     There a scan has next to no signal. None where it is not known: elsewhere, or if those rows were never measured.
     """
-    if problem.noise_std or not isinstance(problem.operator, MultiCoilMRI):
+    if problem.noise_std or not isinstance(bare(problem.operator), MultiCoilMRI):
         return problem.noise_std
     edge = max(1, problem.y.shape[-2] // 32)
     outer = torch.view_as_real(torch.cat((problem.y[..., :edge, :], problem.y[..., -edge:, :]), dim=-2))

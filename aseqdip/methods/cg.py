@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.methods._classical import Converging, Tensors, left_by_noise, noise_level, squared
+from aseqdip.methods._classical import Converging, Tensors, bare, left_by_noise, noise_level, squared
 from aseqdip.methods.base import Shared
 from aseqdip.operators.base import Operator
 from aseqdip.parts import knob
@@ -45,7 +45,7 @@ class CG(Converging):
 
     def begin(self, problem: Problem) -> Tensors:
         x, back = torch.zeros_like(problem.z0), problem.operator.adjoint(problem.y)
-        noise, fitted = noise_level(problem), self.fitted.get(type(problem.operator), self.usual_fitted)
+        noise, fitted = noise_level(problem), self.fitted.get(type(bare(problem.operator)), self.usual_fitted)
         target = x.new_tensor(0.0 if noise is None else left_by_noise(problem, noise, fitted))
         return {"x": x, "r": problem.y.clone(), "d": back, "gamma": back.square().sum(), "target": target}
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aseqdip.methods._classical import Tensors, Weighted, begin_descent, descend, momentum
+from aseqdip.methods._classical import Tensors, Weighted, bare, begin_descent, descend, momentum
 from aseqdip.operators.base import Operator
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.operators.mask import Mask
@@ -78,7 +78,7 @@ def into_ball(q: Tensor) -> Tensor:
 def primal_dual(problem: Problem, s: Tensors) -> tuple[Tensor, Tensor]:
     """One iteration; returns the image and its residual."""
     A, y, x, q, p, Ax = problem.operator, problem.y, s["x"], s["q"], s["p"], s["Ax"]
-    balance = BALANCE_OF_HOLE if isinstance(A, Mask) else BALANCE
+    balance = BALANCE_OF_HOLE if isinstance(bare(A), Mask) else BALANCE
     new = x - (gradient_adjoint(q) + A.adjoint(p)) / balance
     ahead = 2 * new - x
     measured = A(ahead)

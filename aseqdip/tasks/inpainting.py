@@ -1,6 +1,6 @@
 """A hole in a photograph."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator
 from aseqdip.operators.mask import Mask, center_hole, random_hole
 from aseqdip.parts import knob
+from aseqdip.problem import Kind
 from aseqdip.tasks._pictures import PictureTask
 
 
@@ -44,6 +45,9 @@ class Inpainting(PictureTask):
         mask = self.options.mask
         if mask not in ("center", "random") and not Path(mask).is_file():
             raise UserError(f"mask={mask}: expected center, random, or a picture file (white = known pixel).")
+
+    def kind(self) -> Kind:
+        return replace(super().kind(), hole=True)
 
     def operator(self, name: str, height: int, width: int) -> Operator:
         o = self.options
