@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from aseqdip.data.interim import READERS
+from aseqdip.data import READERS
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.methods.base import Method, Shared
@@ -116,7 +116,7 @@ class Config(Shared):
     @property
     def learns(self) -> bool:
         """Whether a network is fitted, to which steps, learning rate and precision mean something."""
-        return bool(getattr(self.method.part, "learns", self.method.part.iterative))
+        return self.method.part.learns
 
 
 #: a part's knobs are written with this before them

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from aseqdip.config import Config, in_force, make_task, value_of
-from aseqdip.data.sample import Sample, data_folder
+from aseqdip.data.base import FileReader, Sample
 from aseqdip.engine import pick_device, pick_precision
 from aseqdip.networks import NETWORKS
 
@@ -44,7 +44,11 @@ def settings(cfg: Config) -> dict[str, Any]:
         chosen["precision"] = pick_precision(cfg.precision, pick_device(cfg.device))
     references = cfg.method.part.wants(cfg.method.options) == "references"
     if references and chosen.get("pool") is None and not cfg.dataset.reader.part.generated:
-        chosen["pool"] = _folder_digest(data_folder(cfg), cfg.dataset.files)
+        reader = cfg.dataset.reader.part(
+            cfg.dataset.reader.options, Path(cfg.data_root), cfg.dataset.folder, name=cfg.dataset.name
+        )
+        if isinstance(reader, FileReader):
+            chosen["pool"] = _folder_digest(reader.data_folder(), cfg.dataset.files)
     return chosen
 
 
@@ -100,7 +104,7 @@ def content(sample: Sample) -> str:
             array = np.ascontiguousarray(tensor.numpy())
             found.update(f"{name} {array.dtype} {array.shape} ".encode())
             found.update(array.tobytes())
-    found.update(f"{sample.window}".encode())
+    found.update(f"{sample.hu_width}".encode())
     return found.hexdigest()
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from aseqdip.config import config_folder
-from aseqdip.data.images import read_complex, read_ct, read_dicom, read_picture
-from aseqdip.data.kspace import read_slice
+from aseqdip.data import FileReader, make_reader
+from aseqdip.data.ct import read_dicom
+from aseqdip.data.picture import read_picture
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 
@@ -59,22 +60,20 @@ def listed(name: str) -> tuple[str, str, list[str]]:
     return dataset.reader, dataset.folder, list(dataset.files)
 
 
-def shape(reader: str, path: Path) -> tuple[int, ...]:
+def shape(reader: FileReader, path: Path) -> tuple[int, ...]:
     """Shape of what a file holds, read as the runner will. Raises UserError if it cannot be."""
-    if reader == "kspace":
-        kspace = read_slice(path, None).kspace
-        assert kspace is not None
-        return tuple(kspace.shape)
-    if reader == "picture":
-        return tuple(read_picture(path).shape)
-    image = (read_complex(path) if reader == "complex" else read_ct(path, -1024, 2000)).image
-    assert image is not None
-    return tuple(image.shape[-2:])
+    sample = reader.read(path)
+    if sample.kspace is not None:
+        return tuple(sample.kspace.shape)
+    assert sample.image is not None
+    return tuple(sample.image.shape if reader.name == "picture" else sample.image.shape[-2:])
 
 
 def check(root: Path, name: str) -> bool:
     """Say what is there of a list and what is missing; True if it is complete."""
-    reader, folder, files = listed(name)
+    word, folder, files = listed(name)
+    reader = make_reader(word, root, folder, files)
+    assert isinstance(reader, FileReader)
     shapes: dict[tuple[int, ...], int] = defaultdict(int)
     problems = []
     for file in files:

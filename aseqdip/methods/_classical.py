@@ -12,7 +12,6 @@ from torch import Tensor
 from aseqdip.engine import Engine
 from aseqdip.methods.base import Iterate, Method, Shared, State
 from aseqdip.operators.base import Operator, Scaled
-from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.parts import knob
 from aseqdip.problem import Problem
 
@@ -114,18 +113,18 @@ class Converging(Classical):
 class Weighted(Converging):
     """min 1/2 ||A x - y||^2 + w R(x), with w = rho times the largest |A^H y|.
 
-    Without a given ``rho`` the discrepancy principle chooses it where the noise level is known: w is adapted along the
-    way until ||A x - y||^2 is the energy that the noise leaves after the fit. Else it is calibrated (``rhos``).
+    Without a given ``rho`` the discrepancy principle chooses it where there is noise of known level: w is adapted along
+    the way until ||A x - y||^2 is the energy that the noise leaves after the fit. Else it is calibrated.
 
     Attributes:
-        rhos: rho by the kind of operator, for data whose noise level is not known; calibrated.
+        rhos: rho by the kind of operator, for data without noise, and for data with noise of a level not known.
         fitted: by the kind of operator, the part of the measured values, or of the image's if they are fewer, whose noise
             a good image fits too: the discrepancy principle's residual is as much smaller; calibrated.
     """
 
-    rhos: ClassVar[dict[type[Operator], float]] = {}
+    rhos: ClassVar[dict[type[Operator], tuple[float, float]]] = {}
     fitted: ClassVar[dict[type[Operator], float]] = {}
-    usual_rho: ClassVar[float] = 1e-3
+    usual_rhos: ClassVar[tuple[float, float]] = (1e-4, 1e-3)
     usual_fitted: ClassVar[float] = 0.3
     #: changes of the weight in a row by less than this factor end its adaption
     close: ClassVar[float] = 1.02
@@ -133,8 +132,8 @@ class Weighted(Converging):
     @dataclass
     class Options(Converging.Options):
         rho: float | None = knob(
-            "weight of the regulariser, relative to the largest |A^H y|; default: by the discrepancy principle where the "
-            "noise level is known, else one calibrated for the operator",
+            "weight of the regulariser, relative to the largest |A^H y|; default: by the discrepancy principle where there "
+            "is noise of known level, else one calibrated for the operator",
             None,
             above=0,
         )
@@ -150,14 +149,13 @@ class Weighted(Converging):
 
     def weights(self, problem: Problem) -> Tensors:
         """The weight w to begin with, the scale it is relative to, and the residual that it is to lead to (0: none)."""
-        A, given, kind = problem.operator, self.options.rho, type(bare(problem.operator))
+        A, rho, noise = problem.operator, self.options.rho, problem.noise_std
         back = A.adjoint(problem.y) if A.linear else problem.z0
-        scale = back.square().sum(1).amax().sqrt()
-        rho = self.rhos.get(kind, self.usual_rho) if given is None else given
-        target = 0.0
-        noise = noise_level(problem) if given is None else None
-        if noise is not None:
-            target = left_by_noise(problem, noise, self.fitted.get(kind, self.usual_fitted))
+        scale, target = back.square().sum(1).amax().sqrt(), 0.0
+        if rho is None:
+            rho = self.rhos.get(type(bare(A)), self.usual_rhos)[noise is None]
+            if noise:
+                target = left_by_noise(problem, noise, self.fitted.get(type(bare(A)), self.usual_fitted))
         return {"weight": rho * scale, "scale": scale, "target": scale.new_tensor(target)}
 
     def ended(self, s: Tensors, terms: Tensors, change: Tensor) -> Tensor:
@@ -185,18 +183,6 @@ def squared(residual: Tensor) -> Tensor:
 def measured_values(y: Tensor) -> int:
     """How many real values were measured; what is not measured is exactly 0 in y."""
     return int((y != 0).sum()) * (2 if y.is_complex() else 1)
-
-
-def noise_level(problem: Problem) -> float | None:
-    """Standard deviation of the noise in y per real component: as given, or for MRI from the outermost rows of k-space.
-
-    There a scan has next to no signal. None where it is not known: elsewhere, or if those rows were never measured.
-    """
-    if problem.noise_std or not isinstance(bare(problem.operator), MultiCoilMRI):
-        return problem.noise_std
-    edge = max(1, problem.y.shape[-2] // 32)
-    outer = torch.view_as_real(torch.cat((problem.y[..., :edge, :], problem.y[..., -edge:, :]), dim=-2))
-    return float(outer.abs().median()) / 0.6745 or None  # of |N(0, 1)|
 
 
 def left_by_noise(problem: Problem, noise: float, fitted: float) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.methods._classical import Converging, Tensors, bare, left_by_noise, noise_level, squared
+from aseqdip.methods._classical import Converging, Tensors, bare, left_by_noise, squared
 from aseqdip.methods.base import Shared
 from aseqdip.operators.base import Operator
 from aseqdip.parts import knob
@@ -45,8 +45,8 @@ class CG(Converging):
 
     def begin(self, problem: Problem) -> Tensors:
         x, back = torch.zeros_like(problem.z0), problem.operator.adjoint(problem.y)
-        noise, fitted = noise_level(problem), self.fitted.get(type(bare(problem.operator)), self.usual_fitted)
-        target = x.new_tensor(0.0 if noise is None else left_by_noise(problem, noise, fitted))
+        noise, fitted = problem.noise_std, self.fitted.get(type(bare(problem.operator)), self.usual_fitted)
+        target = x.new_tensor(0.0 if not noise else left_by_noise(problem, noise, fitted))
         return {"x": x, "r": problem.y.clone(), "d": back, "gamma": back.square().sum(), "target": target}
 
     def advance(self, problem: Problem, s: Tensors, step: int) -> tuple[Tensor, Tensors]:

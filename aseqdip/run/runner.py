@@ -16,7 +16,7 @@ from aseqdip import identity, records
 from aseqdip.case import Case
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
-from aseqdip.data.sample import Items, Sample, select
+from aseqdip.data.base import Items, Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed
@@ -163,6 +163,10 @@ class Seed:
             begin = time.perf_counter()
             case = self.task.make(name, sample).to(engine.device)
             seconds = time.perf_counter() - begin
+            for note in sample.notes:
+                log.warning("%s: %s", name, note)
+            if sample.notes:
+                case.facts["notes"] = sample.notes
             method = cfg.method.part(cfg.method.options, cfg.shared(), engine, case.signed)
             case.problem.references = self._wanted(method.wants(method.options), method.pool, case, sample)
             facts = {"settings": self.identity, "version of results": identity.RESULTS}

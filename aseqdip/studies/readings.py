@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from aseqdip import records, runner
 from aseqdip.config import Config, typed_config
 from aseqdip.data import open_dataset
-from aseqdip.data.sample import select
+from aseqdip.data.base import select
 from aseqdip.errors import UserError
 from aseqdip.scores import EMA_DECAY
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aseqdip.case import Case, Scoring
-from aseqdip.data.sample import Sample
+from aseqdip.data.base import Sample
 from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator
 from aseqdip.parts import knob
@@ -81,7 +81,7 @@ class PictureTask(Task):
             clean = operator(image)
             noisy = clean + sigma / 255 * torch.randn(clean.shape, generator=self.rng(name, "noise"))
         y = self.kept(operator, noisy)
-        problem = Problem(y, operator, self.start(operator, y), name, self.seed, sigma / 255 or None)
+        problem = Problem(y, operator, self.start(operator, y), name, self.seed, sigma / 255 or (0.0 if known else None))
         scoring = Scoring(image, 1.0, self.hole(operator)) if known else None
         facts = {"operator_norm": operator_norm(problem)}
         return Case(problem, scoring, facts=facts, truth=image if known else None)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aseqdip.case import Case
-from aseqdip.data.sample import Items, Sample
+from aseqdip.data.base import Items, Sample
 from aseqdip.errors import UserError
 from aseqdip.parts import Part
 from aseqdip.problem import Kind, Problem, generator

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aseqdip.case import Case, Scoring
-from aseqdip.data.sample import Sample, center_crop
+from aseqdip.data.base import Sample, center_crop
 from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator
 from aseqdip.operators.ct import ParallelBeam
@@ -54,13 +54,13 @@ class CT(Task):
         operator = ParallelBeam(size=image.shape[-1], views=o.views)
         y = operator(image)
         if o.photons is not None:
-            low, high = sample.window
-            per_pixel = WATER_PER_MM * (high - low) / 1000 * FIELD_OF_VIEW_MM / image.shape[-1]
+            per_pixel = WATER_PER_MM * sample.hu_width / 1000 * FIELD_OF_VIEW_MM / image.shape[-1]
             expected = o.photons * torch.exp(-per_pixel * operator.radon_norm * y)
             counts = torch.poisson(expected, self.rng(name, "photons"))
             y = -torch.log(counts.clamp_min(1) / o.photons) / (per_pixel * operator.radon_norm)
         start = operator.direct(y) if o.start == "paper" else fitted_adjoint(operator, y)
-        problem = Problem(y, operator, start.clamp(0, 1), name, self.seed)
+        noise = 0.0 if o.photons is None else None
+        problem = Problem(y, operator, start.clamp(0, 1), name, self.seed, noise)
         facts = {"operator_norm": operator.radon_norm, "scaled_by_norm": True}
         return Case(problem, Scoring(image, 1.0), facts=facts, truth=image)
 

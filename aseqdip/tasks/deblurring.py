@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from aseqdip.data.images import read_picture
+from aseqdip.data.picture import read_picture
 from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator
 from aseqdip.operators.blur import CameraBlur, MotionBlur, trajectory_kernel

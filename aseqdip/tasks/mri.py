@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from aseqdip.case import Case, Scoring
-from aseqdip.data.coils import simulated_coils, smooth_phase
-from aseqdip.data.sample import Sample, center_crop, fit
+from aseqdip.operators.coils import simulated_coils, smooth_phase
+from aseqdip.data import load_array_or_none
+from aseqdip.data.base import Sample, center_crop, fit
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_channels, to_complex
@@ -81,12 +82,13 @@ class MRI(Task):
         mask = self._sampling(name, kspace.shape[-1]) if sample.mask is None else sample.mask
         operator = MultiCoilMRI(maps, mask)
         y = operator.sample(kspace[None])
-        level = torch.quantile(to_complex(operator.adjoint(y)).abs().flatten(), 0.999)
+        level = _bright(to_complex(operator.adjoint(y)).abs().flatten())
         if not level > 0:
             raise UserError(f"{sample.source}: the sampled k-space is zero everywhere; nothing can be reconstructed.")
         y = y / level
         per_component = noise_std / 2**0.5 / float(level)
-        problem = Problem(y, operator, operator.direct(y), name, self.seed, per_component or None)
+        unknown = 0.0 if sample.kspace is None else None  # a scan has noise of its own
+        problem = Problem(y, operator, operator.direct(y), name, self.seed, per_component or unknown)
         support = ((maps.abs() ** 2).sum(0) > 0).float()[None, None]
         scoring, image = None, None
         if truth is not None:
@@ -148,19 +150,15 @@ class MRI(Task):
         key = hashlib.sha256(
             f"{tuple(kspace.shape)} {rows}x{columns} v1".encode() + centre.numpy().tobytes()
         ).hexdigest()
-        cached = None if self.cache is None else self.cache / f"espirit-{key[:16]}.npy"
-        if cached is not None and cached.exists():
-            try:
-                maps = torch.from_numpy(np.load(cached, allow_pickle=False))
-                if maps.shape == kspace.shape:
-                    return maps
-            except (OSError, ValueError, EOFError) as error:
-                log.warning("%s is damaged (%s) and made again.", cached.name, error)
+        cached = None if self.cache is None else self.cache / f"espirit-{key[:16]}.npz"
+        kept = None if cached is None else load_array_or_none(cached, kspace.shape, np.complex64)
+        if kept is not None:
+            return torch.from_numpy(kept)
         from aseqdip.operators.espirit import espirit
 
         maps = espirit(kspace, calibration=(rows, columns))
         if cached is not None:
-            write_atomically(cached, lambda file: np.save(file, maps.numpy()))
+            write_atomically(cached, lambda file: np.savez(file, array=maps.numpy()))
         return maps
 
     def _sampling(self, name: str, width: int) -> Tensor:
@@ -168,6 +166,13 @@ class MRI(Task):
         # fastMRI's masks draw from NumPy's legacy generator; one of our own, seeded for each scan
         rng = np.random.RandomState(self.rng(name, "mask").initial_seed() % 2**32)
         return cartesian_mask(o.mask, width, o.accel, o.center_fraction or 0.32 / o.accel, rng)
+
+
+def _bright(values: Tensor) -> Tensor:
+    """The 99.9th percentile; PyTorch's own refuses more than 2^24 values."""
+    if values.numel() <= 2**24:
+        return torch.quantile(values, 0.999)
+    return torch.tensor(float(np.quantile(values.numpy(), 0.999)))
 
 
 def center_width(mask: Tensor) -> int:

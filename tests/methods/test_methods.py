@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
-from aseqdip.data.sample import Sample
+from aseqdip.data.base import Sample
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.methods.rethinking_dip import divergence

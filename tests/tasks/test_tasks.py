@@ -13,9 +13,9 @@ from PIL import Image
 
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
-from aseqdip.data.coils import simulated_coils
-from aseqdip.data.sample import Sample
+from aseqdip.data.base import Sample
 from aseqdip.errors import UserError
+from aseqdip.operators.coils import simulated_coils
 from aseqdip.operators.mri import fft2c, to_complex
 from aseqdip.problem import generator
 
@@ -55,7 +55,7 @@ def test_mri_noise_is_relative_to_the_peak(configure: Configure) -> None:
 
 def write_scan(path: Path, size: int = 48, **extra: np.ndarray) -> np.ndarray:
     """A simulated fastMRI-format file, 6 coils; returns its k-space."""
-    from aseqdip.data.phantoms import brain
+    from aseqdip.data.brain import brain
 
     maps = simulated_coils(6, (size, size), generator("scan"))
     kspace = fft2c(maps * brain(size))[None].numpy()
@@ -72,7 +72,7 @@ def test_kspace_is_cropped_in_image_space(configure: Configure, tmp_path: Path) 
     assert case.problem.z0.shape == (1, 2, 64, 64)
     assert case.facts["maps"] == "espirit"
     assert case.scoring is not None
-    from aseqdip.data.phantoms import brain
+    from aseqdip.data.brain import brain
 
     expected = brain(80).abs()[8:-8, 8:-8]
     error = case.scoring.truth[0, 0] / case.facts["scale"] - expected
@@ -97,6 +97,8 @@ def test_prospective_scan_has_no_truth(configure: Configure, tmp_path: Path) -> 
     mask = np.arange(48) % 3 == 0
     mask[16:32] = True
     write_scan(tmp_path / "a.h5", mask=mask)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["kspace"][...] = np.where(mask, file["kspace"], 0)
     case = case_of(configure("dataset=kspace", f"data_root={tmp_path}"))
     assert case.scoring is None
     assert case.facts["sampled_columns"] == mask.sum()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from aseqdip.data.coils import simulated_coils, smooth_phase
 from aseqdip.errors import UserError
+from aseqdip.operators.coils import simulated_coils, smooth_phase
 
 
 def _generator(seed: int = 0) -> torch.Generator:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from aseqdip.data.phantoms import body, brain
+from aseqdip.data.body import body
+from aseqdip.data.brain import brain
 from aseqdip.errors import UserError
 
 both = pytest.mark.parametrize("phantom", [brain, body])
