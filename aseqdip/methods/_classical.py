@@ -71,7 +71,7 @@ class Converging(Classical):
     def advance(self, problem: Problem, s: Tensors, step: int) -> tuple[Tensor, Tensors]:
         """One iteration: renews ``s``, returns the image and the terms of the objective."""
 
-    def ended(self, s: Tensors, terms: Tensors, change: Tensor) -> Tensor:
+    def ended(self, problem: Problem, s: Tensors, terms: Tensors, change: Tensor) -> Tensor:
         """Whether this iterate is the last, as a 0-d tensor; asked at each check, where it may also adapt ``s``.
 
         Args:
@@ -105,7 +105,7 @@ class Converging(Classical):
         x, terms = self.advance(problem, s, step)
         if step % self.every == 0:
             change = (x - s["checked"]).norm() / x.norm().clamp_min(torch.finfo(x.dtype).tiny)
-            s["done"] = self.ended(s, terms, change)
+            s["done"] = self.ended(problem, s, terms, change)
             s["checked"] = x.clone()
         return x, terms
 
@@ -114,20 +114,17 @@ class Weighted(Converging):
     """min 1/2 ||A x - y||^2 + w R(x), with w = rho times the largest |A^H y|.
 
     Without a given ``rho`` the discrepancy principle chooses it where there is noise of known level: w is adapted along
-    the way until ||A x - y||^2 is the energy that the noise leaves after the fit. Else it is calibrated.
+    the way until ||A x - y||^2 is the energy that the noise has left once a part of it is fitted. Else it is calibrated.
 
     Attributes:
         rhos: rho by the kind of operator, for data without noise, and for data with noise of a level not known.
-        fitted: by the kind of operator, the part of the measured values, or of the image's if they are fewer, whose noise
-            a good image fits too: the discrepancy principle's residual is as much smaller; calibrated.
     """
 
     rhos: ClassVar[dict[type[Operator], tuple[float, float]]] = {}
-    fitted: ClassVar[dict[type[Operator], float]] = {}
     usual_rhos: ClassVar[tuple[float, float]] = (1e-4, 1e-3)
-    usual_fitted: ClassVar[float] = 0.3
-    #: changes of the weight in a row by less than this factor end its adaption
-    close: ClassVar[float] = 1.02
+    #: the part of the noise that a good image fits, of that in as many values as are measured or as the image has, whichever
+    #: is less; calibrated, and much the same for all operators
+    fitted: ClassVar[float] = 0.35
 
     @dataclass
     class Options(Converging.Options):
@@ -138,7 +135,6 @@ class Weighted(Converging):
             above=0,
         )
 
-    @abstractmethod
     def regulariser(self, x: Tensor) -> Tensor:
         """R(x)."""
 
@@ -148,23 +144,36 @@ class Weighted(Converging):
         return {"loss": data + penalty, "data": data, "regulariser": penalty}
 
     def weights(self, problem: Problem) -> Tensors:
-        """The weight w to begin with, the scale it is relative to, and the residual that it is to lead to (0: none)."""
+        """The weight w to begin with, the scale it is relative to, and what its adaption keeps."""
         A, rho, noise = problem.operator, self.options.rho, problem.noise_std
         back = A.adjoint(problem.y) if A.linear else problem.z0
-        scale, target = back.square().sum(1).amax().sqrt(), 0.0
+        scale = back.square().sum(1).amax().sqrt()
+        if rho is None and noise:
+            begin = {"weight": scale.new_tensor(0.2 * noise), "slope": scale.new_tensor(-0.3)}
+            return {"scale": scale, **begin, "before": torch.stack((scale, scale)) * torch.nan}
         if rho is None:
             rho = self.rhos.get(type(bare(A)), self.usual_rhos)[noise is None]
-            if noise:
-                target = left_by_noise(problem, noise, self.fitted.get(type(bare(A)), self.usual_fitted))
-        return {"weight": rho * scale, "scale": scale, "target": scale.new_tensor(target)}
+        return {"scale": scale, "weight": rho * scale}
 
-    def ended(self, s: Tensors, terms: Tensors, change: Tensor) -> Tensor:
-        """Bring the residual nearer to its target; image and weight must both have settled."""
-        factor = (s["target"] / terms["data"].clamp_min(1e-20)).clamp(0.5, 2)
-        wanted = (s["weight"] * factor).clamp(1e-6 * s["scale"], s["scale"])
-        factor = torch.where(s["target"] > 0, wanted / s["weight"], 1.0)
-        s["weight"] = s["weight"] * factor
-        return super().ended(s, terms, change) & (torch.maximum(factor, 1 / factor) < self.close)
+    def ended(self, problem: Problem, s: Tensors, terms: Tensors, change: Tensor) -> Tensor:
+        """Image and weight must both have settled."""
+        still = super().ended(problem, s, terms, change)
+        return still & self.adapt(problem, s, terms["data"]) if "slope" in s else still
+
+    def adapt(self, problem: Problem, s: Tensors, data: Tensor) -> Tensor:
+        """Change the weight so that the fitted part of the noise comes nearer to what it should be; whether it is there.
+
+        A secant step on the logarithm of the weight. The slope is held in bounds: the image is still on its way.
+        """
+        assert problem.noise_std is not None
+        part = noise_fitted(problem, problem.noise_std, data)
+        now = torch.stack((s["weight"].log(), part))
+        moved, gained = now - s["before"]
+        slope = torch.where(moved.abs() > 0.02, gained / moved, s["slope"]).nan_to_num(-0.3).clamp(-1.5, -0.1)
+        missing = self.fitted - part
+        s["slope"], s["before"] = slope, now
+        s["weight"] = s["weight"] * (missing / slope).clamp(-0.7, 0.7).exp()
+        return missing.abs() < 0.01
 
     def note(self, s: Tensors) -> None:
         self.facts["rho"] = float(f"{float(s['weight'] / s['scale']):.4g}")
@@ -185,10 +194,13 @@ def measured_values(y: Tensor) -> int:
     return int((y != 0).sum()) * (2 if y.is_complex() else 1)
 
 
-def left_by_noise(problem: Problem, noise: float, fitted: float) -> float:
-    """The expected ||A x - y||^2 of an image that fits the noise in a part of what is measured, or of its own values."""
+def noise_fitted(problem: Problem, noise: float, data: Tensor | float) -> Any:
+    """The part of the noise that an image fits whose ||A x - y||^2 is ``data``.
+
+    Of the noise in as many values as are measured or as the image has, whichever is less: no image can fit more.
+    """
     measured = measured_values(problem.y)
-    return noise**2 * (measured - fitted * min(measured, problem.z0.numel()))
+    return (measured - data / noise**2) / min(measured, problem.z0.numel())
 
 
 def bound(problem: Problem) -> float:

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.methods._classical import Converging, Tensors, bare, left_by_noise, squared
+from aseqdip.methods._classical import Converging, Tensors, noise_fitted, squared
 from aseqdip.methods.base import Shared
-from aseqdip.operators.base import Operator
 from aseqdip.parts import knob
 from aseqdip.problem import Kind, Problem
 
@@ -25,9 +24,8 @@ class CG(Converging):
     title = "CG"
     paper = "Pruessmann, Weiger, Bornert, Boesiger: Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 2001"
     every = 1  # a few iterations are all there are
-    #: as for TV
-    fitted: ClassVar[dict[type[Operator], float]] = {}
-    usual_fitted: ClassVar[float] = 0.5
+    #: the part of the noise that is fitted at the end, as for TV
+    fitted: ClassVar[float] = 0.35
 
     @dataclass
     class Options(Converging.Options):
@@ -44,10 +42,8 @@ class CG(Converging):
             )
 
     def begin(self, problem: Problem) -> Tensors:
-        x, back = torch.zeros_like(problem.z0), problem.operator.adjoint(problem.y)
-        noise, fitted = problem.noise_std, self.fitted.get(type(bare(problem.operator)), self.usual_fitted)
-        target = x.new_tensor(0.0 if not noise else left_by_noise(problem, noise, fitted))
-        return {"x": x, "r": problem.y.clone(), "d": back, "gamma": back.square().sum(), "target": target}
+        back = problem.operator.adjoint(problem.y)
+        return {"x": torch.zeros_like(back), "r": problem.y.clone(), "d": back, "gamma": back.square().sum()}
 
     def advance(self, problem: Problem, s: Tensors, step: int) -> tuple[Tensor, Tensors]:
         A, tiny = problem.operator, torch.finfo(s["x"].dtype).tiny
@@ -60,6 +56,8 @@ class CG(Converging):
         data = squared(s["r"])
         return s["x"], {"loss": data, "data": data}
 
-    def ended(self, s: Tensors, terms: Tensors, change: Tensor) -> Tensor:
-        """Where the noise level is known, it alone decides."""
-        return torch.where(s["target"] > 0, terms["data"] <= s["target"], super().ended(s, terms, change))
+    def ended(self, problem: Problem, s: Tensors, terms: Tensors, change: Tensor) -> Tensor:
+        """Where there is noise of known level, it alone decides."""
+        if problem.noise_std:
+            return torch.as_tensor(noise_fitted(problem, problem.noise_std, terms["data"]) >= self.fitted)
+        return super().ended(problem, s, terms, change)

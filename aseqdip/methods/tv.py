@@ -5,8 +5,11 @@ from torch import Tensor
 
 from aseqdip.methods._classical import Tensors, Weighted, bare, begin_descent, descend, momentum
 from aseqdip.operators.base import Operator
+from aseqdip.operators.blur import CameraBlur, MotionBlur
 from aseqdip.operators.ct import ParallelBeam
+from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask
+from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.problem import Problem
 
 RELAXATION = 1.8
@@ -28,6 +31,11 @@ class TV(Weighted):
     name = "tv"
     title = "TV"
     paper = "Rudin, Osher, Fatemi: Nonlinear total variation based noise removal algorithms, Physica D 1992"
+
+    rhos = {
+        MultiCoilMRI: (3e-5, 1e-3), ParallelBeam: (1e-4, 1e-3), Identity: (1e-3, 0.03), Mask: (1e-3, 0.02),
+        MotionBlur: (1e-5, 1e-3), CameraBlur: (1e-5, 1e-3),
+    }  # fmt: skip
 
     def regulariser(self, x: Tensor) -> Tensor:
         return lengths(gradient(x)).sum()
