@@ -125,6 +125,9 @@ class Weighted(Converging):
     #: the part of the noise that a good image fits, of that in as many values as are measured or as the image has, whichever
     #: is less; calibrated, and much the same for all operators
     fitted: ClassVar[float] = 0.35
+    #: bounds of w in units of the noise: where few of the image's values are determined, no image fits that part
+    least: ClassVar[float] = 0.03
+    most: ClassVar[float] = 3.0
 
     @dataclass
     class Options(Converging.Options):
@@ -172,8 +175,9 @@ class Weighted(Converging):
         slope = torch.where(moved.abs() > 0.02, gained / moved, s["slope"]).nan_to_num(-0.3).clamp(-1.5, -0.1)
         missing = self.fitted - part
         s["slope"], s["before"] = slope, now
-        s["weight"] = s["weight"] * (missing / slope).clamp(-0.7, 0.7).exp()
-        return missing.abs() < 0.01
+        wanted = s["weight"] * (missing / slope).clamp(-0.7, 0.7).exp()
+        s["weight"] = wanted.clamp(self.least * problem.noise_std, self.most * problem.noise_std)
+        return (missing.abs() < 0.01) | (s["weight"].log() == now[0])
 
     def note(self, s: Tensors) -> None:
         self.facts["rho"] = float(f"{float(s['weight'] / s['scale']):.4g}")

@@ -8,6 +8,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from aseqdip.methods._classical import Tensors, Weighted, begin_descent, descend
+from aseqdip.operators.blur import CameraBlur, MotionBlur
+from aseqdip.operators.ct import ParallelBeam
+from aseqdip.operators.identity import Identity
+from aseqdip.operators.mask import Mask
+from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.parts import knob
 from aseqdip.problem import Problem
 
@@ -30,9 +35,15 @@ class Wavelet(Weighted):
     title = "l1-wavelet"
     paper = "Lustig, Donoho, Pauly: Sparse MRI: the application of compressed sensing for rapid MR imaging, MRM 2007"
 
+    fitted = 0.42
+    rhos = {
+        MultiCoilMRI: (1e-4, 1.5e-3), ParallelBeam: (3e-4, 1e-3), Identity: (1e-3, 0.05), Mask: (1e-3, 0.03),
+        MotionBlur: (1e-5, 1e-3), CameraBlur: (1e-5, 1e-3),
+    }  # fmt: skip
+
     @dataclass
     class Options(Weighted.Options):
-        iterations: int = knob("iterations at most (steps is for networks and has no effect here)", 100, low=1)
+        iterations: int = knob("iterations at most (steps is for networks and has no effect here)", 150, low=1)
         levels: int = knob("levels of the wavelet transform", 4, low=1, high=8)
         shifts: int = knob("randomly shifted transforms in an iteration; 0: one that is not shifted", 2, low=0)
 

@@ -35,6 +35,6 @@ class WaveletShrinkage(Denoiser):
         colour = noisy.shape[-1] == 3
         for shift in np.ndindex(self.options.shifts, self.options.shifts):
             shifted = np.roll(noisy, shift, (0, 1))
-            clean = denoise_wavelet(shifted, sigma=sigma, convert2ycbcr=colour, rescale_sigma=False, channel_axis=-1)
+            clean = denoise_wavelet(shifted, sigma=sigma, convert2ycbcr=colour, channel_axis=-1)
             found.append(np.roll(clean, (-shift[0], -shift[1]), (0, 1)))
         return as_tensor(np.mean(found, axis=0))
