@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench campaign report clean
+.PHONY: setup demo test check bench torture campaign report clean
 
 setup: .venv/.ready
 
@@ -29,6 +29,10 @@ test: check
 
 bench: setup
 	$(BIN)/python scripts/benchmark.py $(if $(BENCH_JSON),--json $(BENCH_JSON))
+
+# 50 reconstructions killed at random moments, compared with ones that nobody killed: some 15 minutes
+torture: setup
+	$(BIN)/python scripts/torture.py --kills 50 --seed 0
 
 MINUTES ?= 9
 campaign:

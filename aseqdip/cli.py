@@ -3,9 +3,13 @@
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aseqdip.errors import UserError
+from aseqdip.run import interrupt
+from aseqdip.run.interrupt import BAD_INPUT, DONE, FAILED, SIGNALLED, UNFINISHED, Command
+from aseqdip.run.terminal import steady_streams
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -15,29 +19,37 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of ``aseqdip`` and ``run.py``; exits with 0, 1 (an image failed), 2 (bad input), 128 + signal."""
+    """Entry point of ``aseqdip`` and ``run.py``.
+
+    Exits with 0 (all done), 1 (an image failed), 2 (bad input), 3 (unfinished: out of time, or another process is at work
+    on an image), 128 + signal.
+    """
+    steady_streams()
     os.environ["ASEQDIP_STARTED"] = str(time.time())  # for budget_minutes, in worker processes too
-    given = sys.argv[1:] if argv is None else argv
-    try:
-        _main(given)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:  # before or after the images, which have a handler of their own
-        sys.exit(130)
+    with Command() as command:
+        try:
+            _main(sys.argv[1:] if argv is None else argv, command)
+        except UserError as error:
+            sys.stderr.write(f"{error}\n")
+            command.note(BAD_INPUT)
+        if status := command.status():
+            sys.exit(status)
 
 
-def _main(given: list[str]) -> None:
+def _main(given: list[str], command: Command) -> None:
     if "--version" in given:
         from aseqdip import __version__
 
         sys.stdout.write(f"aseqdip {__version__}\n")
         return
-    # what takes its time to be imported only now, so that Ctrl-C meanwhile is answered
-    from aseqdip import compose, usage, words
+    # what takes its time to be imported only now, when signals are heard
+    from aseqdip import usage, words
+    from aseqdip.files import check_writable, config_folder
 
     if "-h" in given or "--help" in given:
-        topics = [word for word in given if not word.startswith("-")]
+        place = min(given.index(flag) for flag in ("-h", "--help") if flag in given)
+        asked = [word for i, word in enumerate(given) if i > place or "=" not in word]
+        topics = [word for word in asked if not word.startswith("-")]
         sys.stdout.write(usage.text(topics))
         return
     ready = words.written(given)
@@ -46,20 +58,14 @@ def _main(given: list[str]) -> None:
         for line in words.rehearse(ready):
             sys.stderr.write(f"{line}\n")
     if words.sweeps(ready):  # Hydra itself writes there before our first job starts
-        from pathlib import Path
-
-        from aseqdip.files import check_writable
-
+        command.expect_workers()
         check_writable(Path(next((w[8:].strip("\"'") for w in ready if w.startswith("outputs=")), "outputs")))
     flags, settings = words.split(ready)
     sys.argv[1:] = flags + settings  # Hydra reads its flags only where they stand before the settings
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions as they are: what a user must read is said by us
     import hydra
 
-    try:
-        hydra.main(config_path=str(compose.config_folder()), config_name="config", version_base="1.3")(job)()
-    except UserError:  # of a sweep's job, which has said it
-        sys.exit(1)
+    hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
 
 
 def job(composed: "DictConfig") -> dict[str, Any]:
@@ -81,19 +87,25 @@ def job(composed: "DictConfig") -> dict[str, Any]:
             cfg.device = runner.sweep_device(running.job.num)
         summary = _study(cfg) if cfg.study != "none" else runner.run(cfg)
     except UserError as error:
-        if not multirun:
-            sys.stderr.write(f"{error}\n")
-            sys.exit(2)
-        log.error("%s", error)
-        raise  # the sweep goes on with its other jobs
-    if summary.interrupted is not None:
-        sys.exit(128 + summary.interrupted)
-    log.info("%s", ending(cfg, summary))
-    if summary.failed:
         if multirun:
-            raise UserError(f"{len(summary.failed)} image(s) failed: " + "; ".join(summary.failed))
-        sys.exit(1)
+            log.error("%s", error)  # the sweep goes on with its other jobs
+        else:
+            sys.stderr.write(f"{error}\n")
+        interrupt.end_job(BAD_INPUT)
+        return {}
+    if summary.interrupted is None:
+        log.info("%s", ending(cfg, summary))
+    interrupt.end_job(status_of(summary))
     return {"folder": str(summary.folder), "done": len(summary.records), "skipped": len(summary.skipped)}
+
+
+def status_of(summary: "Summary") -> int:
+    """What a command exits with that ended like this."""
+    if summary.interrupted is not None:
+        return SIGNALLED + summary.interrupted
+    if summary.failed:
+        return FAILED
+    return UNFINISHED if summary.late or summary.elsewhere else DONE
 
 
 def _study(cfg: "Config") -> "Summary":
@@ -117,3 +129,6 @@ def ending(cfg: "Config", summary: "Summary") -> str:
     if summary.skipped:
         return f"Nothing to do: all {len(summary.skipped)} image(s) were finished before."
     return f"Nothing to do: dataset={cfg.dataset.name} ends before images={cfg.images}."
+
+
+interrupt.leave_signals_to_the_command()  # at import: a launcher's worker processes import this to find their job

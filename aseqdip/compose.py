@@ -18,17 +18,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aseqdip.config import GROUPS, PREFIX, Config, catalogue, parts, shared_knobs, typed
+from aseqdip.config import GROUPS, Config, catalogue, parts, shared_knobs, typed
 from aseqdip.errors import UserError
+from aseqdip.files import config_folder
 from aseqdip.methods import METHODS
-from aseqdip.tasks import TASKS
-
-
-def config_folder() -> Path:
-    """``configs/``: beside the package in a checkout, inside it in an installed wheel."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
-
 
 # --- what Hydra is told ------------------------------------------------------------------------------------------
 

@@ -98,9 +98,7 @@ class Config(Shared):
         above=0,
         result=False,
     )
-    checkpoint_minutes: float = knob(
-        "how often an unfinished reconstruction is saved", 2.0, above=0, result=False
-    )
+    checkpoint_minutes: float = knob("how often an unfinished reconstruction is saved", 2.0, above=0, result=False)
     study: str = knob(
         "an experiment of its own: fig6, the paper's 1-D network (Appendix A.2); calibration, which reading of the paper "
         "reproduces it (docs/reproduction.md)",
@@ -201,7 +199,9 @@ def unknown(key: str) -> UserError:
     if head in ("method", "operator") and new in catalogue():
         return UserError(f"'{key}' is written without its first word: {new}=...")
     if head == "operator":
-        return UserError(f"There is no '{key}': a task has its own operator, and its settings are written bare: coils=8.")
+        return UserError(
+            f"There is no '{key}': a task has its own operator, and its settings are written bare: coils=8."
+        )
     if tail == "name" and head in GROUPS:
         return UserError(f"'{key}' is chosen by its first word alone: {head}=...")
     close = difflib.get_close_matches(key, [*catalogue(), *GROUPS], n=3, cutoff=0.5)
@@ -258,7 +258,9 @@ def typed(values: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
         network=NetworkSettings(**settings, options=make_options(part.Options, network, "network.")),
         dataset=DatasetSettings(reader, **_plain(DatasetSettings, dataset, "dataset.")),
         tracker=make_options(TrackerSettings, values["tracker"], "tracker."),
-        **{group: str(values[group]["name"]) for group in ("data", "preset", "recipe")},
+        data=str(values["data"]["name"]),
+        preset=str(values["preset"]["name"]),
+        recipe=str(values["recipe"]["name"]),
         words=list(words),
     )
     _check(cfg)
@@ -295,11 +297,6 @@ def _check(cfg: Config) -> None:
     for name in ("seeds", "images"):
         if getattr(cfg, name) == []:
             raise UserError(f"{name}=[] names none: give at least one, as in {name}=0,1, or leave it out.")
-    if not cfg.dataset.reader.part.generated and Path(cfg.data_root).is_file():
-        raise UserError(
-            f"data_root={cfg.data_root} is a file: give the folder it is in, and its name: data_root={Path(cfg.data_root).parent} "
-            f"images={Path(cfg.data_root).stem}"
-        )
     if cfg.data != "builtin" and not cfg.dataset.files:
         raise UserError(
             f"data={cfg.data} has no list of images for task={cfg.task.name}: use data=builtin, or dataset=... with "

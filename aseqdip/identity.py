@@ -44,12 +44,17 @@ def settings(cfg: Config) -> dict[str, Any]:
         chosen["precision"] = pick_precision(cfg.precision, pick_device(cfg.device))
     references = cfg.method.part.wants(cfg.method.options) == "references"
     if references and chosen.get("pool") is None and not cfg.dataset.reader.part.generated:
-        reader = cfg.dataset.reader.part(
-            cfg.dataset.reader.options, Path(cfg.data_root), cfg.dataset.folder, name=cfg.dataset.name
-        )
-        if isinstance(reader, FileReader):
-            chosen["pool"] = _folder_digest(reader.data_folder(), cfg.dataset.files)
+        chosen["pool"] = _others(cfg)
     return chosen
+
+
+def _others(cfg: Config) -> str:
+    """A hash of all images of the data set, for a method that looks at the others."""
+    data = cfg.dataset
+    reader = data.reader.part(data.reader.options, Path(cfg.data_root), data.folder, data.files, cfg.size, data.name)
+    if isinstance(reader, FileReader):
+        return _folder_digest(reader.data_folder(), data.files)
+    return digest({name: content(load()) for name, load in reader.items().items()})
 
 
 def identity(cfg: Config) -> dict[str, Any]:
@@ -163,6 +168,10 @@ def code(module: ModuleType) -> str:
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
             first = body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()

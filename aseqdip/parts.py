@@ -10,10 +10,12 @@ import importlib
 import importlib.metadata
 import math
 import pkgutil
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import UnionType
+from pathlib import Path
+from types import ModuleType, UnionType
 from typing import Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aseqdip.errors import UserError
@@ -33,8 +35,8 @@ def knob(
     """A field with its one-line meaning and its range: low <= value <= high, value > above, or one of the choices.
 
     Args:
-        result: whether its value can change a result. Only what is declared not to is left out of a result's identity, so
-            that a knob somebody forgot computes again instead of taking another result for its own.
+        result: whether its value can change a result. Only what is declared not to is left out of a result's identity,
+            so that a knob somebody forgot computes again instead of taking another result for its own.
         file: its value may be the path of a file or folder; the identity then holds what is in it, not where it is.
     """
     meta = {"help": help, "low": low, "above": above, "high": high, "choices": choices, "result": result, "file": file}
@@ -130,8 +132,14 @@ class Registry(Mapping[str, type[P]], Generic[P]):
             raise UserError(f"{self.word}={name}: expected one of {', '.join(self)}.{hint}")
         entry = self._sources[name]
         if entry is not None:
-            return self._checked(name, entry.load(), entry.value)
-        module = importlib.import_module(f"{self.package}.{name}")
+            try:
+                part = entry.load()
+            except Exception as error:
+                raise UserError(
+                    f"{self.word}={name} is said to be {entry.value}, which cannot be imported: {error}."
+                ) from error
+            return self._checked(name, part, entry.value)
+        module = self._module(name)
         here = [
             c
             for c in vars(module).values()
@@ -145,6 +153,18 @@ class Registry(Mapping[str, type[P]], Generic[P]):
             )
         return self._checked(name, named[0], str(module.__file__))
 
+    def _module(self, name: str) -> ModuleType:
+        try:
+            return importlib.import_module(f"{self.package}.{name}")
+        except UserError:
+            raise
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(
+                f"{self.package.replace('.', '/')}/{name}.py cannot be imported: {type(error).__name__}: {error} "
+                f"({Path(where.filename).name}, line {where.lineno})."
+            ) from error
+
     def foreign(self, name: str) -> bool:
         """Whether another package brings it."""
         return self._sources.get(name) is not None
@@ -153,14 +173,18 @@ class Registry(Mapping[str, type[P]], Generic[P]):
         """The part, if it says all it must."""
         if not (isinstance(part, type) and issubclass(part, self.base)):
             raise UserError(f"{where}: {self.word} '{name}' must be a class that extends {self.base.__name__}.")
-        if missing := [word for word in ("name", "title") if not isinstance(getattr(part, word, None), str)]:
+        said = {name: kind for c in reversed(part.__mro__) for name, kind in vars(c).get("__annotations__", {}).items()}
+        missing = [name for name, kind in said.items() if "ClassVar" in str(kind) and not hasattr(part, name)]
+        if missing:
             raise UserError(f"{where}: {part.__name__} does not say its {' and '.join(missing)}.")
         if part.name != name:
             raise UserError(f"{where}: {part.__name__} says name = '{part.name}', but is known as '{name}'.")
         if abstract := getattr(part, "__abstractmethods__", None):
             raise UserError(f"{where}: {part.__name__} does not define {', '.join(sorted(abstract))}.")
-        if not dataclasses.is_dataclass(part.Options):
-            raise UserError(f"{where}: {part.__name__}.Options must be a dataclass.")
+        # a class that extends a dataclass is one, but its own fields count only if it says so itself
+        fields = {f.name for f in dataclasses.fields(part.Options)} if dataclasses.is_dataclass(part.Options) else set()
+        if not dataclasses.is_dataclass(part.Options) or set(vars(part.Options).get("__annotations__", {})) - fields:
+            raise UserError(f"{where}: {part.__name__}.Options must be a dataclass: write @dataclass before it.")
         for f in dataclasses.fields(part.Options):
             if "help" not in f.metadata or f.default is dataclasses.MISSING:
                 raise UserError(

@@ -70,7 +70,7 @@ class Kind:
         image: whether measurements are images themselves, of the same shape.
         identity: whether A x = x, so that y is the image plus noise.
         hole: whether A leaves out pixels, and does nothing else.
-        noise: standard deviation of that noise, in any unit; None or 0 where there is none or it is not known.
+        noise: standard deviation of the noise in y, in any unit; None or 0 where there is none or it is not known.
     """
 
     task: str

@@ -57,8 +57,7 @@ def page(topic: str) -> str:
     """The settings of one part, or those of every run."""
     word = topic.partition("=")[2] or topic
     if word == "settings":
-        kinds = [("Settings of every run", [known for known in shared_knobs()])]
-        return "\n".join(_section(title, known) for title, known in kinds)
+        return _section("Settings of every run", shared_knobs())
     found = [
         _section(f"{kind}={word}  {part.title}" + (f"  ({part.paper})" if part.paper else ""), known)
         for kind, registry in REGISTRIES.items()

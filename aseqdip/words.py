@@ -47,7 +47,9 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The flags with their values, and the words that set something."""
     values = {i + 1 for i, word in enumerate(words) if word in TAKE_NEXT}
     flags = [i in values or word.startswith("-") for i, word in enumerate(words)]
-    return [w for w, flag in zip(words, flags, strict=True) if flag], [w for w, f in zip(words, flags, strict=True) if not f]
+    return [w for w, flag in zip(words, flags, strict=True) if flag], [
+        w for w, f in zip(words, flags, strict=True) if not f
+    ]
 
 
 def settings(words: Sequence[str]) -> list[str]:
@@ -103,7 +105,7 @@ def _text(value: str, always: bool = False) -> str:
     """A value as Hydra reads it back to the same text, in quotes where it needs them."""
     if not always and (parsed := _parses(f"x={value}")) is not None and _reads(parsed, value):
         return value
-    return '"' + value.replace("\\\"", "\\\\\"").replace('"', '\\"') + '"'
+    return '"' + value.replace('\\"', '\\\\"').replace('"', '\\"') + '"'
 
 
 def _parses(word: str) -> Override | None:
@@ -116,7 +118,12 @@ def _parses(word: str) -> Override | None:
 def _reads(parsed: Override, text: str) -> bool:
     """Whether Hydra takes an override for this text, or for a number or word that is written the same."""
     value = None if parsed.is_sweep_override() else parsed.value()
-    return value is None and text in ("", "null") or isinstance(value, (str, int, float)) and str(value) in (text, text.capitalize())
+    return (
+        value is None
+        and text in ("", "null")
+        or isinstance(value, (str, int, float))
+        and str(value) in (text, text.capitalize())
+    )
 
 
 # --- checked -----------------------------------------------------------------------------------------------------
@@ -129,7 +136,9 @@ def check(words: Sequence[str]) -> None:
         _check_folder(folder)
     for word in settings(words):
         if "=" not in word and not word.startswith("~"):
-            raise UserError(f"'{word}' is not a setting: write name=value, as in task=mri. All settings: --help settings")
+            raise UserError(
+                f"'{word}' is not a setting: write name=value, as in task=mri. All settings: --help settings"
+            )
         if word.startswith(("+", "~")):
             continue
         try:
@@ -145,7 +154,9 @@ def check(words: Sequence[str]) -> None:
             f"dataset={given['dataset']} and data={given['data']} both say which images to use: give one of them."
         )
     if multirun and shows(words) and any(word.split("=")[0] in ("--cfg", "-c") for word in words):
-        raise UserError("--cfg shows the settings of one run: leave out -m, and give one value of each (cell=..., lam=1).")
+        raise UserError(
+            "--cfg shows the settings of one run: leave out -m, and give one value of each (cell=..., lam=1)."
+        )
 
 
 def _check_parsed(parsed: Override, folder: str | None) -> None:
@@ -275,7 +286,10 @@ def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
             continue
         owners = [known.owner for known in declared if known.owner]
         mine = {"task": f"task={cfg.task.name}", "method": f"method={cfg.method.name}", "stop": f"stop={cfg.stop}"}
-        mine |= {"network": f"network={cfg.network.name}", "dataset.reader": f"dataset.reader={cfg.dataset.reader.name}"}
+        mine |= {
+            "network": f"network={cfg.network.name}",
+            "dataset.reader": f"dataset.reader={cfg.dataset.reader.name}",
+        }
         if not owners or mine[owners[0].split("=")[0]] in owners:
             if name != "precision":  # as much a matter of the machine as of the method
                 found[name] = f"{name} has no effect: method={cfg.method.name} does not use it."

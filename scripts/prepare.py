@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from aseqdip.config import config_folder
+from aseqdip.files import config_folder
 from aseqdip.data import FileReader, make_reader
 from aseqdip.data.ct import read_dicom
 from aseqdip.data.picture import read_picture

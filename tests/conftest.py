@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from aseqdip.config import Config
 from aseqdip.compose import compose
+from aseqdip.config import Config
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ASEQDIP_TEST_DATA", ROOT.parent / "shared" / "data"))

@@ -13,9 +13,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import OmegaConf
 
 from aseqdip import config
-from aseqdip.compose import choices, compose, config_folder, parse
+from aseqdip.compose import choices, compose, parse
 from aseqdip.config import GROUPS, Config, catalogue, in_force, make_task, parts, typed
 from aseqdip.errors import UserError
+from aseqdip.files import config_folder
 from aseqdip.identity import departures
 from aseqdip.methods.base import Method
 from aseqdip.parts import knob
@@ -180,7 +181,9 @@ def parts_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type], Non
     catalogue.cache_clear()
 
 
-@pytest.mark.parametrize(("knob_name", "whose"), [("accel", "task=mri"), ("steps", "that every run has"), ("window", "stop=wmv")])
+@pytest.mark.parametrize(
+    ("knob_name", "whose"), [("accel", "task=mri"), ("steps", "that every run has"), ("window", "stop=wmv")]
+)
 def test_a_part_may_not_take_anothers_name(parts_with: Callable[[type], None], knob_name: str, whose: str) -> None:
     options = dataclass(type("Options", (), {"__annotations__": {knob_name: float}, knob_name: knob("mine", 1.0)}))
     parts_with(type("Theirs", (Method,), {"name": "theirs", "Options": options}))
@@ -197,7 +200,9 @@ def test_a_part_may_not_take_anothers_name(parts_with: Callable[[type], None], k
         (("dataset=kspace",), ("dataset.slice",), ("dataset.hu_low",)),
     ],
 )
-def test_the_knobs_in_force(configure: Configure, words: tuple[str, ...], used: tuple[str, ...], unused: tuple[str, ...]) -> None:
+def test_the_knobs_in_force(
+    configure: Configure, words: tuple[str, ...], used: tuple[str, ...], unused: tuple[str, ...]
+) -> None:
     found = in_force(configure(*words))
     assert set(used) <= set(found)
     assert not set(unused) & set(found)
@@ -322,7 +327,6 @@ def test_words_without_effect_are_said(words: tuple[str, ...], warnings: list[st
         (("size=big",), "size=big: expected a number of pixels"),
         (("parallel=0",), "expected a number of images"),
         (("method=ref_guided_dip", "input=noise"), "input=noise: expected one of reference"),
-        (("dataset=folder", "task=denoising", f"data_root={__file__}"), "is a file: give the folder it is in.* images=test_config"),
         (("+stepz=3",), "no setting 'stepz'"),
     ],
 )
@@ -334,8 +338,6 @@ def test_what_no_run_can_survive_is_said_before(words: tuple[str, ...], message:
 def test_values_that_do_not_go_together(configure: Configure) -> None:
     with pytest.raises(UserError, match=r"steps=5 is not a multiple of N=2.*use steps=4"):
         check_combination(configure("steps=5", "N=2"))
-    with pytest.raises(UserError, match="must be below"):
-        configure("task=ct", "dataset=ct", "dataset.hu_low=3000")
     with pytest.raises(UserError, match="odd"):
         check_combination(configure("task=deblurring", "kernel_size=4"))
 
@@ -356,5 +358,7 @@ def test_by_task_fails_for_a_task_it_does_not_name(tmp_path: Path) -> None:
     (tmp_path / "experiment" / "some.yaml").write_text("# @package _global_\nlr: ${by_task:{mri:1,ct:2}}\n")
     where = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=some"]
     assert compose([*where, "task=ct"]).lr == 2
-    with pytest.raises(UserError, match=r"by_task:...} says nothing for task=denoising: add denoising: or default: to it"):
+    with pytest.raises(
+        UserError, match=r"by_task:...} says nothing for task=denoising: add denoising: or default: to it"
+    ):
         compose([*where, "task=denoising"])

@@ -43,7 +43,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path, eager: bool = False) -> Iterator[str]:
-    """What a module imports: full names of modules, or of what is in them; ``eager``: only when it is imported itself."""
+    """What a module imports, by full name, of modules or of what is in them; ``eager``: as soon as it is imported."""
     pending: list[ast.AST] = [ast.parse(path.read_text(), str(path))]
     while pending:
         node = pending.pop()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from audit import audited, forgotten
 
 from aseqdip import config, identity
 from aseqdip.compose import choices
@@ -15,7 +16,6 @@ from aseqdip.methods.aseqdip import ASeqDIP
 from aseqdip.parts import knob
 from aseqdip.run.runner import check_combination, run
 from aseqdip.tasks import TASKS
-from audit import audited, forgotten
 
 Configure = Callable[..., Config]
 

@@ -121,7 +121,7 @@ def reconstruct(
     made = part(options, shared, engine, signed)
     part.check(options, shared, case.problem.kind())
     if picked is not None:
-        picked.part.check(method, part.offers)
+        picked.part.check(method, part.offers, case.problem.kind())
     case = case.to(engine.device)
     case.problem.references = _wanted(made, case, references, unit)
     average = part.defaults.get("ema", 0.0) if ema is None else ema
@@ -195,9 +195,9 @@ def _case(
     z0 = A.direct(y) if start is None else torch.as_tensor(start)
     if z0.ndim != 4 or z0.shape[0] != 1 or z0.is_complex():
         raise UserError(
-            f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); "
-            "a complex image has its real and imaginary part as two channels. Give y the shape that the operator's adjoint or "
-            "direct needs."
+            f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); a "
+            "complex image has its real and imaginary part as two channels. Give y the shape that the operator's "
+            "adjoint or direct needs."
         )
     if signed and z0.shape[1] != 2:
         raise UserError(

@@ -204,11 +204,8 @@ class Reconstruction:
         """The reconstruction: the last iterate, the running average, or what the stopping rule kept."""
         return self.scores.result()
 
-    def cost(self) -> dict[str, float]:
+    def cost(self) -> tuple[float, float]:
         """Network passes and floating-point operations per step; the loss's gradient is in the latter."""
         cost = self.state.cost
         extra = self.method.extra_passes if cost.passes else 0
-        return {
-            "passes_per_step": cost.passes + extra,
-            "flops_per_step": cost.step_flops + extra * cost.pass_flops,
-        }
+        return cost.passes + extra, cost.step_flops + extra * cost.pass_flops

@@ -38,7 +38,7 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
         arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
         records.write_arrays(folder / "reconstruction.npz", **arrays, **run.method.arrays(run.state))
     run.clock.settle()
-    engine = run.method.engine
+    engine, (passes, flops) = run.method.engine, run.cost()
     record = replace(
         known,
         result=run.scores.headline,
@@ -46,7 +46,8 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
         curve=records.thin(run.scores.rows),
         steps=len(run.scores.rows),
         network_parameters=run.state.parameters,
-        **run.cost(),
+        passes_per_step=passes,
+        flops_per_step=flops,
         seconds={k: round(v, 4) for k, v in run.clock.seconds.items()},
         device=torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),

@@ -20,6 +20,7 @@ from aseqdip.data.base import Items, Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed
+from aseqdip.networks import check_size
 from aseqdip.records import Failure, Record
 from aseqdip.run import results
 from aseqdip.run.interrupt import Interrupt
@@ -78,8 +79,10 @@ def check_combination(cfg: Config) -> None:
         )
     task.check()
     method.check(cfg.method.options, cfg.shared(), task.kind())
+    if method.learns and task.size is not None:
+        check_size(cfg.network, (task.size, task.size), f"size={cfg.size}: an image")
     if method.iterative and cfg.rule is not None:
-        cfg.rule.part.check(cfg.method.name, method.offers)
+        cfg.rule.part.check(cfg.method.name, method.offers, task.kind())
 
 
 def sweep_device(number: int) -> str:
@@ -107,9 +110,15 @@ class Seed:
         """All of them, several at a time if the config says so."""
         cfg, before = self.cfg, len(self.summary.skipped)
         log.info(
-            "%s %s, %s on %s (%s), preset=%s, seed %d, %d image(s) -> %s",
-            *(cfg.task.name, self.task.setting, cfg.method.name, self.engine.device, self.engine.precision),
-            *(cfg.preset, cfg.seed, len(names), self.folder),
+            "%s, %s on %s (%s), preset=%s, seed %d, %d image(s) -> %s",
+            f"{cfg.task.name} {self.task.setting}",
+            cfg.method.name,
+            self.engine.device,
+            self.engine.precision,
+            cfg.preset,
+            cfg.seed,
+            len(names),
+            self.folder,
         )
         workers = self.engine.workers(cfg.parallel, len(names))
         if workers <= 1:

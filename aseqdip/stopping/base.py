@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aseqdip.errors import UserError
 from aseqdip.parts import Part, knob
-from aseqdip.problem import Problem
+from aseqdip.problem import Kind, Problem
 
 
 class StoppingRule(Part, ABC):
@@ -35,8 +35,8 @@ class StoppingRule(Part, ABC):
         self.tensors: dict[str, Tensor] = {}
 
     @classmethod
-    def check(cls, method: str, offers: frozenset[str]) -> None:
-        """Raise UserError unless a method offers what the rule needs."""
+    def check(cls, method: str, offers: frozenset[str], kind: Kind) -> None:
+        """Raise UserError unless a method offers what the rule needs, for a problem of this kind."""
         needed, why = cls.needs
         if needed and needed not in offers:
             raise UserError(f"stop={cls.name} {why}, which method={method} does not have: use stop=wmv or stop=emv.")

@@ -24,8 +24,8 @@ from aseqdip.files import check_writable, claimed, write_atomically
 from aseqdip.networks.blocks import initialise
 from aseqdip.ntk import TAPS, Dynamics, kernels
 from aseqdip.problem import generator
-from aseqdip.reconstruction import Interrupt
 from aseqdip.report.fig6 import describe, draw, summarise
+from aseqdip.run.interrupt import Interrupt
 from aseqdip.runner import Summary, command_start
 
 log = logging.getLogger(__name__)

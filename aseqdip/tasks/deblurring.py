@@ -41,6 +41,10 @@ class Deblurring(PictureTask):
         o = self.options
         if o.kernel_size % 2 == 0:
             raise UserError(f"kernel_size={o.kernel_size}: expected an odd number of pixels.")
+        if self.size is not None and self.size <= o.kernel_size // 2 and o.kernel_file is None:
+            raise UserError(
+                f"kernel_size={o.kernel_size} is too large for size={self.size}: expected at most {2 * self.size - 1}."
+            )
         if o.kernel_file is not None and not Path(o.kernel_file).is_file():
             raise UserError(
                 f"kernel_file={o.kernel_file}: there is no such file; expected a picture of the blur kernel."

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from aseqdip.case import Case, Scoring
-from aseqdip.operators.coils import simulated_coils, smooth_phase
 from aseqdip.data import load_array_or_none
 from aseqdip.data.base import Sample, center_crop, fit
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
+from aseqdip.operators.coils import simulated_coils, smooth_phase
 from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_channels, to_complex
 from aseqdip.parts import knob
-from aseqdip.problem import Problem
+from aseqdip.problem import Kind, Problem
 from aseqdip.tasks.base import Task, operator_norm
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,11 @@ class MRI(Task):
                 "truth=none is for pictures, and task=mri reads no bare measurement: an undersampled scan is "
                 "recognised by the 'mask' stored in its HDF5 file (dataset=kspace)."
             )
+        if self.size is not None:
+            self._sampling("", self.size)  # raises where the centre alone is too much
+
+    def kind(self) -> Kind:
+        return Kind(self.name, noise=self.options.noise)
 
     def make(self, name: str, sample: Sample) -> Case:
         kspace, maps, how = self._coil_data(name, sample)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from aseqdip.config import Config, config_folder
+from aseqdip.config import Config
 from aseqdip.data import open_dataset
+from aseqdip.files import config_folder
 
 Configure = Callable[..., Config]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from cases import case_of, iterates, method_of
+from PIL import Image
 from torch import Tensor
 
 from aseqdip.config import Config, make_task
@@ -398,7 +398,9 @@ def test_a_reference_is_never_the_same_patient(configure: Configure) -> None:
     sample = dataclasses.replace(load(), patient="P1")
     case = make_task(cfg).make(name, sample)
     other = dataclasses.replace(sample, source="another slice of P1")
-    assert list(make_task(cfg).references(sample, case.problem.z0, {"other": lambda: other, name: lambda: sample})) == []
+    assert (
+        list(make_task(cfg).references(sample, case.problem.z0, {"other": lambda: other, name: lambda: sample})) == []
+    )
     with pytest.raises(UserError, match="another patient"):
         nearest_reference(case.problem, case.signed)
 

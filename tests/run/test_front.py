@@ -50,7 +50,7 @@ def test_two_functions_are_an_operator() -> None:
 
 
 def test_units_do_not_matter() -> None:
-    """Data a thousand times as large, from an operator thirty times as strong: the same image, a thousand times as large."""
+    """Data a thousand times as large, from an operator thirty times as strong: the same image, as much larger."""
     x, A = picture(1, 1, 32, 32), EveryOtherRow()
     plain = aseqdip.reconstruct(A(x), A, **SMALL)
     strong = aseqdip.reconstruct(
@@ -101,7 +101,7 @@ def test_methods_rules_and_their_settings() -> None:
         ({"N": 3}, "steps=4 is not a multiple of N=3"),
         ({"truth": torch.zeros(5, 5)}, "must agree"),
         ({"stop": "zero"}, "waits for a loss below zero"),
-        ({"stop": "discrepancy"}, "noise level must be known"),
+        ({"stop": "discrepancy"}, "its level must be known"),
         ({"method": "aseqdp"}, "Did you mean aseqdip"),
         ({"network_depth": 6}, "smaller network.depth"),
         ({"start": torch.zeros(32, 32)}, r"expected a real \(1, channels, height, width\)"),

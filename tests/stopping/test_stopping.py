@@ -156,7 +156,7 @@ def test_noise_energy_counts_what_is_measured() -> None:
     assert noise_energy(Problem(y, operator, y, "a", 0, noise_std=2.0)) == 3 * 4
     assert noise_energy(Problem(torch.complex(y, y), operator, y, "a", 0, noise_std=2.0)) == 6 * 4
     for unknown in (None, 0.0):
-        with pytest.raises(UserError, match="noise level must be known; that of a is not"):
+        with pytest.raises(UserError, match="its level must be known; that of a is not"):
             noise_energy(Problem(y, operator, y, "a", 0, noise_std=unknown))
 
 

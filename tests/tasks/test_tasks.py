@@ -201,8 +201,8 @@ def test_inpainting_with_a_mask_file(configure: Configure, tmp_path: Path) -> No
     Image.fromarray(mask).save(tmp_path / "mask.png")
     case = case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}"))
     assert float(case.problem.operator.mask.sum()) == 64 * 64 - 200  # type: ignore[operator,union-attr]
-    with pytest.raises(UserError, match="64 x 64, the image 32 x 32"):
-        case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}", "size=32"))
+    with pytest.raises(UserError, match="64 x 64, the image 48 x 48"):
+        case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}", "size=48"))
     with pytest.raises(UserError, match="expected center, random, or a picture file"):
         case_of(configure("task=inpainting", "mask=nowhere.png"))
 
@@ -249,6 +249,9 @@ def test_same_seed_same_measurements(configure: Configure) -> None:
         (("mask=center",), "expected one of random, equispaced"),
         (("task=deblurring", "truth=none"), "kernel that blurred it must be known"),
         (("task=ct", "truth=none"), "truth=none is for pictures"),
+        (("accel=64", "center_fraction=0.5"), "fully sampled centre alone has 32"),
+        (("stop=discrepancy",), "its level must be known; that of task=mri is not"),
+        (("task=deblurring", "kernel_size=201"), "kernel_size=201 is too large for size=64"),
         (("input_update=reflection",), "needs measurements that are an image"),
         (("task=deblurring", "input_update=data_consistent"), "needs a linear operator"),
         (("task=denoising", "size=32"), "32 pixels on its short side.*and more on the other"),
