@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from aseqdip.engine import Engine
+from aseqdip.errors import UserError
 from aseqdip.methods.base import Iterate, Method, Shared, State
 from aseqdip.operators.base import Operator, Scaled
 from aseqdip.parts import knob
-from aseqdip.problem import Problem
+from aseqdip.problem import Kind, Problem
 
 Tensors = dict[str, Tensor]
 
@@ -181,6 +182,32 @@ class Weighted(Converging):
 
     def note(self, s: Tensors) -> None:
         self.facts["rho"] = float(f"{float(s['weight'] / s['scale']):.4g}")
+
+
+def image_by(name: str, problem: Problem, engine: Engine, signed: bool) -> Tensor:
+    """The image of another method, with its default options."""
+    part = classical(name)
+    method = part(part.Options(), Shared(), engine, signed)
+    image = problem.z0
+    for iterate in method.iterates(problem, method.start(problem)):
+        image = iterate.image
+    return image.clone()
+
+
+def check_image_by(word: str, name: str, kind: Kind) -> None:
+    """Raise UserError unless a problem of this kind has an image by that method; ``word``: what a user chose it with."""
+    part = classical(name)
+    try:
+        part.check(part.Options(), Shared(), kind)
+    except UserError as error:
+        raise UserError(f"{word}={name}: {error}") from error
+
+
+def classical(name: str) -> type[Method[Any]]:
+    """A classical method by its name."""
+    from aseqdip.methods import METHODS  # which imports methods, one of which this may be called by
+
+    return METHODS[name]
 
 
 def bare(A: Operator) -> Operator:

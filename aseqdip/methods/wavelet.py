@@ -37,7 +37,7 @@ class Wavelet(Weighted):
 
     fitted = 0.42
     rhos = {
-        MultiCoilMRI: (1e-4, 1.5e-3), ParallelBeam: (3e-4, 1e-3), Identity: (1e-3, 0.05), Mask: (1e-3, 0.03),
+        MultiCoilMRI: (1e-4, 1.5e-3), ParallelBeam: (3e-4, 1e-3), Identity: (1e-3, 0.05), Mask: (1e-2, 0.03),
         MotionBlur: (1e-5, 1e-3), CameraBlur: (1e-5, 1e-3),
     }  # fmt: skip
 

@@ -93,7 +93,8 @@ class Reconstruction:
         self.case, self.method, self.minutes = case, method, minutes
         self.rule, self.ema = (rule, ema) if method.iterative else (None, 0.0)
         self.clock = Clock(method.engine.device)
-        self.state = method.start(case.problem)
+        with self.clock.measure("start"):
+            self.state = method.start(case.problem)
         self.scores = self._empty_scores()
         self.input = fingerprint(case.problem.y, case.problem.z0)
         self.checkpoint: Checkpoint | None = None
