@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +27,7 @@ class Classical(Method[State]):
 
     def __init__(self, options: Any, shared: Shared, engine: Engine, signed: bool) -> None:
         steps = getattr(options, "iterations", 1)
-        super().__init__(options, replace(shared, steps=steps, residual="squared"), engine, signed)
+        super().__init__(options, Shared(steps=steps, residual="squared"), engine, signed)
 
 
 class OneStep(Classical):
@@ -139,6 +139,7 @@ class Weighted(Converging):
             above=0,
         )
 
+    @abstractmethod
     def regulariser(self, x: Tensor) -> Tensor:
         """R(x)."""
 
