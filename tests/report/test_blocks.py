@@ -155,7 +155,10 @@ def test_methods_are_compared_with_aseqdip_on_the_images_both_have(tmp_path: Pat
             records.append(one)
     (block,) = blocks_of(tmp_path, *records)
     lines = split(means([block]))
-    assert [(c["method"], c["n"], c["ours"]) for c in lines] == [("Vanilla DIP", "2", "29.50"), ("aSeqDIP", "3", "31.00")]
+    assert [(c["method"], c["n"], c["ours"]) for c in lines] == [
+        ("Vanilla DIP", "2", "29.50"),
+        ("aSeqDIP", "3", "31.00"),
+    ]
     assert [c["ahead"] for c in split(markdown([block]))[:2]] == ["0 of 2", "–"]
     assert [c["- aSeqDIP"] for c in lines] == ["-1.00", "–"], "two images are too few for an interval"
 
