@@ -22,7 +22,9 @@ DATA = Path(os.environ.get("ASEQDIP_TEST_DATA", ROOT.parent / "shared" / "data")
 
 
 def load_script(name: str) -> ModuleType:
-    """A module of ``scripts/``, which is no package."""
+    """A module of ``scripts/``, which is no package; the same one for all who ask, since they import each other."""
+    if name in sys.modules:
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -21,7 +21,7 @@ def checks() -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 @pytest.mark.parametrize(
-    ("stage", "words"), checks(), ids=lambda part: part if isinstance(part, str) else " ".join(part)
+    ("stage", "words"), list(checks()), ids=lambda part: part if isinstance(part, str) else " ".join(part)
 )
 def test_gpu(stage: str, words: tuple[str, ...]) -> None:
     check, _ = gpu_check.STAGES[stage]

@@ -84,6 +84,14 @@ def test_steps_that_are_not_recorded_are_seen(emulated: None) -> None:
         gpu_check.compare(SETUP, "task=mri")
 
 
+def test_a_record_says_what_was_not_recorded(emulated: None, tmp_path: Path) -> None:
+    """Each image's its own."""
+    cfg = SETUP.config("task=mri", "images=0:2", outputs=str(tmp_path))
+    with mock.patch.object(torch.cuda, "graph", side_effect=RuntimeError("no memory")):
+        outcome = gpu_check.reconstruct(cfg)
+    assert [record.facts["not_recorded"] for record in outcome.records] == [["no memory"] * 3] * 2
+
+
 def test_a_random_stream_that_stays_broken_is_seen(emulated: None) -> None:
     with (
         mock.patch.object(emulation.Generator, "graphsafe_set_state", lambda self, state: self),
@@ -114,7 +122,7 @@ def test_a_step_that_waits_is_seen(emulated: None) -> None:
 
     advance = Reconstruction.advance
     with (
-        mock.patch.object(Reconstruction, "advance", lambda self, t: (settle(self), advance(self, t))[1]),
+        mock.patch.object(Reconstruction, "advance", lambda self, *t: (settle(self), advance(self, *t))[1]),
         pytest.raises(RuntimeError, match="waits for the device"),
     ):
         gpu_check.no_waiting(SETUP, "task=mri", "steps=20")
