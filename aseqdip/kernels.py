@@ -256,37 +256,42 @@ def reflect(x: Tensor, border: int) -> Tensor:
 
 
 def _reflect(x: Tensor, border: int, channels: int) -> Tensor:
-    n, c, h, w = x.shape
+    (n, c, h, w), inner = x.shape, slice(border, -border)
     result = _empty((n, channels, h + 2 * border, w + 2 * border), x, layout(x))
     result[:, c:].zero_()  # one kernel; a number from Python would be made on the device first
     filled = result[:, :c]
-    filled[:, :, border:-border, border:-border] = x
+    middle = filled[..., inner]
+    middle[:, :, inner] = x
     for outside, inside in _mirrored(h, border):
-        filled[:, :, outside] = filled[:, :, inside]
+        middle[:, :, outside] = x[:, :, inside]
     for outside, inside in _mirrored(w, border):
-        filled[..., outside] = filled[..., inside]
+        filled[..., outside] = middle[..., inside]
     return result
 
 
 def _fold(g: Tensor, border: int, channels: int) -> Tensor:
     h, w = (side - 2 * border for side in g.shape[2:])
-    form = layout(g)
-    g = g[:, :channels].clone(memory_format=form)
+    g, inner = g[:, :channels], slice(border, -border)
+    result = _arranged(g[:, :, inner, inner].clone(memory_format=layout(g)), layout(g))
     for outside, inside in _mirrored(w, border):
-        g[..., inside].add_(g[..., outside])
+        result[..., inside].add_(g[:, :, inner, outside])
     for outside, inside in _mirrored(h, border):
-        g[:, :, inside].add_(g[:, :, outside])
-    return _arranged(g[:, :, border:-border, border:-border], form)
+        lines = g[:, :, outside].clone()
+        middle = lines[..., inner]
+        for beyond, within in _mirrored(w, border):
+            middle[..., within].add_(lines[..., beyond])
+        result[:, :, inside].add_(middle)
+    return result
 
 
 def _mirrored(side: int, border: int) -> Iterator[tuple[slice, slice]]:
-    """Lines beyond the borders and those that they mirror, counted in the padded image."""
+    """Lines beyond the borders, counted in the padded image, and those that they mirror, counted in the image."""
     for i in range(1, border + 1):
-        low, high = (border - i, border + i), (border + side - 1 + i, border + side - 1 - i)
-        if low[1] < high[1]:  # both borders in one kernel
-            yield slice(low[0], high[0] + 1, high[0] - low[0]), slice(low[1], high[1] + 1, high[1] - low[1])
+        (before, low), (after, high) = (border - i, i), (border + side - 1 + i, side - 1 - i)
+        if low < high:  # both borders in one kernel
+            yield slice(before, after + 1, after - before), slice(low, high + 1, high - low)
         else:
-            yield from ((slice(o, o + 1), slice(m, m + 1)) for o, m in (low, high))
+            yield from ((slice(o, o + 1), slice(m, m + 1)) for o, m in ((before, low), (after, high)))
 
 
 # --- up-sampling ---------------------------------------------------------------------------------------------------
