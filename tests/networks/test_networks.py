@@ -171,7 +171,7 @@ def test_networks_are_what_they_were(name: str, precision: str, cuda: bool, monk
 def test_what_a_measurement_switches_off(switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """computes the same, the way PyTorch does."""
     monkeypatch.setattr(kernels, "on_cpu", lambda x: False)
-    network = make_network(NetworkConfig(name="skip", width=12, depth=2), 3, 3, False, rng())
+    network = make_network(NetworkSettings(name="skip", width=12, depth=2), 3, 3, False, rng())
     x, found = torch.rand(1, 3, 32, 32, generator=rng(1)), []
     for on in (True, False):
         monkeypatch.setattr(kernels.switches, switch, on)
