@@ -27,21 +27,21 @@ START = time.perf_counter()
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
-from aseqdip.reconstruction import Reconstruction  # noqa: E402
-from aseqdip.report.command import composed  # noqa: E402
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from aseqdip.case import Case  # noqa: E402
-from aseqdip.config import Config  # noqa: E402
+from aseqdip.compose import compose  # noqa: E402
+from aseqdip.config import Config, make_task  # noqa: E402
 from aseqdip.data import open_dataset  # noqa: E402
 from aseqdip.engine import Engine, Graph, full_fp32, keep_freed_memory  # noqa: E402
-from aseqdip.methods import METHODS  # noqa: E402
 from aseqdip.networks import make_network  # noqa: E402
 from aseqdip.operators.ct import ParallelBeam  # noqa: E402
 from aseqdip.operators.mri import MultiCoilMRI  # noqa: E402
-from aseqdip.tasks import make_case  # noqa: E402
+from aseqdip.records import Record  # noqa: E402
+from aseqdip.run import results  # noqa: E402
+from aseqdip.run.reconstruction import Reconstruction  # noqa: E402
 
 CASES = {
     "mri": ("task=mri", "accel=4"),  # 320 x 320, 15 coils
@@ -51,12 +51,12 @@ CASES = {
 
 
 def configure(case: str, device: str, *words: str) -> Config:
-    return composed([*CASES[case], f"device={device}", "tracker=none", *words])
+    return compose([*CASES[case], f"device={device}", "tracker=none", *words])
 
 
 def load(cfg: Config) -> Case:
     name, read = next(iter(open_dataset(cfg).items()))
-    return make_case(cfg, name, read())
+    return make_task(cfg).make(name, read())
 
 
 # --- the plain loop ------------------------------------------------------------------------------------------------
@@ -117,18 +117,18 @@ def naive_steps(cfg: Config, case: Case) -> Iterator[None]:
     channels = problem.z0.shape[1]
     f: nn.Module = make_network(cfg.network, channels, channels, case.signed, problem.generator("network"))
     f = f.to(device).train()
-    A = naive_operator(case, cfg.views)
+    A = naive_operator(case, getattr(cfg.task.options, "views", 0))
     with torch.no_grad():
         y = A(case.problem.z0)  # the values do not matter for the time
     adam, z = torch.optim.Adam(f.parameters(), lr=cfg.lr), problem.z0.clone()
     assert case.scoring is not None
     truth, data_range = case.scoring.truth[0].cpu().numpy(), case.scoring.data_range
     while True:
-        for _ in range(cfg.N):
+        for _ in range(cfg.method.options.N):
             adam.zero_grad()
             x = f(z)
             residual = A(x) - y
-            loss = (residual.abs() ** 2).sum() + cfg.lam * ((x - z) ** 2).sum()
+            loss = (residual.abs() ** 2).sum() + cfg.method.options.lam * ((x - z) ** 2).sum()
             loss.backward()
             adam.step()
             shown = case.show(x.detach())[0].cpu().numpy()
@@ -141,17 +141,18 @@ def naive_steps(cfg: Config, case: Case) -> Iterator[None]:
 # --- ours ----------------------------------------------------------------------------------------------------------
 
 
-def prepared(cfg: Config, case: Case, folder: Path) -> Reconstruction:
-    method = METHODS[cfg.method.name](cfg, Engine(cfg.device, cfg.precision), case.signed)
-    return Reconstruction(cfg, case, method, folder)
+def prepared(cfg: Config, case: Case) -> Reconstruction:
+    """The reconstruction as the runner makes it, without checkpoints."""
+    method = cfg.method.part(cfg.method.options, cfg.shared(), Engine(cfg.device, cfg.precision), case.signed)
+    return Reconstruction(case, method, cfg.rule, cfg.ema, score_every=cfg.score_every)
 
 
-def our_steps(cfg: Config, case: Case, folder: Path) -> Iterator[Reconstruction]:
+def our_steps(cfg: Config, case: Case) -> Iterator[Reconstruction]:
     """The same cycles as the runner makes them."""
-    reconstruction = prepared(cfg, case, folder)
+    reconstruction = prepared(cfg, case)
     while True:
-        for _ in range(cfg.N):
-            reconstruction.advance([])
+        for _ in range(cfg.method.options.N):
+            reconstruction.advance()
         yield reconstruction
 
 
@@ -226,12 +227,11 @@ def alone(case: str, device: str) -> dict[str, float]:
 def run_alone(case: str, device: str) -> None:
     imported = time.perf_counter()
     cfg = configure(case, device)
-    with tempfile.TemporaryDirectory() as folder:
-        steps = our_steps(cfg, load(cfg).to(torch.device(device)), Path(folder))
-        next(steps)
-        wait(torch.device(device))
-        first = time.perf_counter() - imported
-        next(steps)
+    steps = our_steps(cfg, load(cfg).to(torch.device(device)))
+    next(steps)
+    wait(torch.device(device))
+    first = time.perf_counter() - imported
+    next(steps)
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_resident_mb()
     result = {"peak_mb": peak, "import_s": imported - START, "first_cycle_s": first}
     sys.stdout.write(json.dumps(result) + "\n")
@@ -257,26 +257,30 @@ def measure(name: str, device_name: str, cycles: int) -> dict[str, Any]:
     case = load(cfg).to(device)
     ceiling, bandwidth = ceilings(device, Engine(device_name, cfg.precision).precision)
     with tempfile.TemporaryDirectory() as folder, Engine(device_name, cfg.precision).current():
-        naive, ours = naive_steps(cfg, case), our_steps(cfg, case, Path(folder))
+        naive, ours = naive_steps(cfg, case), our_steps(cfg, case)
         with as_pytorch_comes():
             next(naive)  # the first cycle also allocates and plans
         for _ in range(warm_up(device)):
             reconstruction = next(ours)
-        reconstruction.flush([])
+        reconstruction.flush()
         before = dict(reconstruction.clock.seconds)
         spent: dict[str, list[float]] = {"naive": [], "ours": []}
         for _ in range(cycles):
             with as_pytorch_comes():
-                spent["naive"].append(timed(naive.__next__, device) / cfg.N)
-            spent["ours"].append(timed(ours.__next__, device) / cfg.N)
-        reconstruction.flush([])
+                spent["naive"].append(timed(naive.__next__, device) / cfg.method.options.N)
+            spent["ours"].append(timed(ours.__next__, device) / cfg.method.options.N)
+        reconstruction.flush()
         seconds = {k: v - before[k] for k, v in reconstruction.clock.seconds.items()}
-        saving = timed(reconstruction.write, device)
+        titles = dict.fromkeys(("task", "setting", "method", "start"), "")
+        record = Record(image=name, task=name, setting="", method=cfg.method.name, titles=titles)
+        saving = timed(lambda: results.write(Path(folder), reconstruction, record), device)
         network = network_seconds(reconstruction, cycles)
-        cost = reconstruction.cost()
+        _, flops = reconstruction.cost()
     naive_s, ours_s = (statistics.median(v) for v in spent.values())
     # what is saved once is shared out over the steps of the paper's budget
-    overhead = sum(spent["ours"]) * cfg.N - seconds["method"] + saving / 4000 * cycles * cfg.N
+    overhead = (
+        sum(spent["ours"]) * cfg.method.options.N - seconds["method"] + saving / 4000 * cycles * cfg.method.options.N
+    )
     return {
         "case": name,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu x{torch.get_num_threads()}",
@@ -284,12 +288,12 @@ def measure(name: str, device_name: str, cycles: int) -> dict[str, Any]:
         "naive_step_s": naive_s,
         "ours_step_s": ours_s,
         "ratio": statistics.median(n / o for n, o in zip(spent["naive"], spent["ours"], strict=True)),
-        "flops_per_step": cost["flops_per_step"],
+        "flops_per_step": flops,
         "network_step_s": network,
         "ceiling_flops": ceiling,
         "ceiling_bytes": bandwidth,
-        "fraction_of_ceiling": cost["flops_per_step"] / network / ceiling,
-        "fraction_of_whole_step": cost["flops_per_step"] / ours_s / ceiling,
+        "fraction_of_ceiling": flops / network / ceiling,
+        "fraction_of_whole_step": flops / ours_s / ceiling,
         "overhead_percent": 100 * overhead / seconds["method"],
         **alone(name, device_name),
     }

@@ -9,7 +9,6 @@ that it runs: its figures mean nothing.
 
 import argparse
 import contextlib
-import importlib
 import sys
 import tempfile
 import time
@@ -24,11 +23,12 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 import benchmark  # noqa: E402
 import gpu_check  # noqa: E402
 import torch  # noqa: E402
-from aseqdip.reconstruction import Reconstruction  # noqa: E402
 from gpu_check import Setup  # noqa: E402
 
+from aseqdip import kernels as kernels_of_ours  # noqa: E402
 from aseqdip.config import Config  # noqa: E402
 from aseqdip.engine import Engine  # noqa: E402
+from aseqdip.run.reconstruction import Reconstruction  # noqa: E402
 
 Figures = dict[str, Any]
 BUDGET = 4000  # steps of the paper's protocol
@@ -38,7 +38,7 @@ KERNELS = 10
 def config(setup: Setup, *words: str) -> Config:
     """The paper's network, size and budget (tiny: none of them)."""
     sized = [*gpu_check.TINY, "steps=100"] if setup.tiny else []
-    return gpu_check.compose(("tracker=none", f"device={setup.device}", *sized, *words))
+    return gpu_check.composed(("tracker=none", f"device={setup.device}", *sized, *words))
 
 
 @cache
@@ -57,10 +57,10 @@ def warmed(setup: Setup, *words: str) -> Iterator[Reconstruction]:
     """A reconstruction whose steps are recorded."""
     cfg = config(setup, *words)
     engine = Engine(cfg.device, cfg.precision)
-    with tempfile.TemporaryDirectory() as folder, engine.current():
-        run = benchmark.prepared(cfg, benchmark.load(cfg).to(engine.device), Path(folder))
-        for _ in range(6 * cfg.N if setup.cuda else cfg.N):
-            run.advance([])
+    with engine.current():
+        run = benchmark.prepared(cfg, benchmark.load(cfg).to(engine.device))
+        for _ in range(6 * getattr(cfg.method.options, "N", 1) if setup.cuda else 1):
+            run.advance()
         if run.method.engine.failures:
             raise gpu_check.Wrong(f"not recorded: {run.method.engine.failures[0]}")
         yield run
@@ -68,7 +68,7 @@ def warmed(setup: Setup, *words: str) -> Iterator[Reconstruction]:
 
 def step_seconds(setup: Setup, run: Reconstruction, steps: int = 100) -> float:
     steps = 2 if setup.tiny else steps
-    return benchmark.timed(lambda: [run.advance([]) for _ in range(steps)], run.method.engine.device) / steps
+    return benchmark.timed(lambda: [run.advance() for _ in range(steps)], run.method.engine.device) / steps
 
 
 def steps(setup: Setup, *words: str) -> Figures:
@@ -78,7 +78,7 @@ def steps(setup: Setup, *words: str) -> Figures:
     with warmed(setup, *words) as run:
         seconds = step_seconds(setup, run)
         network = benchmark.network_seconds(run, 10 if setup.cuda else 1)
-        (top, _), flops = ceiling(setup, run.method.engine.precision), run.cost()["flops_per_step"]
+        (top, _), flops = ceiling(setup, run.method.engine.precision), run.cost()[1]
     return {
         "steps/s": 1 / seconds,
         "ms/step": 1e3 * seconds,
@@ -98,7 +98,7 @@ def kernels(setup: Setup, *words: str) -> Figures:
     activity = ProfilerActivity.CUDA if setup.cuda else ProfilerActivity.CPU
     with warmed(setup, *words) as run, profile(activities=[activity]) as seen:
         for _ in range(made):
-            run.advance([])
+            run.advance()
         benchmark.wait(run.method.engine.device)
     time_of = "self_device_time_total" if setup.cuda else "self_cpu_time_total"
     found = sorted(
@@ -122,10 +122,8 @@ def levers(setup: Setup) -> list[tuple[str, contextlib.AbstractContextManager[An
         return prepare(self, network)
 
     found: list[tuple[str, Any]] = [("other layout", mock.patch.object(Engine, "prepare", other_layout))]
-    with contextlib.suppress(ImportError):
-        switches = importlib.import_module("aseqdip.kernels").switches
-        found += [(f"without {name}", mock.patch.object(switches, name, False)) for name in vars(switches)]
-    return found
+    switches = kernels_of_ours.switches
+    return found + [(f"without {name}", mock.patch.object(switches, name, False)) for name in vars(switches)]
 
 
 def lever(setup: Setup, *words: str) -> Figures:

@@ -9,6 +9,7 @@ hydra-core and omegaconf. The second form is the same on a CPU, on tiny images, 
 
 import argparse
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -28,28 +29,25 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import benchmark  # noqa: E402
 import emulation  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from aseqdip.reconstruction import Reconstruction  # noqa: E402
-from aseqdip.report.command import composed  # noqa: E402
 
-from aseqdip import engine, runner  # noqa: E402
-from aseqdip.case import Case  # noqa: E402
+from aseqdip import engine, figures  # noqa: E402
+from aseqdip.compose import compose  # noqa: E402
 from aseqdip.config import Config  # noqa: E402
-from aseqdip.data import open_dataset  # noqa: E402
 from aseqdip.engine import Engine, Graph  # noqa: E402
-from aseqdip.methods import METHODS  # noqa: E402
 from aseqdip.operators import ct  # noqa: E402
-from aseqdip.records import COLUMNS, read_curve  # noqa: E402
-from aseqdip.report import figures  # noqa: E402
-from aseqdip.tasks import make_case  # noqa: E402
+from aseqdip.records import COLUMNS, Record, read_curve  # noqa: E402
+from aseqdip.run import checkpoint, runner  # noqa: E402
+from aseqdip.run.reconstruction import Reconstruction  # noqa: E402
 
 STEPS = 20
 TOLERANCE = 0.05  # dB, over all iterates; stage "optimiser" shows that this is less than what training changes
 TASKS = ("mri", "ct", "denoising", "inpainting", "deblurring")
 EVERYWHERE = ("aseqdip", "vanilla_dip", "tv_dip", "es_dip", "sgld_dip", "self_guided_dip")
-TINY = ("size=32", "network.width=4", "network.depth=2", "operator.coils=4")
+TINY = ("size=32", "network.width=4", "network.depth=2", "coils=4")
 
 BINNING = ct._binning  # as it is, without emulation
 
@@ -78,12 +76,12 @@ class Setup:
 
     def config(self, *words: str, outputs: str = "outputs") -> Config:
         """Their config."""
-        return replace(compose(self.words(*words)), outputs=outputs)
+        return replace(composed(self.words(*words)), outputs=outputs)
 
 
 @cache
-def compose(words: tuple[str, ...]) -> Config:
-    return composed(list(words))
+def composed(words: tuple[str, ...]) -> Config:
+    return compose(words)
 
 
 def written(value: Any) -> str:
@@ -139,7 +137,7 @@ class Outcome:
     """What a run left: curves by image and seed, and the functions it recorded."""
 
     curves: dict[str, dict[str, np.ndarray]]
-    records: list[dict[str, Any]]
+    records: list[Record]
     graphs: list[Graph[Any]]
 
 
@@ -263,7 +261,7 @@ def without_training(setup: Setup, *words: str) -> str:
 
 def same_operator(setup: Setup, *words: str) -> str:
     """A x on the device is A x on the CPU, and A^H its adjoint."""
-    case, device = first_case(setup.config(*words)), torch.device(setup.device)
+    case, device = benchmark.load(setup.config(*words)), torch.device(setup.device)
     A, x = case.problem.operator, torch.randn(case.problem.z0.shape, generator=torch.Generator().manual_seed(0))
     maps = A._maps if isinstance(A, ct.ParallelBeam) else {}
     maps.clear()
@@ -310,18 +308,16 @@ def full_precision(setup: Setup) -> str:
 
 def no_waiting(setup: Setup, *words: str) -> str:
     """Neither the steps nor their scores make the host wait for the device."""
-    with tempfile.TemporaryDirectory() as folder:
-        cfg = setup.config(*words, outputs=folder)
-        device = Engine(cfg.device, cfg.precision)
-        with device.current():
-            case = first_case(cfg).to(device.device)
-            run = Reconstruction(cfg, case, METHODS[cfg.method.name](cfg, device, case.signed), Path(folder))
-            run.flushed, run.pace = np.inf, lambda: None  # these wait, now and then, on purpose
-            for _ in range(12):
-                run.advance([])
-            with waiting_forbidden(setup):
-                for _ in range(6):
-                    run.advance([])
+    cfg = setup.config(*words)
+    device = Engine(cfg.device, cfg.precision)
+    with device.current():
+        run = benchmark.prepared(cfg, benchmark.load(cfg).to(device.device))
+        run.flushed, run.pace = np.inf, lambda: None  # these wait, now and then, on purpose
+        for _ in range(12):
+            run.advance()
+        with waiting_forbidden(setup):
+            for _ in range(6):
+                run.advance()
     return "6 steps"
 
 
@@ -370,16 +366,16 @@ def parallel(setup: Setup) -> str:
 
 KILLED = """
 import os, signal, sys
-from aseqdip.reconstruction import Reconstruction
-from aseqdip.report.command import composed
-from aseqdip.runner import run
+from aseqdip.compose import compose
+from aseqdip.run.reconstruction import Reconstruction
+from aseqdip.run.runner import run
 save = Reconstruction.save
 def then_die(self):
     save(self)
     if self.state.step >= 7:
         os.kill(os.getpid(), signal.SIGKILL)
 Reconstruction.save = then_die
-run(composed(sys.argv[1:]))
+run(compose(sys.argv[1:]))
 """
 
 
@@ -403,7 +399,8 @@ def killed(words: list[str], outputs: Path) -> tuple[int, np.ndarray]:
     if done.returncode != -signal.SIGKILL:
         raise Wrong(f"the process to be killed ended with {done.returncode}: {done.stderr[-200:]}")
     (file,) = outputs.rglob("checkpoint.pt")
-    saved = torch.load(file, map_location="cpu", weights_only=True)
+    content = io.BytesIO(file.read_bytes()[len(checkpoint.MAGIC) + 32 :])
+    saved = torch.load(content, map_location="cpu", weights_only=True)
     return int(saved["state"]["step"]), saved["scores"]["rows"].numpy()[:, COLUMNS.index("psnr")]
 
 
@@ -437,11 +434,11 @@ def stop(setup: Setup) -> str:
     words += [] if setup.tiny else ["preset=paper", "tracker=none", "size=512", "network.width=128"]
     numbers, advance, sent = itertools.count(1), Reconstruction.advance, [0.0]
 
-    def advance_and_stop(self: Reconstruction, trackers: Any) -> bool:
+    def advance_and_stop(self: Reconstruction, sinks: Any) -> bool:
         if next(numbers) == (30 if setup.tiny else 300):
             sent[0] = time.perf_counter()
             os.kill(os.getpid(), signal.SIGTERM)
-        return advance(self, trackers)
+        return advance(self, sinks)
 
     with tempfile.TemporaryDirectory() as folder:
         with mock.patch.object(Reconstruction, "advance", advance_and_stop):
@@ -452,11 +449,6 @@ def stop(setup: Setup) -> str:
     if not saved or took > (10 if setup.tiny else 1):
         raise Wrong(figure if saved else "no checkpoint was left")
     return figure
-
-
-def first_case(cfg: Config) -> Case:
-    name, load = next(iter(open_dataset(cfg).items()))
-    return make_case(cfg, name, load())
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------

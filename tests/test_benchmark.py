@@ -12,9 +12,7 @@ import torch
 from conftest import ROOT, load_script
 
 from aseqdip.config import Config
-from aseqdip.data import open_dataset
 from aseqdip.engine import Graph
-from aseqdip.tasks import make_case
 
 Configure = Callable[..., Config]
 
@@ -32,10 +30,9 @@ def benchmark() -> ModuleType:
 @pytest.mark.parametrize("task", ["mri", "ct", "denoising"])
 def test_plain_operator_is_ours(configure: Configure, benchmark: ModuleType, task: str) -> None:
     cfg = configure(f"task={task}")
-    name, load = next(iter(open_dataset(cfg).items()))
-    case = make_case(cfg, name, load())
+    case = benchmark.load(cfg)
     A, x = case.problem.operator, case.problem.z0
-    ours, plain = A(x), benchmark.naive_operator(case, cfg.views)(x)
+    ours, plain = A(x), benchmark.naive_operator(case, getattr(cfg.task.options, "views", 0))(x)
     if task == "mri":
         full = torch.zeros_like(plain)
         full[..., A.mask] = ours
@@ -49,8 +46,7 @@ def test_plain_operator_is_ours(configure: Configure, benchmark: ModuleType, tas
 
 def test_plain_loop_runs(configure: Configure, benchmark: ModuleType) -> None:
     cfg = configure("task=ct")
-    name, load = next(iter(open_dataset(cfg).items()))
-    steps = benchmark.naive_steps(cfg, make_case(cfg, name, load()))
+    steps = benchmark.naive_steps(cfg, benchmark.load(cfg))
     next(steps), next(steps)
 
 
@@ -98,8 +94,8 @@ def test_the_network_is_timed_from_a_recording(benchmark: ModuleType, tmp_path: 
     """Not the launches of its kernels."""
     cfg = benchmark.configure("mri", "cpu", *TINY)
     with emulation.emulated():
-        run = benchmark.prepared(cfg, benchmark.load(cfg), tmp_path)
-        run.advance([])
+        run = benchmark.prepared(cfg, benchmark.load(cfg))
+        run.advance()
         with gpu_check.watched() as graphs:
             assert benchmark.network_seconds(run, 1) > 0
     assert len(graphs) == 2

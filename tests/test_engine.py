@@ -123,14 +123,14 @@ def test_work_happens_on_a_stream_that_can_be_recorded(cuda: Engine) -> None:
 
 def test_threads_outlive_a_job(cuda: Engine) -> None:
     """cuDNN's search for algorithms holds for the thread that searched."""
-    seen: list[set[int]] = []
+    seen: list[set[threading.Thread]] = []  # the objects: numbers are used again
     for _ in range(2):
         seen.append(set())
         together = threading.Barrier(3)
 
         def image(number: int, together: threading.Barrier = together) -> None:
             together.wait(timeout=60)
-            seen[-1].add(threading.get_ident())
+            seen[-1].add(threading.current_thread())
 
         cuda.each(image, range(3), 3)
     assert len(seen[0]) == 3

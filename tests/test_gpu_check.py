@@ -12,8 +12,9 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from aseqdip.reconstruction import Reconstruction
 from conftest import ROOT, load_script
+
+from aseqdip.run.reconstruction import Reconstruction
 
 emulation = load_script("emulation")
 gpu_check = load_script("gpu_check")

@@ -2,22 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from aseqdip.runner import run
 
 from aseqdip.config import Config
-from aseqdip.records import COLUMNS, read_curve, thin
+from aseqdip.records import COLUMNS, Record, read_curve, thin
+from aseqdip.run.runner import run
 
 Configure = Callable[..., Config]
 
 
-def outcome(cfg: Config) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
+def outcome(cfg: Config) -> tuple[Record, dict[str, np.ndarray], np.ndarray]:
     summary = run(cfg)
     (record,) = summary.records
-    folder = summary.folder / record["image"]
+    folder = summary.folder / record.image
     with np.load(folder / "reconstruction.npz") as arrays:
         return record, read_curve(folder / "curve.csv"), arrays["reconstruction"]
 
@@ -35,19 +34,19 @@ def test_fewer_scores_and_the_same_reconstruction(configure: Configure, tmp_path
         else:
             assert np.array_equal(part, full, equal_nan=True)
     for which in ("last", "ema", "start"):
-        assert all_of_them[0]["scores"][which] == some[0]["scores"][which]
-    best = some[0]["scores"]["best"]
-    assert best["step"] == scored[np.argmax(some[1]["psnr"][scored])] + 1
-    assert best["psnr"] == pytest.approx(np.nanmax(some[1]["psnr"]), abs=1e-3)
+        assert all_of_them[0].scores[which] == some[0].scores[which]
+    best = some[0].scores["best"]
+    assert best.step == scored[np.argmax(some[1]["psnr"][scored])] + 1
+    assert best.psnr_db == pytest.approx(np.nanmax(some[1]["psnr"]), abs=1e-3)
 
 
 def test_a_stopped_run_has_its_last_score(configure: Configure) -> None:
     words = "steps=60", "stop=wmv", "window=2", "patience=1", "score_every=1000"
     record, curve, _ = outcome(configure(*words))
-    assert record["steps"] < 60
+    assert record.steps < 60
     assert np.isfinite(curve["psnr"][0])
-    assert record["scores"]["last"]["psnr"] > 0
-    assert record["scores"]["best"]["step"] == 1
+    assert (record.scores["last"].psnr_db or 0) > 0
+    assert record.scores["best"].step == 1
 
 
 def test_thinned_means_are_of_what_is_scored() -> None:
@@ -57,7 +56,7 @@ def test_thinned_means_are_of_what_is_scored() -> None:
     rows[::4, psnr] = 20 + np.arange(100)
     rows[:, ema] = 30.0
     thinned = thin(rows.tolist())
-    assert thinned["every"] == 2
-    assert thinned["psnr"][:4:2] == [20.0, 21.0]
-    assert np.isnan(thinned["psnr"][1])
-    assert thinned["psnr_ema"] == [30.0] * 200
+    assert thinned.every == 2
+    assert thinned.psnr[:4:2] == [20.0, 21.0]
+    assert np.isnan(thinned.psnr[1])
+    assert thinned.psnr_ema == [30.0] * 200
