@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aseqdip.errors import UserError
 from aseqdip.metrics import SSIM, psnr
 from aseqdip.problem import Problem
 
@@ -19,11 +20,17 @@ class Scoring:
         truth: what is scored against, (1, channels, height, width), as displayed (magnitude for MRI).
         data_range: R in PSNR and SSIM.
         hole: in-painting: 1 inside the hole, (1, 1, height, width).
+
+    Raises UserError for an image too small to be scored.
     """
 
     truth: Tensor
     data_range: float
     hole: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (side := min(self.truth.shape[-2:])) < 11:
+            raise UserError(f"The image is {side} pixels on its short side: SSIM needs at least 11.")
 
     def psnr(self, shown: Tensor) -> Tensor:
         """PSNR in dB of a displayed image."""
@@ -44,8 +51,8 @@ class Scoring:
         inside = self.hole.expand_as(shown) > 0
         composited = torch.where(inside, shown, y.clamp(0, 1))
         return {
-            "hole_psnr": float(psnr(shown[inside], self.truth[inside], self.data_range)),
-            "composited_psnr": float(self.psnr(composited)),
+            "hole_psnr_db": float(psnr(shown[inside], self.truth[inside], self.data_range)),
+            "composited_psnr_db": float(self.psnr(composited)),
         }
 
     def to(self, device: torch.device) -> "Scoring":
@@ -62,16 +69,18 @@ class Case:
         scoring: the truth's part; None where there is no truth.
         signed: whether images take negative values (complex MRI).
         support: where an MRI image is shown: 1 where there are coil sensitivity maps, (1, 1, height, width).
-        info: facts for the record: source, scale, operator norm, mask, maps.
+        facts: for the record: scale, operator norm, where maps come from.
         truth: the true image, shaped like z0; None where there is none. For scoring alone, but for input=oracle.
+        bounded: whether images that are not complex lie in [0, 1].
     """
 
     problem: Problem
     scoring: Scoring | None
     signed: bool = False
     support: Tensor | None = None
-    info: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     truth: Tensor | None = None
+    bounded: bool = True
 
     def to(self, device: torch.device) -> "Case":
         """The same case with every tensor on ``device``."""
@@ -80,11 +89,11 @@ class Case:
         scoring = None if self.scoring is None else self.scoring.to(device)
         support = None if self.support is None else self.support.to(device)
         truth = None if self.truth is None else self.truth.to(device)
-        return Case(problem, scoring, self.signed, support, self.info, truth)
+        return Case(problem, scoring, self.signed, support, self.facts, truth, self.bounded)
 
     def show(self, image: Tensor) -> Tensor:
         """What a person looks at and what is scored: magnitude on the support for MRI, else clipped to [0, 1]."""
         if self.support is None:
-            return image.clamp(0, 1)
+            return image.clamp(0, 1) if self.bounded else image
         # on CPUs a norm over this short axis takes a hundred times as long
         return torch.hypot(image[:, :1], image[:, 1:]) * self.support

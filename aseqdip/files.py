@@ -10,6 +10,12 @@ from typing import BinaryIO
 from aseqdip.errors import UserError
 
 
+def config_folder() -> Path:
+    """``configs/``: beside the package in a checkout, inside it in an installed wheel."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
 def check_writable(folder: Path) -> None:
     """Raise UserError unless files can be made in the folder (which is created)."""
     try:

@@ -7,13 +7,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aseqdip.operators.base import Operator
+from aseqdip.operators.base import Operator, Scaled
+from aseqdip.operators.identity import Identity
+from aseqdip.operators.mask import Mask
 
 
 def generator(*purpose: object) -> torch.Generator:
     """A CPU generator seeded by a hash of (seed, image, purpose): independent streams, the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """A short digest of tensors' types, shapes and bits, wherever they are."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass
@@ -26,7 +37,7 @@ class Problem:
         z0: the start image, shape (1, channels, height, width): zero-filled, clipped FBP, or y itself.
         image: name of the image; names its random streams.
         seed: the run's seed.
-        noise_std: standard deviation of the noise in y per real component, if known.
+        noise_std: standard deviation of the noise in y per real component; 0 where there is none, None where it is not known.
         references: names and images of other objects, shaped like z0, for a method that wants a similar one.
     """
 
@@ -41,3 +52,30 @@ class Problem:
     def generator(self, purpose: str) -> torch.Generator:
         """This problem's random stream for one purpose ("network", "input", ...)."""
         return generator(self.seed, self.image, purpose)
+
+    def kind(self) -> "Kind":
+        """What its settings are checked against."""
+        A = self.operator.operator if isinstance(self.operator, Scaled) else self.operator
+        same = self.y.shape == self.z0.shape
+        return Kind("operator", A.linear, same, isinstance(A, Identity), isinstance(A, Mask), self.noise_std)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a problem before any data are read, so that a setting that cannot work is refused at once.
+
+    Attributes:
+        task: where it comes from, for messages: "mri", "denoising" ...; "operator" for one given in Python.
+        linear: whether A is linear.
+        image: whether measurements are images themselves, of the same shape.
+        identity: whether A x = x, so that y is the image plus noise.
+        hole: whether A leaves out pixels, and does nothing else.
+        noise: standard deviation of the noise in y, in any unit; None or 0 where there is none or it is not known.
+    """
+
+    task: str
+    linear: bool = True
+    image: bool = False
+    identity: bool = False
+    hole: bool = False
+    noise: float | None = None

@@ -1,151 +1,183 @@
-"""What one reconstruction leaves on disk, where, and how a folder of them is read again."""
+"""What one reconstruction leaves on disk, and how a folder of them is read again: one writer, one reader, one type."""
 
 import csv
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
+import stat
+import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import torch
 
-from aseqdip.config import Config, DatasetConfig, knobs
 from aseqdip.files import write_atomically
-from aseqdip.methods import METHODS
-from aseqdip.tasks import setting
+from aseqdip.plain import dumps, loads, typed
 
+SCHEMA = 2
 #: rows of a curve, each with one number for each of COLUMNS; NaN where there is no value
 Rows = Sequence[Sequence[float]]
-
 #: a curve's columns, in order; PSNR in dB; psnr_ema is that of the running average of the iterates (decay 0.99)
 COLUMNS = ("iteration", "loss", "data", "autoencoding", "regulariser", "psnr", "ssim", "psnr_ema")
-
-TASK_KNOBS: dict[str, tuple[str, ...]] = {
-    "mri": ("accel", "noise", "mask", "operator.center_fraction", "operator.coils", "operator.calibration"),
-    "ct": ("views", "photons", "dataset.hu_low", "dataset.hu_high", "start"),
-    "denoising": ("sigma",),
-    "inpainting": ("sigma", "hiar", "mask", "operator.missing", "start"),
-    "deblurring": ("sigma", "kernel", "operator.kernel_size"),
-}
-COMMON_KNOBS = (
-    "task.name",
-    "dataset.name",
-    "dataset.reader",
-    "dataset.slice",
-    "data_root",
-    "size",
-    "truth",
-    "seed",
-)
-STOP_KNOBS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "wmv": ("stop", "window", "patience"),
-    "emv": ("stop", "patience"),
-    "zero": ("stop",),
-    "discrepancy": ("stop",),
-}
-
-#: what the paper states (Sec. 4.1, Algorithm 1; App. C.6 for TV-DIP); any other value is a deviation that the record names
-PAPER: dict[str, Any] = {
-    **{"steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network"},
-    **{"start": "paper", "method.rho": 1.0, "network.init": "normal", "ema": 0.0, "stop": "none"},
-}
-#: lists of images in ``configs/data_task``, and data sets that are a folder of their own, each with that folder
-LISTS = {
-    **{"calibration_bsds": "natural/train", "calibration_ct": "ct/train"},
-    **{"calibration_mri": "mri/magnitude/train", "paper_ct": "aapm", "paper_mri": "multicoil_val"},
-    **{"public_cbsd68": "natural/cbsd68", "public_ct": "ct", "public_ffhq": "natural/ffhq256"},
-    **{"public_mri": "mri", "public_scans": "mri/kspace"},
-}
-FOLDERS = {**LISTS, "aapm": "aapm", "cbsd68": "cbsd68", "fastmri": "multicoil_val", "ffhq": "ffhq256"}
-WINDOW = tuple(DatasetConfig.__dataclass_fields__[name].default for name in ("hu_low", "hu_high"))
-#: what other methods of the comparison are made of
-THEIRS: dict[str, dict[str, Any]] = {
-    "es_dip": {"stop": "wmv"},
-    "rethinking_dip": {"stop": "zero", "ema": 0.99},
-}
+LARGEST = 64 * 2**20  # bytes of a record; what is larger is none
 
 
-def identity(cfg: Config) -> dict[str, Any]:
-    """The knobs that can change this run's result, by dotted name: those of its task, its method, its data."""
-    wanted = (*COMMON_KNOBS, *TASK_KNOBS[cfg.task.name], "method.name", *METHODS[cfg.method.name].knobs)
-    if METHODS[cfg.method.name].knobs:
-        wanted += ("precision", "ema", *STOP_KNOBS[cfg.stop])
-    chosen: dict[str, Any] = {}
-    for name, _ in knobs():
-        if name in wanted or name.split(".")[0] in wanted:
-            chosen[name] = attrgetter(name)(cfg)
-    if cfg.start == "paper":  # left out, as it was before there was a choice
-        chosen.pop("start", None)
-    if cfg.input not in ("normal", "oracle"):
-        chosen.pop("input_noise", None)
-    if cfg.input != "reference" and "pool" in chosen:
-        chosen["pool"] = None
-    if cfg.dataset.reader in ("brain", "body", "photos"):
-        del chosen["data_root"]  # generated or bundled: no folder is read
-    else:
-        chosen |= _files(cfg.dataset, chosen)
-    return chosen
+@dataclass
+class Score:
+    """One image's scores. psnr_db and ssim: None where there is no truth; an exact image has infinite PSNR.
+
+    Attributes:
+        step: the iteration it is from, where that is not the last one.
+        extras: further scores of the task by name with unit: hole_psnr_db, composited_psnr_db.
+    """
+
+    psnr_db: float | None = None
+    ssim: float | None = None
+    step: int | None = None
+    extras: dict[str, float | None] = field(default_factory=dict)
 
 
-def _files(dataset: DatasetConfig, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Which files, unless the data set's name says it: their folder, and those below it that a list names files of."""
-    found: dict[str, Any] = {}
-    if dataset.folder != FOLDERS.get(dataset.name, ""):
-        found["dataset.folder"] = dataset.folder
-    if dataset.files and dataset.name not in LISTS:  # their names are the images'
-        found["folders"] = sorted({str(PurePath(file).parent) for file in dataset.files})
-    window = {"dataset.hu_low": dataset.hu_low, "dataset.hu_high": dataset.hu_high}
-    if dataset.reader == "ct" and not chosen.keys() & window.keys() and tuple(window.values()) != WINDOW:
-        found |= window
-    return found
+@dataclass
+class Curve:
+    """A thinned curve: each value is the mean of ``every`` iterations (the last of what is left).
+
+    Attributes:
+        psnr, psnr_ema: in dB; empty where there is no truth. loss: only there.
+    """
+
+    every: int = 1
+    psnr: list[float] = field(default_factory=list)
+    psnr_ema: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
 
 
-def digest(chosen: dict[str, Any]) -> str:
-    """A hash of knobs and their values, in hexadecimal digits: what folders and groups are named by."""
-    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+@dataclass(kw_only=True)
+class Record:
+    """All that is to be known of one reconstruction without its arrays.
+
+    Attributes:
+        image: its name. content: digest of the data it was read from, "" where they are generated or bundled.
+        source: name of the file, and which slice of it; never an absolute path.
+        setting: the task's, in one word: accel4. titles: task, setting, method and start image as printed.
+        result: which of the scores is the reconstruction's: "last", "ema" or "stopped"; never "best".
+        scores: start, last, best (an oracle), ema, and stopped where a rule chose.
+        seconds: by purpose: start (the start image), method, scoring, saving.
+        noise_std: standard deviation of the measurements' noise, where it is known.
+        facts: what the task and the method say of this run: coils, where maps come from, scale, the chosen reference.
+        departures: knobs whose value is not the paper's.
+        problem: the knobs that the measurements depend on (the task's, the reader's, size, truth), without the seed.
+        settings: all other knobs that the result depends on (the method's, the network's, steps ...).
+        command: the words that compute this image again; empty where they are not known.
+        identity, input: digests of all that the result depends on, and of measurements and start image as computed.
+        results_version: raised whenever the same words give other numbers.
+    """
+
+    image: str
+    task: str
+    setting: str
+    method: str
+    content: str = ""
+    source: str = ""
+    dataset: str = ""
+    preset: str = ""
+    recipe: str = ""
+    titles: dict[str, str] = field(default_factory=dict)
+    result: str = "last"
+    scores: dict[str, Score] = field(default_factory=dict)
+    curve: Curve = field(default_factory=Curve)
+    steps: int = 0
+    network_parameters: int = 0
+    passes_per_step: float = 0.0
+    flops_per_step: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    device: str = ""
+    threads: int = 0
+    precision: str = ""
+    seed: int = 0
+    noise_std: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    departures: dict[str, Any] = field(default_factory=dict)
+    problem: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    command: list[str] = field(default_factory=list)
+    identity: str = ""
+    input: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str = ""
+    results_version: int = 0
+    schema: int = SCHEMA
+
+    @property
+    def score(self) -> Score:
+        """The reconstruction's own."""
+        return self.scores.get(self.result, Score())
+
+    @property
+    def known(self) -> bool:
+        """Whether there was a truth to score against."""
+        return self.score.psnr_db is not None
 
 
-def run_folder(cfg: Config) -> Path:
-    """``outputs/task/setting/method-hash``: a function of the config alone, never of the clock."""
-    return Path(cfg.outputs) / cfg.task.name / setting(cfg) / f"{cfg.method.name}-{digest(identity(cfg))[:8]}"
+@dataclass
+class Failure:
+    """Why there is no record of an image."""
+
+    image: str
+    error: str
+    after_step: int = 0
+    traceback: str = ""
 
 
-def deviations(cfg: Config) -> dict[str, Any]:
-    """The knobs whose value is not the paper's, among those this method uses."""
-    chosen, paper = identity(cfg), {**PAPER, **THEIRS.get(cfg.method.name, {})}
-    if METHODS[cfg.method.name].knobs:
-        chosen["stop"] = cfg.stop  # an identity leaves out that there is none
-    return {k: chosen[k] for k in paper if k in chosen and chosen[k] != paper[k]}
+@dataclass
+class Trace:
+    """What was found of one reconstruction.
+
+    Attributes:
+        state: "done" (record is there), "failed" (failure is there), "unfinished" (begun, with no end on disk), or
+            "damaged" (something that cannot be read; error says why).
+        lines: the file of JSON lines that holds it, where it has no folder of its own.
+        pictured: whether that file keeps its pictures.
+    """
+
+    folder: Path
+    state: str
+    record: Record | None = None
+    failure: Failure | None = None
+    error: str = ""
+    lines: Path | None = None
+    pictured: bool = False
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, record: Record) -> None:
+    """``folder/record.json``, written last of all: an image that has one is finished."""
+    lines = [f" {json.dumps(name)}: {dumps(value)}" for name, value in dataclasses.asdict(record).items()]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    write_atomically(folder / "record.json", lambda file: file.write(text.encode()))
+
+
+def write_failure(folder: Path, failure: Failure) -> None:
+    """``folder/failure.json``, in place of a record."""
+    write_json(folder / "failure.json", dataclasses.asdict(failure))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """JSON with null for NaN and infinities."""
-    text = json.dumps(_plain(content), indent=1, allow_nan=False)
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
+    """A JSON file of plain values and dataclasses, indented."""
+    write_atomically(path, lambda file: file.write((dumps(content, indent=1) + "\n").encode()))
 
 
 def write_curve(path: Path, rows: Rows) -> None:
     """``curve.csv``: one row an iteration, columns ``COLUMNS``; empty where there is no value."""
     lines = [",".join(COLUMNS)]
-    lines += [f"{int(row[0])}," + ",".join("" if np.isnan(v) else f"{v:.9g}" for v in row[1:]) for row in rows]
+    lines += [f"{int(row[0])}," + ",".join("" if math.isnan(v) else f"{v:.9g}" for v in row[1:]) for row in rows]
     write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
 
 
@@ -156,33 +188,33 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
     return {name: np.array([float(row[name]) if row[name] else np.nan for row in rows]) for name in COLUMNS}
 
 
-def thin(rows: Rows) -> dict[str, Any]:
-    """A curve's PSNR, of the iterates and of their running average, in at most 200 means over "every" iterations each.
+def thin(rows: Rows) -> Curve:
+    """A curve in at most 200 means over "every" iterations each; the last block may be shorter.
 
-    Small enough to live in the record itself, so that curves can be drawn from records alone; the last block may be shorter.
+    Small enough to live in the record itself, so that curves can be drawn from records alone.
     """
     every = max(1, -(-len(rows) // 200))
     table = np.asarray(rows, dtype=float).reshape(-1, len(COLUMNS))
+    known = bool((~np.isnan(table[:, COLUMNS.index("psnr")])).any())
     starts = np.arange(0, len(table), every)
-    sizes = np.diff(np.append(starts, len(table)))
-    means = {
-        name: np.add.reduceat(table[:, COLUMNS.index(name)], starts) / sizes if len(starts) else np.empty(0)
-        for name in ("psnr", "psnr_ema")
-    }
-    return {"every": every, **{name: [round(float(v), 3) for v in values] for name, values in means.items()}}
+    curve = Curve(every)
+    for name in ("psnr", "psnr_ema") if known else ("loss",):
+        if len(starts):
+            column = table[:, COLUMNS.index(name)]
+            there = ~np.isnan(column)  # score_every leaves some out
+            sums, counts = (np.add.reduceat(part, starts) for part in (np.where(there, column, 0), there.astype(float)))
+            means = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0).tolist()
+            setattr(curve, name, [round(v, 3) if known else float(f"{v:.6g}") for v in means])
+    return curve
 
 
-def write_arrays(path: Path, **arrays: torch.Tensor | None) -> None:
-    """Compressed ``.npz`` of the tensors that are there."""
-    kept = {name: a.detach().cpu().numpy() for name, a in arrays.items() if a is not None}
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Compressed ``.npz`` of the arrays (NumPy's or tensors) that are not None."""
+    kept = {k: a if isinstance(a, np.ndarray) else a.detach().cpu().numpy() for k, a in arrays.items() if a is not None}
     write_atomically(path, lambda file: np.savez_compressed(file, **kept))  # type: ignore[arg-type]
 
 
-def finished(folder: Path) -> bool:
-    """Whether this image's reconstruction is complete: its record is written last."""
-    return (folder / "record.json").is_file() and _trace(folder, {"record.json"}).state == "done"
-
-
+@cache
 def environment() -> dict[str, str]:
     """Versions that a result may depend on."""
     names = ("aseqdip", "torch", "numpy", "scipy", "scikit-image", "hydra-core")
@@ -197,48 +229,139 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), "platform": platform.platform(), **found}
 
 
-def config_dict(cfg: Config) -> dict[str, Any]:
-    """The whole configuration as plain values."""
-    return dataclasses.asdict(cfg)
+@cache
+def commit() -> str:
+    """The commit of the checkout this code runs from, "-dirty" where it was edited since; "" where it is none."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():  # installed: a repository around it would be somebody else's
+        return ""
+    words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
-@dataclass
-class Trace:
-    """What was found in the folder of one reconstruction.
+# --- reading -------------------------------------------------------------------------------------------------------
 
-    Attributes:
-        state: "done" (content is its record), "failed" (content is its failure.json), "unfinished" (begun, with no end
-            on disk), or "damaged" (a file that cannot be read; error says why).
-    """
 
-    folder: Path
-    state: str
-    content: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
+def finished(folder: Path) -> bool:
+    """Whether this image's reconstruction is complete: its record is written last."""
+    return (folder / "record.json").is_file()
 
 
 def scan(folders: Iterable[Path]) -> Iterator[Trace]:
-    """Every reconstruction below the folders, finished or not, in order; each once, however the folders overlap."""
+    """Every reconstruction below the folders, finished or not, in order; each once, however the folders overlap.
+
+    Results may be there in the compact form of ``python -m aseqdip.report FOLDER --compact TARGET``: the file
+    ``mri/accel4.jsonl`` is read as the folder ``mri/accel4`` would be. Nothing that cannot be read ends the scan.
+    """
     seen: set[str] = set()
     for folder in folders:
-        for root, below, files in os.walk(folder):
-            below.sort()
-            names = {"record.json", "failure.json", ".claim", "checkpoint.pt", "curve.csv"}.intersection(files)
-            if names and (real := os.path.realpath(root)) not in seen:
+        for trace in _below(Path(folder)):
+            if (real := os.path.realpath(trace.folder)) not in seen or trace.lines is None and trace.state == "damaged":
                 seen.add(real)
-                trace = _trace(Path(root), names)
-                if "study" not in trace.content:  # Fig. 6 has no image
-                    yield trace
+                yield trace
 
 
-def _trace(folder: Path, names: set[str]) -> Trace:
-    for name, state in (("record.json", "done"), ("failure.json", "failed")):
-        if name in names:
-            try:
-                content = json.loads((folder / name).read_bytes())
-            except (OSError, ValueError, RecursionError) as error:
-                return Trace(folder, "damaged", error=f"{name}: {error}")
-            if not isinstance(content, dict):
-                return Trace(folder, "damaged", error=f"{name}: expected an object, found {type(content).__name__}")
-            return Trace(folder, state, content)
-    return Trace(folder, "unfinished")
+def _below(folder: Path) -> Iterator[Trace]:
+    if folder.suffix == ".jsonl" and folder.is_file():
+        yield from _read_lines(folder)
+        return
+    refused: list[Trace] = []
+
+    def refuse(error: OSError) -> None:
+        refused.append(Trace(Path(error.filename), "damaged", error=f"cannot be listed: {error.strerror}"))
+
+    for root, below, files in os.walk(folder, onerror=refuse):
+        below.sort()
+        trace = read(Path(root), files)
+        if trace is not None:
+            yield trace
+        for name in sorted(files):
+            if name.endswith(".jsonl"):
+                yield from _read_lines(Path(root) / name)
+    yield from refused
+
+
+def read(folder: Path, files: Iterable[str] | None = None) -> Trace | None:
+    """What one image's folder holds; None for a folder of something else.
+
+    Args:
+        files: the names in it, where they are known.
+    """
+    try:
+        there = files if files is not None else [path.name for path in folder.iterdir()]
+        names = {"record.json", "failure.json", ".claim", "checkpoint.pt", "curve.csv"}.intersection(there)
+        for name in ("record.json", "failure.json"):
+            if name in names:
+                content = loads(_bytes(folder / name))
+                if name == "failure.json":
+                    return Trace(folder, "failed", failure=typed(content, Failure, "failure"))
+                # a figure of a theorem was once a record without an image
+                return None if "study" in content else Trace(folder, "done", parse(content))
+    except _UNREADABLE as error:
+        return Trace(folder, "damaged", error=_reason(error))
+    return Trace(folder, "unfinished") if names else None
+
+
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, MemoryError)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    if isinstance(error, RecursionError):
+        return "not a record: nested too deeply"
+    return f"not a record: {error}" if str(error) else f"not a record: {type(error).__name__}"
+
+
+def _bytes(path: Path) -> bytes:
+    _check_regular(path)
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{size} bytes are more than any record has")
+    return path.read_bytes()
+
+
+def _check_regular(path: Path) -> None:
+    """Others than regular files would be waited for, or never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("expected a regular file")
+
+
+def _read_lines(path: Path) -> Iterator[Trace]:
+    """The reconstructions of a file of JSON lines, as those in a folder of its name."""
+    try:
+        _check_regular(path)
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                folder = path.with_suffix("") / f"line {number}"
+                try:
+                    content = loads(line)
+                    name = PurePath(content["folder"])
+                    if name.is_absolute() or ".." in name.parts:
+                        raise ValueError(f"folder: expected one below {path.stem}, found '{name}'")
+                    record = parse(content["record"])
+                    folder = path.with_suffix("") / name
+                    yield Trace(folder, "done", record, lines=path, pictured=bool(content.get("pictures")))
+                except _UNREADABLE as error:
+                    yield Trace(folder, "damaged", error=_reason(error), lines=path)
+    except (OSError, ValueError) as error:
+        yield Trace(path, "damaged", error=_reason(error), lines=path)
+
+
+def parse(content: dict[str, Any]) -> Record:
+    """A record from what JSON made of it, of this schema or the one before. Raises ValueError for what is none."""
+    schema = content.get("schema")
+    if schema == 1:
+        from aseqdip.old_records import converted
+
+        content = converted(content)
+    elif schema != SCHEMA:
+        raise ValueError(f"schema: expected 1 or {SCHEMA}, found {schema!r}; a newer version wrote it, or it is none")
+    record: Record = typed(content, Record, "record")
+    if record.result not in record.scores:
+        raise ValueError(f"scores: hold no '{record.result}', which is said to be the result")
+    if record.curve.every < 1:
+        raise ValueError(f"curve.every: expected at least 1, found {record.curve.every}")
+    return record

@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 import torch
 
+from aseqdip.compose import compose
 from aseqdip.config import Config
-from aseqdip.report.command import composed
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ASEQDIP_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
 def load_script(name: str) -> ModuleType:
-    """A module of ``scripts/``, which is no package."""
+    """A module of ``scripts/``, which is no package; the same one for all who ask, since they import each other."""
+    if name in sys.modules:
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -57,6 +59,6 @@ def configure(tmp_path: Path) -> Callable[..., Config]:
         given = {o.split("=")[0] for o in overrides}
         defaults = ["preset=smoke", "device=cpu", "precision=fp32", f"outputs={tmp_path / 'outputs'}"]
         words = [d for d in defaults if d.split("=")[0] not in given] + list(overrides)
-        return composed(words)
+        return compose(words)
 
     return make

@@ -1,62 +1,50 @@
-"""Configuration: everything composes, every knob is documented, every mistake is named."""
+"""Configuration: everything composes, parts bring their own knobs, every mistake is named."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from aseqdip.cli import check_words, choices, expand_home, help_text, write_list
-from aseqdip.config import Config, config_folder, knobs
+from aseqdip import config
+from aseqdip.compose import choices, compose, parse
+from aseqdip.config import GROUPS, Config, catalogue, in_force, make_task, parts, typed
 from aseqdip.errors import UserError
-from aseqdip.methods import METHODS
-from aseqdip.networks import NETWORKS
-from aseqdip.records import COMMON_KNOBS, FOLDERS, LISTS, TASK_KNOBS, deviations, identity, run_folder
-from aseqdip.tasks import check_combination, setting
+from aseqdip.files import config_folder
+from aseqdip.identity import departures
+from aseqdip.methods.base import Method
+from aseqdip.parts import knob
+from aseqdip.run.runner import check_combination
+from aseqdip.words import check, rehearse, written
 
 Configure = Callable[..., Config]
 
-PAIRS = [
-    (g, c)
-    for g in (
-        "task",
-        "data",
-        "dataset",
-        "operator",
-        "network",
-        "method",
-        "recipe",
-        "preset",
-        "tracker",
-        "experiment",
-    )
-    for c in choices(g)
-]
+PAIRS = [(g, c) for g in GROUPS if g != "cell" for c in choices(g)]
+TASKS, PRESETS = choices("task"), choices("preset")
 
 
 @pytest.mark.parametrize(("group", "choice"), PAIRS)
 def test_every_config_composes(configure: Configure, group: str, choice: str) -> None:
     cfg = configure(f"{group}={choice}", *(["task=denoising"] if choice == "faces" else []))
     if group not in ("network", "experiment"):
-        assert getattr(cfg, group).name == choice
+        found = getattr(cfg, group)
+        assert getattr(found, "name", found) == choice
 
 
 def test_cells_are_task_setting_and_method(configure: Configure) -> None:
     cfg = configure("cell=inpainting-hiar0.25-tv_dip")
-    assert (cfg.task.name, cfg.hiar, cfg.method.name, cfg.network.name) == (
-        "inpainting",
-        0.25,
-        "tv_dip",
-        "skip",
-    )
-    assert configure("cell=ct-views18-aseqdip", "views=9").views == 9, "the command line wins"
+    assert (cfg.task.name, cfg.task.options.hiar, cfg.method.name) == ("inpainting", 0.25, "tv_dip")
+    assert cfg.network.name == "skip"
+    assert configure("cell=ct-views18-aseqdip", "views=9").task.options.views == 9, "the command line wins"
     for cell in (c for c in choices("cell") if c.endswith("-aseqdip")):
         task, name, _ = cell.split("-")
-        assert setting(configure(f"cell={cell}")) == name, "named as the folders of results are"
+        assert make_task(configure(f"cell={cell}")).setting == name, "named as the folders of results are"
 
 
 @pytest.mark.parametrize(("table", "count"), [("table1", 27), ("table2", 53)])
@@ -68,12 +56,11 @@ def test_tables_have_their_cells(table: str, count: int) -> None:
 
 
 def jobs(experiment: str, preset: str) -> list[list[str]]:
-    """The overrides of every job of an experiment's sweep, in order."""
+    """The overrides of every job of an experiment's sweep, in order, as Hydra's own sweeper splits them."""
     with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
         words = [f"experiment={experiment}", f"preset={preset}"]
-        params = compose("config", words, return_hydra_config=True).hydra.sweeper.params
-        parsed = OverridesParser.create().parse_overrides([f"{name}={value}" for name, value in params.items()])
-    (batch,) = BasicSweeper.split_arguments(parsed, None)
+        params = hydra_compose("config", words, return_hydra_config=True).hydra.sweeper.params
+    (batch,) = BasicSweeper.split_arguments([parse(f"{name}={value}") for name, value in params.items()], None)
     return [[*words, *job] for job in batch]
 
 
@@ -85,14 +72,11 @@ def test_images_come_in_rounds_over_all_cells(configure: Configure) -> None:
     assert configure(*sweep[60]).images == "1:5"
     assert jobs("lambda_ablation", "paper")[0][2:] == jobs("fig9", "paper")[0][2:]
     assert [job[2:] for job in jobs("nk_ablation", "quick")] == [job[2:] for job in jobs("fig10", "quick")]
-    assert {word for job in jobs("table2", "smoke") for word in job if "images" in word} == {
-        "images=0",
-        "images=1",
-    }
+    assert {word for job in jobs("table2", "smoke") for word in job if "images" in word} == {"images=0", "images=1"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", choices("preset"))
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("experiment", ["fig1", "fig4", "fig8", "fig9", "fig10", "table1", "table2"])
 def test_every_job_of_every_experiment_is_valid(configure: Configure, experiment: str, preset: str) -> None:
     distinct = {tuple(word for word in job if not word.startswith("images=")) for job in jobs(experiment, preset)}
@@ -103,27 +87,20 @@ def test_every_job_of_every_experiment_is_valid(configure: Configure, experiment
 
 
 def test_data_says_which_images(configure: Configure, tmp_path: Path) -> None:
-    cfg = configure("data=public", "cell=mri-accel8-aseqdip", f"data_root={tmp_path}")
-    assert (cfg.dataset.name, cfg.noise, cfg.size) == ("public_mri", 0.03, "64"), "the preset wins over the list"
-    assert cfg.pool == f"{tmp_path}/mri/magnitude/train"
-    assert configure("data=public", "noise=0.1").noise == 0.1, "the command line wins"
-    assert (configure("data=faces", "task=deblurring", "preset=paper").size) == "256"
+    words = ("data=public", "cell=mri-accel8-ref_guided_dip", f"data_root={tmp_path}")
+    cfg = configure(*words)
+    assert (cfg.dataset.name, cfg.task.options.noise, cfg.size) == ("public_mri", 0.03, "64"), "the preset wins"
+    assert cfg.method.options.pool == f"{tmp_path}/mri/magnitude/train"
+    assert configure(*words, "noise=0.1").task.options.noise == 0.1, "the command line wins"
+    assert configure("data=faces", "task=deblurring", "preset=paper").size == "256"
     assert configure("task=ct").dataset.files is None
     with pytest.raises(UserError, match="data=scans has no list of images for task=ct"):
         configure("data=scans", "task=ct")
     with pytest.raises(UserError, match="dataset=folder and data=public both say"):
-        check_words(["dataset=folder", "data=public"])
+        check(["dataset=folder", "data=public"])
 
 
-def test_pool_and_input_noise_count_only_where_they_are_used(configure: Configure) -> None:
-    base = run_folder(configure("method=vanilla_dip"))
-    assert run_folder(configure("method=vanilla_dip", "pool=x", "input_noise=3")) == base
-    assert run_folder(configure("method=ref_guided_dip", "pool=x")) != run_folder(configure("method=ref_guided_dip"))
-    normal = ("method=vanilla_dip", "input=normal")
-    assert run_folder(configure(*normal, "input_noise=3")) != run_folder(configure(*normal))
-
-
-@pytest.mark.parametrize(("task", "preset"), list(itertools.product(choices("task"), choices("preset"))))
+@pytest.mark.parametrize(("task", "preset"), list(itertools.product(TASKS, PRESETS)))
 def test_task_picks_its_defaults_and_each_can_be_overridden(configure: Configure, task: str, preset: str) -> None:
     cfg = configure(f"task={task}", f"preset={preset}")
     expected = {"mri": ("brain", "unet"), "ct": ("body", "unet")}.get(task, ("photos", "skip"))
@@ -134,16 +111,26 @@ def test_task_picks_its_defaults_and_each_can_be_overridden(configure: Configure
 
 def test_the_papers_values_are_the_defaults(configure: Configure) -> None:
     cfg = configure("preset=paper")
-    assert (cfg.steps, cfg.N, cfg.lam, cfg.lr) == (4000, 2, 1.0, 1e-4)
-    assert (cfg.residual, cfg.input_update, cfg.network.width) == ("squared", "network", 64)
-    assert (cfg.accel, cfg.operator.coils, cfg.size) == (4, 15, "320")
-    assert deviations(cfg) == {}
-    assert set(deviations(configure("preset=quick", "lam=2"))) == {"steps", "N", "lr", "lam"}
-    assert deviations(configure("preset=paper", "ema=0.9", "stop=wmv")) == {"ema": 0.9, "stop": "wmv"}
-    assert deviations(configure("preset=paper", "method=es_dip")) == {}
-    assert deviations(configure("preset=paper", "method=es_dip", "stop=none")) == {"stop": "none"}
-    assert deviations(configure("preset=paper", "method=tv_dip")) == {"method.rho": 0.01}
-    assert deviations(configure("preset=paper", "method=tv_dip", "method.rho=1")) == {}
+    assert (cfg.steps, cfg.method.options.N, cfg.method.options.lam, cfg.lr) == (4000, 2, 1.0, 1e-4)
+    assert (cfg.residual, cfg.method.options.input_update, cfg.network.width) == ("squared", "network", 64)
+    assert (cfg.task.options.accel, cfg.task.options.coils, cfg.size) == (4, 15, "320")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), {}),
+        (("preset=quick", "lam=2", "precision=fp32"), {"steps": 1500, "N": 10, "lr": 3e-4, "lam": 2.0}),
+        (("ema=0.9", "stop=wmv"), {"ema": 0.9, "stop": "wmv"}),
+        (("method=es_dip",), {}),
+        (("method=es_dip", "stop=none"), {"stop": "none"}),
+        (("method=tv_dip",), {"rho": 0.01}),
+        (("method=tv_dip", "rho=1"), {}),
+        (("method=direct", "steps=3"), {}),
+    ],
+)
+def test_departures_from_the_paper(configure: Configure, words: tuple[str, ...], expected: dict[str, Any]) -> None:
+    assert departures(configure(*(() if "preset=quick" in words else ("preset=paper",)), *words)) == expected
 
 
 def test_an_experiment_can_set_any_knob_and_the_command_line_wins(configure: Configure) -> None:
@@ -153,55 +140,81 @@ def test_an_experiment_can_set_any_knob_and_the_command_line_wins(configure: Con
     assert configure("experiment=lambda_ablation", "preset=quick", "steps=20").steps == 20
 
 
-def test_names_in_the_schema_are_those_of_the_code() -> None:
-    fields = dict(knobs())
-    assert set(METHODS) == set(choices("method"))
-    assert set(fields["method.name"].metadata["choices"]) == set(METHODS)
-    assert set(fields["network.name"].metadata["choices"]) == set(NETWORKS)
-    assert set(fields["task.name"].metadata["choices"]) == set(choices("task")) == set(TASK_KNOBS)
+def test_a_users_own_configs(configure: Configure, tmp_path: Path) -> None:
+    method, preset = tmp_path / "method", tmp_path / "preset"
+    method.mkdir()
+    preset.mkdir()
+    (method / "mine.yaml").write_text("# @package _global_\ndefaults: [es_dip]\nwindow: 7\n")
+    (preset / "slow.yaml").write_text("# @package _global_\npreset: {name: slow}\nlr: 1e-5\n")
+    where = f"hydra.searchpath=[file://{tmp_path}]"
+    cfg = configure(where, "method=mine", "preset=slow")
+    assert (cfg.method.name, cfg.rule.options.window, cfg.lr, cfg.preset) == ("es_dip", 7, 1e-5, "slow")  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"by_preset:...} says nothing for preset=slow: add slow: or default:"):
+        configure(where, "experiment=fig9", "preset=slow")
+    check(["--config-dir", str(tmp_path), "method=mine"])
+    (method / "tv_dip.yaml").write_text("rho: 3\n")
+    with pytest.raises(UserError, match=r"has the name of a method there is: .*defaults: \[tv_dip\]"):
+        check(["--config-dir", str(tmp_path)])
+    with pytest.raises(UserError, match="there is no such folder"):
+        check(["--config-dir", str(tmp_path / "none")])
 
 
-def test_knobs_named_in_identities_exist() -> None:
-    names = [name for name, _ in knobs()]
-    roots = {name.split(".")[0] for name in names}
-    used = {
-        *COMMON_KNOBS,
-        *itertools.chain(*TASK_KNOBS.values()),
-        *itertools.chain(*(m.knobs for m in METHODS.values())),
-    }
-    assert used <= set(names) | roots
+# --- parts and their knobs ---------------------------------------------------------------------------------------
 
 
-def test_folder_depends_on_what_matters_alone(configure: Configure) -> None:
-    base = run_folder(configure())
-    assert run_folder(configure("images=3", "tracker=wandb", "views=18", "checkpoint_minutes=5")) == base
-    assert run_folder(configure("lam=2")) != base
-    assert run_folder(configure("noise=0.1")) != base
-    assert run_folder(configure("method=vanilla_dip", "lam=2")) == run_folder(configure("method=vanilla_dip"))
-    assert run_folder(configure("method=direct", "steps=2", "lr=5", "network=skip")) == run_folder(
-        configure("method=direct")
-    )
-    assert "lam" in identity(configure())
+def test_no_name_means_two_things() -> None:
+    kinds = {name: {known.owner.split("=")[0] for known in all_} for name, all_ in catalogue().items()}
+    assert {name: kind for name, kind in kinds.items() if len(kind) > 1} == {}
+    assert not set(kinds) & set(GROUPS)
 
 
-def test_help_names_every_knob_and_choice() -> None:
-    text = help_text()
-    missing = [name for name, _ in knobs() if not name.endswith(".name") and f"  {name} " not in text]
-    assert not missing
-    assert all(f.metadata["help"] for _, f in knobs())
-    assert all(choice in text for _, choice in PAIRS)
+@pytest.fixture
+def parts_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type], None]]:
+    """Adds a method from outside for one test."""
+    before = list(parts())
+
+    def add(part: type) -> None:
+        monkeypatch.setattr(config, "parts", lambda: [*before, ("method", part.name, part)])  # type: ignore[attr-defined]
+        catalogue.cache_clear()
+
+    yield add
+    catalogue.cache_clear()
 
 
-def test_every_yaml_says_what_it_is_for() -> None:
-    bare = [p for p in config_folder().rglob("*.yaml") if "#" not in p.read_text()]
-    assert not bare, "these have no comment: " + ", ".join(p.name for p in bare)
+@pytest.mark.parametrize(
+    ("knob_name", "whose"), [("accel", "task=mri"), ("steps", "that every run has"), ("window", "stop=wmv")]
+)
+def test_a_part_may_not_take_anothers_name(parts_with: Callable[[type], None], knob_name: str, whose: str) -> None:
+    options = dataclass(type("Options", (), {"__annotations__": {knob_name: float}, knob_name: knob("mine", 1.0)}))
+    parts_with(type("Theirs", (Method,), {"name": "theirs", "Options": options}))
+    with pytest.raises(UserError, match=f"The knob '{knob_name}' of method=theirs has the name of one .*{whose}"):
+        catalogue()
+
+
+@pytest.mark.parametrize(
+    ("words", "used", "unused"),
+    [
+        ((), ("accel", "lam", "steps", "network.width"), ("views", "rho", "window", "network.skip", "dataset.slice")),
+        (("task=ct", "stop=wmv", "network=skip"), ("views", "window", "network.skip"), ("accel",)),
+        (("method=direct",), ("accel", "size", "seed"), ("steps", "lr", "ema", "stop", "network.width", "lam")),
+        (("dataset=kspace",), ("dataset.slice",), ("dataset.hu_low",)),
+    ],
+)
+def test_the_knobs_in_force(
+    configure: Configure, words: tuple[str, ...], used: tuple[str, ...], unused: tuple[str, ...]
+) -> None:
+    found = in_force(configure(*words))
+    assert set(used) <= set(found)
+    assert not set(unused) & set(found)
+
+
+# --- words -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
         ("lam=abc", "lam=abc: expected a number .*autoencoding"),
-        ("lam=0.5,x", "lam=x: expected a number"),
         ("lam=-1", "at least 0"),
         ("stepz=10", "no setting 'stepz'. Did you mean steps"),
         ("network.widht=3", r"Did you mean network\.width"),
@@ -211,64 +224,149 @@ def test_every_yaml_says_what_it_is_for() -> None:
         ("lr=0", "more than 0"),
         ("hiar=0.95", "at most 0.9"),
         ("sigma=-3", "at least 0"),
-        ("views=0", "at least 1"),
         ("lam=inf", "a finite number"),
         ("residual=huber", "one of squared, norm"),
         ("task=pet", "task=pet: expected one of ct, deblurring"),
+        ("method=tvdip", "Did you mean .*tv_dip"),
         ("dataset=cbsd", "expected one of aapm"),
+        ("dataset.reader=nifti", "dataset.reader=nifti: expected one of"),
+        ("stop=never", "one of none, "),
         ("mri", "'mri' is not a setting: write name=value"),
-        ("data_root=[a", "cannot be read"),
+        ("lam=[a", "cannot be read"),
+        ("method.rho=1", "'method.rho' is written without its first word: rho="),
+        ("method.noise=1", "weight_noise=..."),
+        ("operator.coils=4", "coils=..."),
+        ("operator=mri", "a task has its own operator"),
+        ("task.name=ct", "by its first word alone: task="),
+        ("lam=0.5,1", "is a sweep: add -m"),
+        ("hydra/launcher=nope", "expected one of basic"),
     ],
 )
 def test_wrong_words_are_refused_with_a_reason(word: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check_words(["method=aseqdip", word])
+        check(["method=aseqdip", word])
+
+
+def test_every_value_of_a_sweep_is_checked() -> None:
+    with pytest.raises(UserError, match="lam=x: expected a number"):
+        check(["-m", "lam=0.5,x"])
+    with pytest.raises(UserError, match="--cfg shows the settings of one run"):
+        check(["-m", "lam=0.5,1", "--cfg", "job"])
 
 
 @pytest.mark.parametrize(
     "word",
-    ["lam=0.5,1,2", "steps=10", "images=[0,a]", "images=0:5", "images=all", "task=mri,ct", "operator.center_fraction=null",
-     "lr=1e-3", "N=range(1,4)", "hydra.sweep.dir=x", "data_root=${oc.env:HOME}", "experiment=null", "-m", "--multirun", "--cfg=job"],
+    ["lam=0.5,1,2", "steps=10", "images=[0,a]", "images=0:5", "images=all", "task=mri,ct", "center_fraction=null", "lr=1e-3",
+     "N=range(1,4)", "hydra.sweep.dir=x", "data_root=${oc.env:HOME}", "experiment=null", "cell=glob(ct-*)", "--cfg=job"],
 )  # fmt: skip
 def test_good_words_pass(word: str) -> None:
-    check_words([word])
+    check(["-m", word] if not word.startswith("-") else [word])
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("word", "ready"),
     [
-        (("steps=5", "N=2"), "steps=5 is not a multiple of N=2.*use steps=4"),
-        (("size=big",), "expected a number of pixels"),
-        (("dataset.hu_low=3000",), "must be below"),
-        (("operator.kernel_size=4",), "odd number"),
+        ("seeds=0,1,2", "seeds=[0,1,2]"),
+        ("seeds=[3]", "seeds=[3]"),
+        ("images=astronaut,coffee", "images=[astronaut,coffee]"),
+        ("images=0:5", "images=0:5"),
+        ("images=café", 'images="café"'),
+        ("outputs=~/x", f"outputs={Path.home() / 'x'}"),
+        ("~lam", "~lam"),
+        ("data_root=my data (1)", 'data_root="my data (1)"'),
+        ("data_root=a,b", 'data_root="a,b"'),
+        ("data_root='my data'", "data_root='my data'"),
+        ("data_root=${oc.env:HOME}", "data_root=${oc.env:HOME}"),
+        ("dataset.folder=[x]", 'dataset.folder="[x]"'),
     ],
 )
-def test_values_that_do_not_go_together(configure: Configure, overrides: tuple[str, ...], message: str) -> None:
+def test_words_are_taken_as_they_are_meant(configure: Configure, word: str, ready: str) -> None:
+    assert written([word]) == [ready]
+    assert written(["-m", "lam=0.5,1"]) == ["-m", "lam=0.5,1"]
+
+
+@pytest.mark.parametrize(
+    "text", ['say "hi"', "it's", "back\\slash", 'odd\\"', "end\\", "a, b=c", "[x]{y}(z)", "naïve: $5", "100%", " "]
+)
+def test_any_text_comes_through(text: str) -> None:
+    (word,) = written([f"data_root={text}"])
+    assert str(parse(word).value()) == text
+
+
+def test_in_a_sweep_images_are_swept_over_and_seeds_are_not() -> None:
+    assert written(["-m", "seeds=0,1", "images=0,1"]) == ["-m", "seeds=[0,1]", "images=0,1"]
+    with pytest.raises(UserError, match="there is no user nobody-of-that-name"):
+        written(["outputs=~nobody-of-that-name/x"])
+
+
+SMOKE = ("preset=smoke",)
+
+
+@pytest.mark.parametrize(
+    ("words", "warnings"),
+    [
+        (("task=ct", "accel=8"), ["accel has no effect: it belongs to task=mri, and this is task=ct."]),
+        (("method=vanilla_dip", "lam=1"), ["lam has no effect: it belongs to method=aseqdip, and this is method=vanilla_dip."]),
+        (("network.skip=4",), ["network.skip has no effect: it belongs to network=skip, and this is network=unet."]),
+        (("window=5",), ["window has no effect: it belongs to stop=wmv, and this is stop=none."]),
+        (("method=direct", "steps=3"), ["steps has no effect: method=direct does not use it."]),
+        (("method=es_dip", "window=5", "accel=8", "tracker=none"), []),
+        (("-m", "task=ct,mri", "accel=8", "views=9", "lam=1,2"), []),
+        (("-m", "task=ct,mri", "sigma=8"), ["sigma has no effect: it belongs to task=deblurring and task=denoising and "
+                                            "task=inpainting, and this is task=ct."]),
+        (("-m", "experiment=fig4", "views=18"), []),
+        (("-m", "stop=none,wmv", "window=5"), []),
+    ],
+)  # fmt: skip
+def test_words_without_effect_are_said(words: tuple[str, ...], warnings: list[str]) -> None:
+    assert rehearse([*SMOKE, *words]) == warnings
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("steps=${nope}",), "steps: Interpolation key 'nope' not found"),
+        (("steps=${steps}",), "steps: Recursive interpolation"),
+        (("steps=${oc.env:PATH}",), "expected a whole number"),
+        (("experiment=table2",), "This is a sweep over images and cell: add -m"),
+        (("experiment=fig9", "images=0"), "This is a sweep over lam: add -m"),
+        (("images=[]",), r"images=\[\] names none"),
+        (("seeds=[]",), r"seeds=\[\] names none"),
+        (("size=big",), "size=big: expected a number of pixels"),
+        (("parallel=0",), "expected a number of images"),
+        (("method=ref_guided_dip", "input=noise"), "input=noise: expected one of reference"),
+        (("+stepz=3",), "no setting 'stepz'"),
+    ],
+)
+def test_what_no_run_can_survive_is_said_before(words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        configure(*overrides)
+        rehearse([*SMOKE, *words])
 
 
-def test_seeds_are_a_list_not_a_sweep() -> None:
-    assert write_list("seeds=0,1,2") == "seeds=[0,1,2]"
-    assert write_list("seeds=[3]") == "seeds=[3]"
-    assert write_list("seed=0,1") == "seed=0,1", "a sweep"
+def test_values_that_do_not_go_together(configure: Configure) -> None:
+    with pytest.raises(UserError, match=r"steps=5 is not a multiple of N=2.*use steps=4"):
+        check_combination(configure("steps=5", "N=2"))
+    with pytest.raises(UserError, match="odd"):
+        check_combination(configure("task=deblurring", "kernel_size=4"))
 
 
-def test_home_folder_is_filled_in() -> None:
-    assert expand_home("outputs=~/x") == f"outputs={Path.home() / 'x'}"
-    assert expand_home("lam=1") == "lam=1"
-    assert expand_home("~lam") == "~lam"
-
-
-def test_the_folders_of_our_data_sets_are_known() -> None:
-    sets = [OmegaConf.load(path) for path in config_folder().glob("dataset/*.yaml")]
-    lists = [OmegaConf.load(path) for path in config_folder().glob("data_task/*.yaml")]
-    named = [found.dataset for found in lists if "dataset" in found]
-    assert {found.name: found.folder for found in named} == LISTS
-    assert {found.name: found.folder for found in [*sets, *named] if found.folder} == FOLDERS
-    assert not any("hu_low" in found or "hu_high" in found for found in [*sets, *named])
+def test_one_parameter_of_an_experiment_may_be_given_without_m() -> None:
+    assert rehearse([*SMOKE, "experiment=fig9", "images=0", "lam=2"]) == []
+    assert rehearse([*SMOKE, "experiment=table2", "--cfg", "job"]) == []
 
 
 def test_unknown_key_in_yaml_is_refused(configure: Configure) -> None:
-    with pytest.raises(UserError, match="stepz"):
-        configure("stepz=3")
+    values = {"stepz": 3, **{head: {} for head in ("network", "dataset", "tracker")}}
+    with pytest.raises(UserError, match="no setting 'stepz'. Did you mean steps"):
+        typed(values)
+
+
+def test_by_task_fails_for_a_task_it_does_not_name(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "some.yaml").write_text("# @package _global_\nlr: ${by_task:{mri:1,ct:2}}\n")
+    where = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=some"]
+    assert compose([*where, "task=ct"]).lr == 2
+    with pytest.raises(
+        UserError, match=r"by_task:...} says nothing for task=denoising: add denoising: or default: to it"
+    ):
+        compose([*where, "task=denoising"])

@@ -1,43 +1,46 @@
-"""Data sets by name: what is in them, and how one of their images is read."""
+"""Data sets: what is in them, and how one of their images is read. One reader a file, named like its ``reader:`` word."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
-from aseqdip.config import Config
-from aseqdip.data import images
-from aseqdip.data.sample import Items, Sample
+from aseqdip.data._files import load_array_or_none, printable
+from aseqdip.data.base import FileReader, Items, Reader, Sample, VolumeReader, select
+from aseqdip.errors import UserError
+from aseqdip.parts import Registry, check_value
 
+__all__ = [
+    "READERS", "FileReader", "Items", "Reader", "Sample", "VolumeReader", "load_array_or_none", "make_reader",
+    "open_dataset", "printable", "select",
+]  # fmt: skip
 
-def _phantom(cfg: Config) -> Items:
-    from aseqdip.data import phantoms
-
-    make, default = (phantoms.brain, 320) if cfg.dataset.reader == "brain" else (phantoms.body, 512)
-    side = default if cfg.size == "native" else int(cfg.size)
-    name = cfg.dataset.reader
-
-    def load(index: int) -> Sample:
-        return Sample(f"generated {name} phantom {index}", image=make(side, index)[None])
-
-    return {f"{name}{index:02d}": partial(load, index) for index in range(20)}
+READERS = Registry(Reader, __name__, "dataset.reader")  # type: ignore[type-abstract]
 
 
-def _kspace(cfg: Config) -> Items:
-    from aseqdip.data import kspace
+def make_reader(
+    name: str,
+    root: Path | str = "data",
+    folder: str = "",
+    files: Sequence[str] | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    size: str = "native",
+    dataset: str = "",
+) -> Reader:
+    """A reader with the values of its knobs (others stay at their defaults). Raises UserError for one it has not."""
+    part = READERS[name]
+    known = {f.name: f for f in fields(part.Options)}
+    for key, value in (options or {}).items():
+        if key not in known:
+            raise UserError(f"dataset.{key}: reader {name} has no such setting; it has {', '.join(known) or 'none'}.")
+        check_value(f"dataset.{key}", known[key], value)
+    return part(part.Options(**(options or {})), Path(root), folder, files, size, dataset)
 
-    return kspace.items(cfg)
 
-
-READERS: dict[str, Callable[[Config], Items]] = {
-    "brain": _phantom,
-    "body": _phantom,
-    "photos": images.photos,
-    "picture": images.pictures,
-    "kspace": _kspace,
-    "complex": images.complex_images,
-    "ct": images.ct_slices,
-}
-
-
-def open_dataset(cfg: Config) -> Items:
+def open_dataset(cfg: Any) -> Items:
     """The images of ``cfg.dataset``, by name and in order; nothing is read yet. UserError if there is none."""
-    return READERS[cfg.dataset.reader](cfg)
+    data = cfg.dataset
+    make = data.reader.part
+    reader: Reader = make(data.reader.options, Path(cfg.data_root), data.folder, data.files, cfg.size, data.name)
+    return reader.items()

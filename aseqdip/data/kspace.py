@@ -1,91 +1,188 @@
 """Multi-coil k-space in fastMRI's HDF5 layout."""
 
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
+import torch
+from torch import Tensor
 
-from aseqdip.config import Config
-from aseqdip.data.sample import Items, Sample, finite, list_files, unique_names
+from aseqdip.data._files import check_size, hdf5_dataset, opened_hdf5, printable
+from aseqdip.data.base import Sample, VolumeReader, finite
 from aseqdip.errors import UserError
 
+if TYPE_CHECKING:
+    import h5py
+
 LAYOUT = "a complex dataset 'kspace' of shape (slices, coils, rows, columns), as fastMRI's multi-coil files have"
+EXPECTED = f"a complete HDF5 file with {LAYOUT}"
 
 
-def items(cfg: Config) -> Items:
-    """One item for each file (``dataset.slice=middle`` or an index) or for each slice (``all``)."""
-    files = unique_names(list_files(cfg, (".h5", ".hdf5")))
-    wanted = cfg.dataset.slice
-    if wanted == "middle":
-        return {name: partial(read_slice, file, None) for name, file in files.items()}
-    if wanted != "all" and not wanted.isdigit():
-        raise UserError(f"dataset.slice={wanted}: expected middle, all, or an index.")
-    return {
-        f"{name}_s{index:03d}": partial(read_slice, file, index)
-        for name, file in files.items()
-        for index in (_slices(file) if wanted == "all" else [int(wanted)])
-    }
+class KSpace(VolumeReader):
+    """``kspace``; and, where the file has them, ``mask`` (columns,), which marks it as prospectively undersampled, and
+    ``sens_maps`` (slices or 1, coils, rows, columns). The mask is checked against the k-space, or found from it."""
+
+    name = "kspace"
+    title = "multi-coil k-space (fastMRI's HDF5)"
+    suffixes = (".h5", ".hdf5")
+    gives = "kspace"
+
+    @dataclass
+    class Options(VolumeReader.Options):
+        pass
+
+    options: Options
+
+    def count(self, path: Path) -> int:
+        with opened_hdf5(path, EXPECTED) as file:
+            return int(_kspace(file, path).shape[0])
+
+    def read_slice(self, path: Path, index: int | None) -> Sample:
+        with opened_hdf5(path, EXPECTED) as file:
+            stored = _kspace(file, path)
+            sample = self.sample(path, patient=_patient(file) or path.stem)
+            index = self.choose(sample, path, index, stored.shape[0])
+            sample.kspace = self._read(path, stored, index)
+            if (maps := hdf5_dataset(file, path, "sens_maps")) is not None:
+                sample.maps = self._maps(path, maps, stored.shape, index)
+            mask = hdf5_dataset(file, path, "mask")
+            given = None if mask is None else _mask(path, mask, stored.shape[-1])
+        if not sample.kspace.any():
+            raise UserError(f"{printable(path)}: the k-space of slice {index} is 0 everywhere: leave the slice out.")
+        sample.mask, notes = sampled_columns(sample.kspace, given, printable(path))
+        sample.notes += notes
+        return sample
+
+    def _read(self, path: Path, stored: "h5py.Dataset", index: int) -> Tensor:
+        """One slice of a data set, complex64, no larger than allowed."""
+        name = stored.name.strip("/")
+        check_size(path, f"a slice of '{name}'", stored.shape[1:], stored.dtype.itemsize, self.options.max_gib)
+        if stored.chunks:  # the part of a file that is unpacked at once
+            check_size(path, f"a chunk of '{name}'", stored.chunks, stored.dtype.itemsize, self.options.max_gib)
+        if stored.id.get_storage_size() == 0:
+            raise UserError(
+                f"{printable(path)}: '{name}' declares shape {stored.shape}, but nothing of it was written."
+            )
+        with np.errstate(over="ignore"):  # infinite afterwards, and said
+            array = stored[index].astype(np.complex64)
+        return finite(array, f"{printable(path)}: {name} of slice {index}")
+
+    def _maps(self, path: Path, stored: "h5py.Dataset", shape: tuple[int, ...], index: int) -> Tensor:
+        """The coil maps of a slice. Raises UserError for another shape than k-space's, or a size that is no map's."""
+        if stored.shape[1:] != shape[1:] or stored.shape[0] not in (1, shape[0]):
+            raise UserError(
+                f"{printable(path)}: 'sens_maps' has shape {stored.shape}, k-space {shape}: coils, rows and "
+                "columns must agree, and slices too unless one set of maps is for all."
+            )
+        maps = self._read(path, stored, min(index, stored.shape[0] - 1))
+        largest = float(maps.abs().max())
+        if not 1e-6 <= largest <= 1e6:
+            raise UserError(
+                f"{printable(path)}: the largest magnitude in 'sens_maps' is {largest:.3g}; expected about 1, the squares of "
+                "all coils adding up to 1: rescale the maps, or remove them to have them estimated."
+            )
+        return maps
 
 
-def read_slice(path: Path, index: int | None) -> Sample:
-    """One slice of a file; the middle one for None.
-
-    The file may also hold ``mask`` (columns,), which marks it as prospectively undersampled, and ``sens_maps``
-    (slices or 1, coils, rows, columns). Raises UserError for anything that is not this layout.
-    """
-    with _open(path) as file:
-        kspace = _kspace(file, path)
-        index = kspace.shape[0] // 2 if index is None else index
-        if not 0 <= index < kspace.shape[0]:
-            raise UserError(f"{path} has slices 0 to {kspace.shape[0] - 1}; dataset.slice={index} is not among them.")
-        patient = str(file.attrs.get("patient_id", path.stem))
-        sample = Sample(source=f"{path}, slice {index}", patient=patient)
-        try:
-            sample.kspace = finite(kspace[index].astype(np.complex64), f"{path}: kspace of slice {index}")
-            if "sens_maps" in file:
-                stored = file["sens_maps"]
-                if stored.shape[1:] != kspace.shape[1:] or stored.shape[0] not in (1, kspace.shape[0]):
-                    raise UserError(
-                        f"{path}: 'sens_maps' has shape {stored.shape}, k-space {kspace.shape}: coils, rows and "
-                        "columns must agree, and slices too unless one set of maps is for all."
-                    )
-                maps = stored[min(index, stored.shape[0] - 1)].astype(np.complex64)
-                sample.maps = finite(maps, f"{path}: sens_maps")
-            if "mask" in file:
-                mask = np.asarray(file["mask"]).squeeze().astype(bool)
-                if mask.shape != kspace.shape[-1:]:
-                    raise UserError(
-                        f"{path}: 'mask' has shape {mask.shape}, but k-space has {kspace.shape[-1]} columns: "
-                        "expected one value for each column."
-                    )
-                sample.mask = finite(mask, f"{path}: mask")
-        except OSError as error:
-            raise UserError(f"{path} could not be read to its end ({error}): is the file truncated?") from error
-    return sample
-
-
-def _slices(path: Path) -> range:
-    try:
-        with _open(path) as file:
-            return range(_kspace(file, path).shape[0])
-    except UserError:
-        return range(1)  # reading that slice will say what is wrong, and the other files are read
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(
-            f"{path} is not a readable HDF5 file ({error}): is it truncated or of another format?"
-        ) from error
-
-
-def _kspace(file: h5py.File, path: Path) -> h5py.Dataset:
-    if not isinstance(file.get("kspace"), h5py.Dataset):
-        raise UserError(f"{path} holds {', '.join(file) or 'nothing'}; expected {LAYOUT}.")
-    kspace = file["kspace"]
-    if kspace.ndim != 4 or not np.issubdtype(kspace.dtype, np.complexfloating):
-        raise UserError(f"{path}: 'kspace' has shape {kspace.shape} and type {kspace.dtype}; expected {LAYOUT}.")
+def _kspace(file: "h5py.File", path: Path) -> "h5py.Dataset":
+    kspace = hdf5_dataset(file, path, "kspace")
+    if kspace is None:
+        names = ", ".join(printable(name) for name, _ in zip(file, range(8), strict=False))
+        raise UserError(f"{printable(path)} holds {names or 'nothing'}; expected {LAYOUT}.")
+    shape = kspace.shape
+    if shape is None or len(shape) != 4 or not np.issubdtype(kspace.dtype, np.complexfloating):
+        raise UserError(f"{printable(path)}: 'kspace' has shape {shape} and type {kspace.dtype}; expected {LAYOUT}.")
+    check_size(path, "'kspace'", shape, 0, 1)
     return kspace
+
+
+def _patient(file: "h5py.File") -> str:
+    """The attribute patient_id, if it is one text."""
+    value = file.attrs.get("patient_id", "")
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return value if isinstance(value, str) else ""
+
+
+def _mask(path: Path, stored: "h5py.Dataset", columns: int) -> Tensor:
+    """The stored mask, boolean, (columns,). Raises UserError for another length, or values that are not 0 and 1."""
+    sides = [n for n in stored.shape or () if n != 1]
+    if sides != [columns] and not (columns == 1 and stored.shape and not sides):
+        raise UserError(
+            f"{printable(path)}: 'mask' has shape {stored.shape}, but k-space has {columns} columns: "
+            "expected one value for each column."
+        )
+    values = np.asarray(stored).reshape(-1)
+    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        found = ", ".join(printable(v) for v in np.unique(values.astype(str))[:4])
+        raise UserError(f"{printable(path)}: 'mask' holds {found}; expected 0 and 1 (1: the column was acquired).")
+    if not values.any():
+        raise UserError(f"{printable(path)}: 'mask' is 0 everywhere: no column was acquired.")
+    return torch.from_numpy(values.astype(bool))
+
+
+def sampled_columns(kspace: Tensor, mask: Tensor | None, where: str) -> tuple[Tensor | None, list[str]]:
+    """The columns of (coils, rows, columns) that were acquired, and what had to be guessed.
+
+    A stored mask must agree with the data: 0 where it says that nothing was acquired. Without one, empty columns between
+    others are taken as not acquired; empty ones at the edges alone are zero-padding, as scanners add for a finer grid.
+    Raises UserError where the data contradict the mask, or are undersampled other than by columns.
+    """
+    size = kspace.abs().amax(0)
+    columns, rows = size.amax(0), size.amax(1)
+    if mask is not None and _holds(columns, ~mask):
+        wrong_axis = len(rows) == len(columns) and not _holds(rows, ~mask)
+        raise UserError(
+            f"{where}: 'mask' says of {int((~mask).sum())} columns that they were not acquired, but they hold data"
+            + (
+                "; the rows do not: the mask counts rows. Swap the last two axes of everything in the file."
+                if wrong_axis
+                else ". Set them to 0, or remove 'mask' if all columns were acquired."
+            )
+        )
+    gaps = _gaps(columns > 0)
+    if int(_gaps(rows > 0).sum()):
+        raise UserError(
+            f"{where}: {int((rows == 0).sum())} of {len(rows)} rows of k-space are empty; columns are expected to be what is "
+            "undersampled: swap the last two axes of everything in the file."
+        )
+    _check_separable(size, where)
+    empty = int((columns == 0).sum())
+    if mask is None and gaps.any():
+        note = f"{empty} of {len(columns)} columns of k-space are empty and no mask is stored: taken as not acquired"
+        return columns > 0, [note + ", so there is no truth to compare with"]
+    if mask is None:
+        note = f"{empty} of {len(columns)} columns at the edges of k-space are empty: taken as zero-padding"
+        return None, [note] if empty else []
+    if (gaps & mask).any():
+        note = f"{int((gaps & mask).sum())} columns that the mask calls acquired are empty: taken as not acquired"
+        return mask & ~gaps, [note]
+    return mask, []
+
+
+def _holds(size: Tensor, where: Tensor) -> bool:
+    """Whether lines hold more than what rounding leaves of zeros."""
+    return bool((size[where] > 1e-6 * size.max()).any())
+
+
+def _gaps(filled: Tensor) -> Tensor:
+    """Empty lines between filled ones, boolean."""
+    index = filled.nonzero().flatten()
+    gaps = ~filled
+    gaps[: int(index[0])] = False
+    gaps[int(index[-1]) :] = False
+    return gaps
+
+
+def _check_separable(size: Tensor, where: str) -> None:
+    """Raise UserError if the centre of the acquired columns has holes: sampled in two dimensions, or by a spiral ..."""
+    block = size[size.amax(1) > 0][:, size.amax(0) > 0]
+    height, width = block.shape
+    # its middle half: an elliptical window leaves only corners empty
+    centre = block[height // 4 : height - height // 4, width // 4 : width - width // 4]
+    holes = float((centre == 0).float().mean())
+    if holes > 0.05:
+        raise UserError(
+            f"{where}: {holes:.0%} of the points in the acquired columns' centre are empty: only undersampling by whole "
+            "columns can be reconstructed."
+        )

@@ -6,15 +6,20 @@ from aseqdip.methods.base import Iterate, Method, State
 from aseqdip.problem import Problem
 
 
-class Direct(Method):
+class Direct(Method[State]):
     """Zero-filled A^H y (MRI), filtered back-projection (CT), or the measurement itself (pictures)."""
 
-    knobs = ()
+    name = "direct"
+    title = "Direct"
+    group = "classical"
+    iterative = learns = False
 
-    def start(self, problem: Problem) -> State | None:
-        return None
+    def start(self, problem: Problem) -> State:
+        return State()
 
-    def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
-        x = problem.z0
-        data = (problem.operator(x) - problem.y).abs().square().sum()
-        yield Iterate(1, x, {"loss": data, "data": data})
+    def iterates(self, problem: Problem, state: State) -> Iterator[Iterate]:
+        if state.step < 1:
+            x = problem.z0
+            data = (problem.operator(x) - problem.y).abs().square().sum()
+            state.step = 1
+            yield Iterate(1, x, {"loss": data, "data": data})

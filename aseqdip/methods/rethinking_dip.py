@@ -1,16 +1,19 @@
 """Rethinking DIP for denoising (Jo et al., ICCV 2021): the loss is an unbiased estimate of the error."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aseqdip.errors import UserError
-from aseqdip.methods.base import Iterate, Method, State
-from aseqdip.problem import Problem
+from aseqdip.methods.base import Iterate, NetworkMethod, NetworkState, Shared
+from aseqdip.parts import knob
+from aseqdip.problem import Kind, Problem
 
 
-class RethinkingDIP(Method):
+class RethinkingDIP(NetworkMethod):
     """min_phi E [ mean (f_phi(u) - y)^2 + 2 sigma^2 div f_phi(u) / n - sigma^2 ]   (SURE, means over n values)
 
     The input is the noisy image itself, u = y + e, with fresh noise e of a standard deviation drawn from
@@ -19,16 +22,34 @@ class RethinkingDIP(Method):
     steps 10 and 200; the authors' code does so there if that is better by the truth. Denoising with known sigma only.
     """
 
-    knobs = ("steps", "lr", "network", "method.perturb", "method.optimiser", "method.decay")
+    name = "rethinking_dip"
+    title = "Rethinking DIP"
+    paper = "Jo, Chun, Choi: Rethinking deep image prior for denoising, ICCV 2021"
+    defaults = {"stop": "zero", "ema": 0.99}
+    offers = frozenset({"error"})
     average_restarts = (10, 200)
 
-    def optimiser(self, network: nn.Module, z: Tensor) -> torch.optim.Optimizer:
-        group = {"params": list(network.parameters()), "lr": self.cfg.lr}
-        return self.engine.adam([group], rectified=self.cfg.method.optimiser == "radam")
+    @dataclass
+    class Options:
+        perturb: float = knob("largest noise added to its input, in units of the image's noise", 0.5, low=0)
+        optimiser: str = knob("optimiser", "adam", choices=("adam", "radam"))
+        decay: float = knob("factor on lr after every 300 steps", 1.0, above=0, high=1)
 
-    def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
-        assert state is not None
-        f, y, sigma, m = state.network, problem.y, problem.noise_std, self.cfg.method
+    @classmethod
+    def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
+        if not kind.identity or not kind.noise:
+            raise UserError(
+                "method=rethinking_dip is for task=denoising with sigma above 0: its loss estimates the error (SURE), "
+                f"which needs the image plus Gaussian noise of known size; found task={kind.task}, "
+                f"sigma={kind.noise or 0:g}."
+            )
+
+    def optimiser(self, network: nn.Module, z: Tensor) -> torch.optim.Optimizer:
+        group = {"params": list(network.parameters()), "lr": self.shared.lr}
+        return self.engine.adam([group], rectified=self.options.optimiser == "radam")
+
+    def iterates(self, problem: Problem, state: NetworkState) -> Iterator[Iterate]:
+        f, y, sigma, m = state.network, problem.y, problem.noise_std, self.options
         if not sigma:
             raise UserError("method=rethinking_dip needs the noise level of the image: set sigma above 0.")
 
@@ -41,7 +62,7 @@ class RethinkingDIP(Method):
             return x, {"loss": data + penalty, "data": data, "regulariser": penalty}
 
         for iterate in self.descend(state, objective, lambda: f(y)):
-            self.engine.set_rate(state.optimiser, self.cfg.lr * m.decay ** (iterate.step // 300))
+            self.engine.set_rate(state.optimiser, self.shared.lr * m.decay ** (iterate.step // 300))
             yield iterate
 
 

@@ -1,33 +1,43 @@
 """Self-guided deep image prior (Liang et al., 2024): the input is learned along with the network."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from aseqdip.methods.base import Iterate, Method, State
+from aseqdip.methods.base import Iterate, NetworkMethod, NetworkState
+from aseqdip.parts import knob
 from aseqdip.problem import Problem
 
 
-class SelfGuidedDIP(Method):
+class SelfGuidedDIP(NetworkMethod):
     """min_{phi, z} ||A E[f_phi(z + eta)] - y||^2 + alpha ||E[f_phi(z + eta)] - z||^2 (paper, eq. 2).
 
     The expectation is the mean of ``passes`` network passes, each with fresh eta ~ U(0, eta * max z) per element;
     z starts at U(0, 1) and has its own learning rate ``lr_z``. The result is the mean of the last passes.
     """
 
-    knobs = (*Method.knobs, "method.alpha", "method.passes", "method.eta", "method.lr_z")
+    name = "self_guided_dip"
+    title = "Self-Guided DIP"
+    paper = "Liang, Bell, Qu, Wang, Ravishankar: Analysis of deep image prior and exploiting self-guidance, 2024"
+
+    @dataclass
+    class Options:
+        alpha: float = knob("weight of its regulariser", 1.0, low=0)
+        passes: int = knob("network passes that stand for the expectation", 4, low=1)
+        eta: float = knob("width of the input noise relative to the input's maximum", 0.5, low=0)
+        lr_z: float = knob("learning rate of the input", 0.1, low=0)
 
     def initial_input(self, problem: Problem) -> Tensor:
         return torch.rand(problem.z0.shape, generator=problem.generator("input"))
 
     def optimiser(self, network: nn.Module, z: Tensor) -> torch.optim.Optimizer:
-        weights = {"params": list(network.parameters()), "lr": self.cfg.lr}
-        return self.engine.adam([weights, {"params": [z.requires_grad_()], "lr": self.cfg.method.lr_z}])
+        weights = {"params": list(network.parameters()), "lr": self.shared.lr}
+        return self.engine.adam([weights, {"params": [z.requires_grad_()], "lr": self.options.lr_z}])
 
-    def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
-        assert state is not None
-        A, y, f, z, m = problem.operator, problem.y, state.network, state.z, self.cfg.method
+    def iterates(self, problem: Problem, state: NetworkState) -> Iterator[Iterate]:
+        A, y, f, z, m = problem.operator, problem.y, state.network, state.z, self.options
 
         def expectation() -> Tensor:
             width = m.eta * z.detach().max()

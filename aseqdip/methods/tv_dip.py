@@ -1,17 +1,27 @@
 """DIP with total variation (Liu et al., ICASSP 2019)."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from aseqdip.methods.vanilla_dip import VanillaDIP
+from aseqdip.parts import knob
 
 
 class TVDIP(VanillaDIP):
     """min_phi ||A f_phi(z) - y||^2 + rho TV(f_phi(z)); sums over pixels, each channel alone."""
 
-    knobs = (*VanillaDIP.knobs, "method.rho", "method.tv")
+    name = "tv_dip"
+    title = "TV-DIP"
+    paper = "Liu, Sun, Xu, Kamilov: Image restoration using total variation regularized deep image prior, ICASSP 2019"
+
+    @dataclass
+    class Options(VanillaDIP.Options):
+        rho: float = knob("weight of total variation", 1.0, low=0)
+        tv: str = knob("kind of total variation", "isotropic", choices=("isotropic", "anisotropic"))
 
     def penalty(self, x: Tensor) -> Tensor | None:
-        return self.cfg.method.rho * total_variation(x, isotropic=self.cfg.method.tv == "isotropic")
+        return self.options.rho * total_variation(x, isotropic=self.options.tv == "isotropic")
 
 
 def total_variation(x: Tensor, isotropic: bool) -> Tensor:

@@ -2,50 +2,105 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.methods.base import Iterate, Method, State
-from aseqdip.problem import Problem
+from aseqdip.methods._classical import check_image_by, image_by
+from aseqdip.methods.base import Iterate, NetworkMethod, NetworkState, Shared
+from aseqdip.parts import knob
+from aseqdip.problem import Kind, Problem
+
+#: methods whose image may be the input
+BY_METHOD = ("tv", "cg", "wavelet")
 
 
-class VanillaDIP(Method):
+class VanillaDIP(NetworkMethod):
     """min_phi ||A f_phi(z) - y||^2 with a fixed input z (paper, eq. 1).
 
     z ~ U(0, 0.1) (``input=noise``, as the original), N(0, s^2) (``normal``; s: ``input_noise``), the start image z0
-    (``measurement``), or the nearest image of a pool (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
+    (``measurement``), the image of a classical method (``tv``, ``cg``, ``wavelet``), or the nearest image of a pool (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
     ``oracle`` is the truth + N(0, s^2): not a method but the diagnostic of the paper's Fig. 1.
     ``perturb`` adds fresh N(0, perturb^2) noise to z at each step (the original's regularisation, 1/30).
     """
 
-    knobs = (*Method.knobs, "input", "input_channels", "pool", "input_noise", "perturb")
+    name = "vanilla_dip"
+    title = "Vanilla DIP"
+    paper = "Ulyanov, Vedaldi, Lempitsky: Deep image prior, CVPR 2018"
+
+    @dataclass
+    class Options:
+        input: str = knob(
+            "fixed input: U(0, 0.1), N(0, s^2), the start image, the nearest image of a pool, or (oracle) the truth: "
+            "no method, a diagnostic of the paper's Fig. 1",
+            "noise",
+            choices=("noise", "normal", "measurement", "reference", "oracle", *BY_METHOD),
+        )
+        input_noise: float = knob(
+            "input=normal, oracle: standard deviation s of its Gaussian noise, drawn once; images are about 1 at their "
+            "brightest",
+            1.0,
+            low=0,
+        )
+        input_channels: int | None = knob(
+            "channels of a random input (original DIP: 32, which needs network=skip); default: as many as the image",
+            None,
+            low=1,
+        )
+        pool: str | None = knob(
+            "input=reference: folder of fully sampled images, in the data set's format; default: the data set's "
+            "other images",
+            None,
+            file=True,
+        )
+        perturb: float = knob(
+            "standard deviation of fresh noise on that input at each step (original DIP: 0.033)", 0.0, low=0
+        )
+
+    @classmethod
+    def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
+        if options.input in BY_METHOD:
+            check_image_by("input", options.input, kind)
+
+    @classmethod
+    def uses(cls, options: Any) -> tuple[str, ...]:
+        return (options.input,) if options.input in BY_METHOD else ()
+
+    @classmethod
+    def wants(cls, options: Any) -> str:
+        return {"reference": "references", "oracle": "truth"}.get(options.input, "")
+
+    @property
+    def pool(self) -> str | None:  # type: ignore[override]
+        return self.options.pool
 
     def initial_input(self, problem: Problem) -> Tensor:
         z, rng = problem.z0, problem.generator("input")
-        if self.cfg.input == "measurement":
+        if self.options.input == "measurement":
             return z.clone()
-        if self.cfg.input == "reference":
+        if self.options.input in BY_METHOD:
+            return image_by(self.options.input, problem, self.engine, self.signed)
+        if self.options.input == "reference":
             self.facts["reference"], image = nearest_reference(problem, self.signed)
             return image
-        if self.cfg.input == "oracle":
-            ((_, truth),) = problem.references  # the runner hands it over, because the config says so
+        if self.options.input == "oracle":
+            ((_, truth),) = problem.references  # handed over because this method wants it
             self.facts["oracle_input"] = True
-            return truth + (self.cfg.input_noise * torch.randn(z.shape, generator=rng)).to(z.device)
-        shape = (1, self.cfg.input_channels or z.shape[1], *z.shape[2:])
-        if self.cfg.input == "normal":
-            return self.cfg.input_noise * torch.randn(shape, generator=rng)
+            return truth + (self.options.input_noise * torch.randn(z.shape, generator=rng)).to(z.device)
+        shape = (1, self.options.input_channels or z.shape[1], *z.shape[2:])
+        if self.options.input == "normal":
+            return self.options.input_noise * torch.randn(shape, generator=rng)
         return 0.1 * torch.rand(shape, generator=rng)
 
     def penalty(self, x: Tensor) -> Tensor | None:
         """What a relative of this method adds to the data term."""
         return None
 
-    def iterates(self, problem: Problem, state: State | None) -> Iterator[Iterate]:
-        assert state is not None
-        A, y, f, z, s = problem.operator, problem.y, state.network, state.z, self.cfg.perturb
+    def iterates(self, problem: Problem, state: NetworkState) -> Iterator[Iterate]:
+        A, y, f, z, s = problem.operator, problem.y, state.network, state.z, self.options.perturb
 
         def objective() -> tuple[Tensor, dict[str, Tensor]]:
             x = f(z + s * torch.randn(z.shape, generator=state.rng, device=z.device) if s else z)
@@ -57,7 +112,7 @@ class VanillaDIP(Method):
         for iterate in self.descend(state, objective, lambda: f(z)):
             yield replace(iterate, image=self.estimate(iterate.image, state))
 
-    def estimate(self, x: Tensor, state: State) -> Tensor:
+    def estimate(self, x: Tensor, state: NetworkState) -> Tensor:
         """The reconstruction after a step whose output is x: x itself."""
         return x
 
@@ -84,7 +139,7 @@ def nearest_reference(problem: Problem, signed: bool) -> tuple[str, Tensor]:
             best = distance, name, image * (energy / size)
     if best is None:
         raise UserError(
-            "input=reference found no other object to refer to: images of the same size and of another patient are needed; "
-            "set pool=... to a folder of them."
+            "input=reference found no other object to refer to: images of the same size and of another patient are "
+            "needed; set pool=... to a folder of them."
         )
     return best[1], best[2]

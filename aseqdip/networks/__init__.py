@@ -1,22 +1,21 @@
 """Untrained networks by name; one image in, one image out, at any size."""
 
+from dataclasses import replace
+
 import torch
-from torch import nn
 
-from aseqdip.config import NetworkConfig
 from aseqdip.errors import UserError
+from aseqdip.networks.base import Network, NetworkSettings
 from aseqdip.networks.blocks import Padded, initialise
-from aseqdip.networks.s2s import S2S
-from aseqdip.networks.skip import Skip
-from aseqdip.networks.unet import UNet
+from aseqdip.parts import Registry
 
-NETWORKS = ("unet", "skip", "s2s")
+NETWORKS = Registry(Network, __name__, "network", helpers=("blocks",))  # type: ignore[type-abstract]
 
 
 def make_network(
-    cfg: NetworkConfig, in_channels: int, out_channels: int, signed: bool, generator: torch.Generator
+    settings: NetworkSettings, in_channels: int, out_channels: int, signed: bool, generator: torch.Generator
 ) -> Padded:
-    """The network a config describes, initialised from ``generator``.
+    """The network the settings describe, initialised from ``generator``.
 
     Args:
         in_channels: channels of the network's input z.
@@ -26,27 +25,30 @@ def make_network(
 
     Raises UserError for an unknown name or a sigmoid on signed images.
     """
-    sigmoid = cfg.name != "unet" and not signed if cfg.sigmoid is None else cfg.sigmoid
+    part = NETWORKS[settings.name]
+    settings = settings if settings.options is not None else replace(settings, options=part.Options())
+    sigmoid = part.sigmoid and not signed if settings.sigmoid is None else settings.sigmoid
     if sigmoid and signed:
         raise UserError(
             "network.sigmoid=true keeps the output in (0, 1), but a complex MRI image has negative parts: "
             "use network.sigmoid=false."
         )
-    network: nn.Module
     with torch.device("meta"):  # weights are drawn below, from our own generator, not from the global one
-        if cfg.name == "unet":
-            if in_channels != out_channels:
-                raise UserError(
-                    f"network=unet maps an image to itself; found {in_channels} -> {out_channels} channels: "
-                    "use network=skip, or leave input_channels alone."
-                )
-            network = UNet(out_channels, cfg.width, cfg.depth, sigmoid)
-        elif cfg.name == "skip":
-            network = Skip(in_channels, out_channels, cfg.width, cfg.skip, cfg.depth, cfg.upsample, sigmoid)
-        elif cfg.name == "s2s":
-            network = S2S(in_channels, out_channels, cfg.width, cfg.depth, sigmoid)
-        else:
-            raise UserError(f"network.name={cfg.name} is unknown: use one of {', '.join(NETWORKS)}.")
+        network = part.build(settings, in_channels, out_channels, sigmoid)
     network = network.to_empty(device="cpu")
-    initialise(network, cfg.init, generator)
-    return Padded(network, 2**cfg.depth)
+    initialise(network, settings.init, generator)
+    return Padded(network, part.multiple(settings))
+
+
+def check_size(settings: NetworkSettings, shape: tuple[int, ...], image: str) -> None:
+    """Raise UserError unless images of this shape, (..., height, width), are large enough for the network.
+
+    A multiple of its scales is reached by reflecting the borders, which needs at least as many pixels; and a single
+    pixel at the coarsest scale has no variance to normalise by.
+    """
+    multiple, side = NETWORKS[settings.name].multiple(settings), min(shape[-2:])
+    if side < multiple or max(shape[-2:]) <= multiple:
+        raise UserError(
+            f"{image} is {side} pixels on its short side, but network={settings.name} with depth={settings.depth} "
+            f"needs at least {multiple}, and more on the other: use a larger image or a smaller network.depth."
+        )

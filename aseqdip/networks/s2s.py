@@ -1,8 +1,11 @@
 """The network of Rethinking DIP (Jo et al., ICCV 2021)."""
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
+from aseqdip.networks.base import Network, NetworkSettings
 from aseqdip.networks.blocks import Conv, Head, batch_norm, upsample
 
 
@@ -12,7 +15,7 @@ def _conv(channels: int, out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(conv, batch_norm(out), nn.Softplus())
 
 
-class S2S(nn.Module):
+class S2S(Network):
     """Hourglass whose decoder is twice as wide as its encoder and sees the input image once more at the end.
 
     Args:
@@ -23,6 +26,12 @@ class S2S(nn.Module):
 
     1,140,627 parameters for 3 -> 3 channels with the defaults. Sides must be multiples of 2^depth.
     """
+
+    name = "s2s"
+    title = "S2S"
+    paper = "Jo, Chun, Choi: Rethinking deep image prior for denoising, ICCV 2021"
+    sigmoid = True
+    defaults = {"width": 48, "depth": 5}
 
     def __init__(self, in_channels: int, out_channels: int, width: int, depth: int, sigmoid: bool) -> None:
         super().__init__()
@@ -45,3 +54,7 @@ class S2S(nn.Module):
             x = block(torch.cat((kept.pop(), upsample(x, "nearest")), dim=1))
         result: Tensor = self.head(x)
         return result
+
+    @classmethod
+    def build(cls, settings: NetworkSettings, in_channels: int, out_channels: int, sigmoid: bool) -> Self:
+        return cls(in_channels, out_channels, settings.width, settings.depth, sigmoid)

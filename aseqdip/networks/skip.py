@@ -1,9 +1,14 @@
 """The "skip" hourglass of Deep Image Prior (Ulyanov et al., CVPR 2018)."""
 
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
+from aseqdip.networks.base import Network, NetworkSettings
 from aseqdip.networks.blocks import Conv, Head, batch_norm, upsample
+from aseqdip.parts import knob
 
 
 def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -12,7 +17,7 @@ def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequentia
     return nn.Sequential(conv, batch_norm(out), nn.LeakyReLU(0.2, inplace=True))
 
 
-class Skip(nn.Module):
+class Skip(Network):
     """Hourglass with thin skip connections at every scale.
 
     Args:
@@ -26,6 +31,17 @@ class Skip(nn.Module):
 
     2,184,307 parameters for 3 -> 3 channels with the defaults. Sides must be multiples of 2^depth.
     """
+
+    name = "skip"
+    title = "skip hourglass"
+    paper = "Ulyanov, Vedaldi, Lempitsky: Deep image prior, CVPR 2018"
+    sigmoid = True
+    defaults = {"width": 128, "depth": 5}
+
+    @dataclass
+    class Options:
+        skip: int = knob("channels of its skip connections", 4, low=1)
+        upsample: str = knob("how it up-samples", "bilinear", choices=("bilinear", "nearest"))
 
     def __init__(
         self,
@@ -57,3 +73,8 @@ class Skip(nn.Module):
             x = up(torch.cat((kept.pop(), upsample(x, self.mode)), dim=1))
         result: Tensor = self.head(x)
         return result
+
+    @classmethod
+    def build(cls, settings: NetworkSettings, in_channels: int, out_channels: int, sigmoid: bool) -> Self:
+        own = settings.options
+        return cls(in_channels, out_channels, settings.width, own.skip, settings.depth, own.upsample, sigmoid)

@@ -1,8 +1,12 @@
 """The U-Net family of the paper's experiments: Medium (depth 3) and shallow (depth 2)."""
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
+from aseqdip.errors import UserError
+from aseqdip.networks.base import Network, NetworkSettings
 from aseqdip.networks.blocks import Conv, Head, batch_norm, upsample
 
 
@@ -16,7 +20,7 @@ class DoubleConv(nn.Sequential):
         super().__init__(*layers)
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """U-Net with max-pooling, bilinear up-sampling (corners aligned) and a linear 1x1 output layer.
 
     Args:
@@ -28,6 +32,10 @@ class UNet(nn.Module):
 
     Image (batch, channels, height, width) with sides that are multiples of 2^depth.
     """
+
+    name = "unet"
+    title = "U-Net"
+    defaults = {"width": 64, "depth": 3}
 
     def __init__(self, channels: int, width: int, depth: int, sigmoid: bool) -> None:
         super().__init__()
@@ -48,3 +56,12 @@ class UNet(nn.Module):
             x = block(torch.cat((skips.pop(), x), dim=1))
         result: Tensor = self.head(x)
         return result
+
+    @classmethod
+    def build(cls, settings: NetworkSettings, in_channels: int, out_channels: int, sigmoid: bool) -> Self:
+        if in_channels != out_channels:
+            raise UserError(
+                f"network=unet maps an image to itself; found {in_channels} -> {out_channels} channels: "
+                "use network=skip, or leave input_channels alone."
+            )
+        return cls(out_channels, settings.width, settings.depth, sigmoid)

@@ -71,3 +71,40 @@ class Operator(nn.Module, ABC):
             squared = x.norm()  # ||A^H A x|| for a unit x
             x = x / squared.clamp_min(torch.finfo(x.dtype).tiny)
         return float(squared.sqrt())
+
+
+class Functions(Operator):
+    """A linear operator from two functions: an image's measurements, and the adjoint.
+
+    Args:
+        apply: A, (batch, channels, height, width) to measurements of any shape.
+        adjoint: A^H, back to images.
+    """
+
+    def __init__(self, apply: Map, adjoint: Map) -> None:
+        super().__init__()
+        self.apply_, self.adjoint_ = apply, adjoint
+
+    def forward(self, image: Tensor) -> Tensor:
+        return linear_map(image, self.apply_, self.adjoint_)
+
+    def adjoint(self, measurements: Tensor) -> Tensor:
+        return linear_map(measurements, self.adjoint_, self.apply_)
+
+
+class Scaled(Operator):
+    """``factor * A`` for a linear A."""
+
+    def __init__(self, operator: Operator, factor: float) -> None:
+        super().__init__()
+        self.operator, self.factor = operator, factor
+
+    def forward(self, image: Tensor) -> Tensor:
+        scaled: Tensor = self.factor * self.operator(image)
+        return scaled
+
+    def adjoint(self, measurements: Tensor) -> Tensor:
+        return self.factor * self.operator.adjoint(measurements)
+
+    def direct(self, measurements: Tensor) -> Tensor:
+        return self.operator.direct(measurements / self.factor)

@@ -71,7 +71,7 @@ class MotionBlur(Operator):
         if min(image.shape[-2:]) <= r:
             raise UserError(
                 f"The image is {image.shape[-2]} x {image.shape[-1]}, too small for a blur kernel "
-                f"of {2 * r + 1} pixels: lower operator.kernel_size or use a larger image."
+                f"of {2 * r + 1} pixels: lower kernel_size or use a larger image."
             )
         padded = F.pad(image, (r, r, r, r), mode="reflect")
         grid = padded.shape[-2:]

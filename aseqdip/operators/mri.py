@@ -122,8 +122,8 @@ def cartesian_mask(kind: str, width: int, accel: float, center_fraction: float, 
     low = round(width * center_fraction)
     if low > width / accel:
         raise UserError(
-            f"accel={accel:g} samples {width / accel:.0f} of {width} columns, but the fully sampled centre alone has {low}: "
-            "lower operator.center_fraction or accel."
+            f"accel={accel:g} samples {width / accel:.0f} of {width} columns, but the fully sampled centre alone has "
+            f"{low}: lower center_fraction or accel."
         )
     mask = np.zeros(width, dtype=bool)
     start = (width - low + 1) // 2

@@ -7,38 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import case_of, iterates, method_of
 from PIL import Image
 from torch import Tensor
 
-from aseqdip.case import Case
-from aseqdip.config import Config, NetworkConfig
+from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
-from aseqdip.data.sample import Sample
+from aseqdip.data.base import Sample
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
-from aseqdip.methods import METHODS
-from aseqdip.methods.base import Iterate, Method
 from aseqdip.methods.rethinking_dip import divergence
 from aseqdip.methods.tv_dip import total_variation
 from aseqdip.methods.vanilla_dip import VanillaDIP, nearest_reference
 from aseqdip.networks import make_network
+from aseqdip.networks.base import NetworkSettings
 from aseqdip.problem import Problem
-from aseqdip.runner import run
-from aseqdip.tasks import make_case, references
+from aseqdip.run.runner import run
 
 Configure = Callable[..., Config]
-
-
-def case_of(cfg: Config) -> Case:
-    name, load = next(iter(open_dataset(cfg).items()))
-    return make_case(cfg, name, load())
-
-
-def iterates(cfg: Config, case: Case, cls: type[Method] | None = None) -> list[Iterate]:
-    method = (cls or METHODS[cfg.method.name])(cfg, Engine("cpu", "fp32"), case.signed)
-    return [
-        dataclasses.replace(i, image=i.image.clone()) for i in method.iterates(case.problem, method.start(case.problem))
-    ]
 
 
 def squared(r: Tensor) -> Tensor:
@@ -50,9 +36,8 @@ def test_aseqdip_is_algorithm_1(configure: Configure, task: str) -> None:
     """Against the algorithm written out with plain PyTorch: two nested loops, one Adam, one extra pass."""
     cfg = configure(f"task={task}", "steps=6", "N=3", "lam=0.7", "network=medium", "network.width=8")
     case = case_of(cfg)
-    p, method = case.problem, METHODS["aseqdip"](cfg, Engine("cpu", "fp32"), case.signed)
+    p, method = case.problem, method_of(cfg, case)
     state = method.start(p)
-    assert state is not None
     f, z = state.network, p.z0.clone()
     adam = torch.optim.Adam(f.parameters(), lr=cfg.lr, fused=True)
     results = []
@@ -105,9 +90,8 @@ def test_plain_norms(configure: Configure) -> None:
 def test_input_updates(configure: Configure, update: str, task: str) -> None:
     cfg = configure(f"task={task}", f"input_update={update}", "N=1", "steps=1")
     case = case_of(cfg)
-    p, method = case.problem, METHODS["aseqdip"](cfg, Engine("cpu", "fp32"), case.signed)
+    p, method = case.problem, method_of(cfg, case)
     state = method.start(p)
-    assert state is not None
     (iterate,) = method.iterates(p, state)
     x = iterate.image
     expected = {
@@ -121,9 +105,8 @@ def test_input_updates(configure: Configure, update: str, task: str) -> None:
 def test_data_consistent_input_keeps_what_was_measured(configure: Configure) -> None:
     cfg = configure("task=inpainting", "input_update=data_consistent", "N=1", "steps=1")
     case = case_of(cfg)
-    method = METHODS["aseqdip"](cfg, Engine("cpu", "fp32"), case.signed)
+    method = method_of(cfg, case)
     state = method.start(case.problem)
-    assert state is not None
     list(method.iterates(case.problem, state))
     torch.testing.assert_close(case.problem.operator(state.z), case.problem.y)
 
@@ -135,15 +118,16 @@ class WithPenalty(VanillaDIP):
         return torch.rand(problem.z0.shape, generator=problem.generator("input"))
 
     def penalty(self, x: Tensor) -> Tensor | None:
-        z = self.initial_input(Problem(x, self.operator, x, self.image, self.cfg.seed))  # type: ignore[attr-defined]
-        return self.cfg.method.alpha * squared(x - z)
+        z = self.initial_input(Problem(x, self.operator, x, self.image, 0))  # type: ignore[attr-defined]
+        return self.alpha * squared(x - z)  # type: ignore[attr-defined]
 
 
 def test_self_guided_without_noise_is_vanilla_with_its_regulariser(configure: Configure) -> None:
-    words = ("method=self_guided_dip", "method.eta=0", "method.lr_z=0", "method.passes=1", "steps=5")
+    words = ("method=self_guided_dip", "eta=0", "lr_z=0", "passes=1", "steps=5")
     cfg = configure(*words)
     case = case_of(cfg)
     WithPenalty.operator, WithPenalty.image = case.problem.operator, case.problem.image  # type: ignore[attr-defined]
+    WithPenalty.alpha = cfg.method.options.alpha  # type: ignore[attr-defined]
     for ours, vanilla in zip(iterates(cfg, case), iterates(cfg, case, WithPenalty), strict=True):
         torch.testing.assert_close(ours.image, vanilla.image, rtol=1e-3, atol=1e-4)
 
@@ -151,17 +135,16 @@ def test_self_guided_without_noise_is_vanilla_with_its_regulariser(configure: Co
 def test_self_guided_learns_its_input(configure: Configure) -> None:
     cfg = configure("method=self_guided_dip", "steps=3")
     case = case_of(cfg)
-    method = METHODS["self_guided_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    method = method_of(cfg, case)
     state = method.start(case.problem)
-    assert state is not None
     before = state.z.detach().clone()
     list(method.iterates(case.problem, state))
     assert float((state.z.detach() - before).abs().mean()) > 0.05, "lr_z is 0.1"
 
 
-@pytest.mark.parametrize(("method", "off"), [("tv_dip", "method.rho=0"), ("sgld_dip", "method.noise=0")])
+@pytest.mark.parametrize(("method", "off"), [("tv_dip", "rho=0"), ("sgld_dip", "weight_noise=0")])
 def test_relatives_without_their_part_are_vanilla_dip(configure: Configure, method: str, off: str) -> None:
-    words = ("method.burn_in=0.99",) if method == "sgld_dip" else ()
+    words = ("burn_in=0.99",) if method == "sgld_dip" else ()
     cfg, vanilla = (
         configure(f"method={method}", off, "steps=5", *words),
         configure("method=vanilla_dip", "steps=5"),
@@ -190,11 +173,10 @@ def test_sgld_adds_the_stated_noise_to_the_stated_weights(configure: Configure) 
     """The same run with and without noise differs, after one step, by N(0, (2 lr)^2) on convolutions alone."""
     weights = []
     for noise in (0, 2):
-        cfg = configure("method=sgld_dip", f"method.noise={noise}", "steps=2", "network.width=16")
+        cfg = configure("method=sgld_dip", f"weight_noise={noise}", "steps=2", "network.width=16")
         case = case_of(cfg)
-        method = METHODS["sgld_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+        method = method_of(cfg, case)
         state = method.start(case.problem)
-        assert state is not None
         next(method.iterates(case.problem, state))
         weights.append({k: v.clone() for k, v in state.network.state_dict().items()})
     for name, clean in weights[0].items():
@@ -206,11 +188,10 @@ def test_sgld_adds_the_stated_noise_to_the_stated_weights(configure: Configure) 
 
 
 def test_sgld_result_is_the_mean_of_its_samples(configure: Configure) -> None:
-    cfg = configure("method=sgld_dip", "method.burn_in=0.5", "method.thinning=2", "steps=8")
+    cfg = configure("method=sgld_dip", "burn_in=0.5", "thinning=2", "steps=8")
     case = case_of(cfg)
-    method = METHODS["sgld_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    method = method_of(cfg, case)
     state = method.start(case.problem)
-    assert state is not None
     outputs = []
     plain = method.estimate
     method.estimate = lambda x, s: (outputs.append(x), plain(x, s))[1]  # type: ignore[attr-defined,method-assign,func-returns-value]
@@ -224,7 +205,7 @@ def test_sgld_result_is_the_mean_of_its_samples(configure: Configure) -> None:
 def test_vanilla_inputs(configure: Configure, choice: str, low: float, high: float) -> None:
     cfg = configure("method=vanilla_dip", f"input={choice}", "task=ct")
     case = case_of(cfg)
-    z = METHODS["vanilla_dip"](cfg, Engine("cpu", "fp32"), case.signed).initial_input(case.problem)
+    z = method_of(cfg, case).initial_input(case.problem)
     assert low <= float(z.min()) < float(z.max()) <= high
     if choice == "normal":
         assert float(z.std()) == pytest.approx(1, rel=0.05)
@@ -233,11 +214,9 @@ def test_vanilla_inputs(configure: Configure, choice: str, low: float, high: flo
 def test_perturbation_changes_every_step_and_resumes(configure: Configure) -> None:
     cfg = configure("method=vanilla_dip", "perturb=0.03", "steps=4")
     case = case_of(cfg)
-    method = METHODS["vanilla_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    method = method_of(cfg, case)
     whole = iterates(cfg, case)
     first, second = method.start(case.problem), method.start(case.problem)
-    assert first is not None
-    assert second is not None
     running = method.iterates(case.problem, first)
     next(running), next(running)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
@@ -268,7 +247,7 @@ def test_a_method_sees_no_truth() -> None:
 def test_vanilla_input_is_uniform_up_to_a_tenth(configure: Configure) -> None:
     cfg = configure("method=vanilla_dip", "task=ct")
     case = case_of(cfg)
-    method = METHODS["vanilla_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    method = method_of(cfg, case)
     z = method.initial_input(case.problem)
     assert float(z.min()) >= 0
     assert 0.09 < float(z.max()) <= 0.1
@@ -284,13 +263,11 @@ def test_oracle_input_is_the_truth_and_the_record_says_so(configure: Configure, 
     assert case.scoring is not None
     assert torch.allclose(case.show(case.truth), case.scoring.truth, atol=1e-6), "the truth, as the network sees it"
     (record,) = run(cfg).records
-    assert record["oracle_input"] is True
+    assert record.facts["oracle_input"] is True
     (blind,) = run(configure(*words)).records
-    assert "oracle_input" not in blind
+    assert "oracle_input" not in blind.facts
     case.problem.references = [("truth", case.truth)]
-    far = METHODS["vanilla_dip"](
-        configure(*words, "input=oracle", "input_noise=0.1"), Engine("cpu", "fp32"), case.signed
-    )
+    far = method_of(configure(*words, "input=oracle", "input_noise=0.1"), case)
     noise = far.initial_input(case.problem) - case.truth
     assert float(noise.std()) == pytest.approx(0.1, rel=0.05)
     assert torch.equal(noise, far.initial_input(case.problem) - case.truth), "drawn once"
@@ -309,7 +286,7 @@ def test_input_noise_scales_a_normal_input(configure: Configure) -> None:
     for scale in (1, 0.25):
         cfg = configure(*words, f"input_noise={scale}")
         case = case_of(cfg)
-        inputs.append(METHODS["vanilla_dip"](cfg, Engine("cpu", "fp32"), case.signed).initial_input(case.problem))
+        inputs.append(method_of(cfg, case).initial_input(case.problem))
     assert torch.allclose(0.25 * inputs[0], inputs[1])
 
 
@@ -334,7 +311,7 @@ def test_divergence_is_unbiased_on_a_linear_map() -> None:
 
 def test_rethinking_loss_estimates_the_error(configure: Configure) -> None:
     """Without perturbation and for a linear f: E[loss] is the mean squared error to the truth (Stein)."""
-    cfg = configure("method=rethinking_dip", "task=denoising", "method.perturb=0", "sigma=50", "steps=1")
+    cfg = configure("method=rethinking_dip", "task=denoising", "perturb=0", "sigma=50", "steps=1")
     case = case_of(cfg)
     assert case.scoring is not None
 
@@ -346,9 +323,8 @@ def test_rethinking_loss_estimates_the_error(configure: Configure) -> None:
         def forward(self, image: Tensor) -> Tensor:
             return self.gain * image
 
-    method = METHODS["rethinking_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    method = method_of(cfg, case)
     state = method.start(case.problem)
-    assert state is not None
     state.network = method.engine.prepare(Half())
     (iterate,) = method.iterates(case.problem, state)
     error = float((iterate.image - case.scoring.truth).square().mean())
@@ -356,12 +332,11 @@ def test_rethinking_loss_estimates_the_error(configure: Configure) -> None:
 
 
 def test_rethinking_learning_rate_decays(configure: Configure) -> None:
-    cfg = configure("method=rethinking_dip", "task=denoising", "method.decay=0.5", "steps=602", "size=16", "sigma=30")
+    cfg = configure("method=rethinking_dip", "task=denoising", "decay=0.5", "steps=602", "size=16", "sigma=30")
     cfg.network.depth, cfg.network.width = 2, 2
     case = case_of(cfg)
-    method = METHODS["rethinking_dip"](cfg, Engine("cpu", "fp32"), case.signed)
+    method = method_of(cfg, case)
     state = method.start(case.problem)
-    assert state is not None
     rates = []
     for _ in method.iterates(case.problem, state):
         rates.append(state.optimiser.param_groups[0]["lr"])
@@ -374,10 +349,10 @@ def test_the_most_similar_reference_is_found(configure: Configure, task: str) ->
     cfg = configure("method=ref_guided_dip", f"task={task}")
     name, load = next(iter(open_dataset(cfg).items()))
     sample = load()
-    case = make_case(cfg, name, sample)
+    case = make_task(cfg).make(name, sample)
     twin = dataclasses.replace(sample, source="a twin", image=0.5 * sample.image)  # type: ignore[operator]
     pool = {**dict(list(open_dataset(cfg).items())[1:5]), "twin": lambda: twin}
-    found = list(references(cfg, sample, case.problem.z0, pool))
+    found = list(make_task(cfg).references(sample, case.problem.z0, pool))
     assert len(found) == 5
     case.problem.references = found
     chosen, z = nearest_reference(case.problem, case.signed)
@@ -390,7 +365,7 @@ def test_bad_and_black_references_are_left_out(configure: Configure) -> None:
     cfg = configure("method=ref_guided_dip", "task=denoising")
     (name, load), (other, load_other) = list(open_dataset(cfg).items())[:2]
     sample = load()
-    case = make_case(cfg, name, sample)
+    case = make_task(cfg).make(name, sample)
     assert sample.image is not None
     black = dataclasses.replace(sample, source="black", image=torch.zeros_like(sample.image))
 
@@ -398,7 +373,7 @@ def test_bad_and_black_references_are_left_out(configure: Configure) -> None:
         raise UserError("cannot be read")
 
     pool = {"broken": broken, "black": lambda: black, other: load_other}
-    case.problem.references = references(cfg, sample, case.problem.z0, pool)
+    case.problem.references = make_task(cfg).references(sample, case.problem.z0, pool)
     assert nearest_reference(case.problem, case.signed)[0] == other
 
 
@@ -406,11 +381,11 @@ def test_mr_references_of_another_size_are_cropped_or_padded(configure: Configur
     cfg = configure("method=ref_guided_dip", "size=64")
     name, load = next(iter(open_dataset(cfg).items()))
     sample = load()
-    case = make_case(cfg, name, sample)
+    case = make_task(cfg).make(name, sample)
     assert sample.image is not None
     large = dataclasses.replace(sample, source="large", image=torch.ones(1, 80, 96))
     small = dataclasses.replace(sample, source="small", image=torch.ones(1, 40, 30))
-    found = dict(references(cfg, sample, case.problem.z0, {"large": lambda: large, "small": lambda: small}))
+    found = dict(make_task(cfg).references(sample, case.problem.z0, {"large": lambda: large, "small": lambda: small}))
     assert found["large"].shape == found["small"].shape == case.problem.z0.shape
     shown = found["small"].norm(dim=1)[0]
     assert torch.allclose(shown[12:52, 17:47], torch.ones(40, 30), atol=1e-5), "in the middle"
@@ -421,16 +396,18 @@ def test_a_reference_is_never_the_same_patient(configure: Configure) -> None:
     cfg = configure("method=ref_guided_dip", "task=ct")
     name, load = next(iter(open_dataset(cfg).items()))
     sample = dataclasses.replace(load(), patient="P1")
-    case = make_case(cfg, name, sample)
+    case = make_task(cfg).make(name, sample)
     other = dataclasses.replace(sample, source="another slice of P1")
-    assert list(references(cfg, sample, case.problem.z0, {"other": lambda: other, name: lambda: sample})) == []
+    assert (
+        list(make_task(cfg).references(sample, case.problem.z0, {"other": lambda: other, name: lambda: sample})) == []
+    )
     with pytest.raises(UserError, match="another patient"):
         nearest_reference(case.problem, case.signed)
 
 
 def test_ref_guided_is_vanilla_from_its_reference(configure: Configure) -> None:
     (record,) = run(configure("method=ref_guided_dip")).records
-    assert record["reference"] in {f"brain{i:02d}" for i in range(1, 20)}
+    assert record.facts["reference"] in {f"brain{i:02d}" for i in range(1, 20)}
 
 
 @pytest.mark.parametrize(
@@ -439,17 +416,17 @@ def test_ref_guided_is_vanilla_from_its_reference(configure: Configure) -> None:
 )
 def test_cost_per_step(configure: Configure, method: str, passes: float) -> None:
     (record,) = run(configure(f"method={method}", "network.width=16")).records
-    assert record["passes_per_step"] == passes
+    assert record.passes_per_step == passes
     if passes:
         (vanilla,) = run(configure("method=vanilla_dip", "network.width=16", "seed=1")).records
         # backwards costs about twice as much as forwards
         gradients = {"aseqdip": 1}.get(method, passes)
         ratio = (3 * gradients + passes - gradients) / 3
-        assert record["flops_per_step"] / vanilla["flops_per_step"] == pytest.approx(ratio, rel=0.03)
+        assert record.flops_per_step / vanilla.flops_per_step == pytest.approx(ratio, rel=0.03)
 
 
 def test_flops_of_the_medium_unet() -> None:
-    unet = make_network(NetworkConfig(name="unet", width=64, depth=3), 2, 2, True, torch.Generator())
+    unet = make_network(NetworkSettings(name="unet", width=64, depth=3), 2, 2, True, torch.Generator())
     network = Engine("cpu", "fp32").prepare(unet)
     with torch.no_grad(), network.counting():
         network(torch.zeros(1, 2, 64, 64))

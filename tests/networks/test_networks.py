@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aseqdip import kernels
-from aseqdip.config import NetworkConfig
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.networks import NETWORKS, make_network
+from aseqdip.networks.base import NetworkSettings
 from aseqdip.networks.blocks import Conv, Head, upsample
 from aseqdip.networks.s2s import S2S
 from aseqdip.networks.skip import Skip
@@ -42,20 +42,20 @@ def test_parameter_counts_are_the_published_ones() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("shape", [(64, 64), (50, 71), (33, 40)])
 def test_any_image_size(name: str, shape: tuple[int, int]) -> None:
-    cfg = NetworkConfig(name=name, width=8, depth=3 if name == "unet" else 5)
+    cfg = NetworkSettings(name=name, width=8, depth=3 if name == "unet" else 5)
     network = make_network(cfg, 2, 2, signed=True, generator=rng())
     assert network(torch.randn(1, 2, *shape, generator=rng(1))).shape == (1, 2, *shape)
 
 
 def test_weights_depend_on_the_generator_alone() -> None:
-    cfg = NetworkConfig(name="unet", width=8, depth=2)
+    cfg = NetworkSettings(name="unet", width=8, depth=2)
     first, again, other = (make_network(cfg, 1, 1, False, rng(seed)).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not all(torch.equal(first[k], other[k]) for k in first)
 
 
 def test_normal_initialisation() -> None:
-    network = make_network(NetworkConfig(name="unet", width=32, depth=3), 2, 2, True, rng())
+    network = make_network(NetworkSettings(name="unet", width=32, depth=3), 2, 2, True, rng())
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             assert float(module.weight.detach().std()) == pytest.approx(0.02, rel=0.25)
@@ -67,7 +67,7 @@ def test_normal_initialisation() -> None:
 
 
 def test_default_initialisation_is_pytorchs() -> None:
-    network = make_network(NetworkConfig(name="unet", width=32, depth=2, init="default"), 3, 3, False, rng())
+    network = make_network(NetworkSettings(name="unet", width=32, depth=2, init="default"), 3, 3, False, rng())
     conv = network.network.down[0][3]
     bound = 1 / conv.weight[0].numel() ** 0.5
     assert 0.9 * bound < float(conv.weight.detach().abs().max()) <= bound
@@ -75,7 +75,7 @@ def test_default_initialisation_is_pytorchs() -> None:
 
 
 def test_sigmoid_only_where_images_are_in_0_1() -> None:
-    cfg = NetworkConfig(name="skip", width=8, depth=3)
+    cfg = NetworkSettings(name="skip", width=8, depth=3)
     x = 10 * torch.randn(1, 2, 32, 32, generator=rng())
     unsigned = make_network(cfg, 2, 2, signed=False, generator=rng())(x)
     assert float(unsigned.detach().min()) > 0
@@ -87,7 +87,7 @@ def test_sigmoid_only_where_images_are_in_0_1() -> None:
 
 
 def test_output_layer_stays_in_fp32_under_bf16() -> None:
-    network = make_network(NetworkConfig(name="unet", width=8, depth=2), 1, 1, False, rng())
+    network = make_network(NetworkSettings(name="unet", width=8, depth=2), 1, 1, False, rng())
     x = torch.rand(1, 1, 32, 32, generator=rng(1))
     exact = Engine("cpu", "fp32").prepare(network)(x)
     rounded = Engine("cpu", "bf16").prepare(network)(x)
@@ -142,7 +142,7 @@ def plain(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_are_what_they_were(name: str, precision: str, cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Biases before batch norm left out, channels padded, operators of our own: the same up to rounding."""
-    cfg = NetworkConfig(name=name, width=12, depth=2, init="default")
+    cfg = NetworkSettings(name=name, width=12, depth=2, init="default")
     network = make_network(cfg, 3, 3, signed=False, generator=rng())
     with torch.no_grad():
         for i, p in enumerate(network.parameters()):  # biases that would show, were they not to be normalised away
@@ -171,7 +171,7 @@ def test_networks_are_what_they_were(name: str, precision: str, cuda: bool, monk
 def test_what_a_measurement_switches_off(switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """computes the same, the way PyTorch does."""
     monkeypatch.setattr(kernels, "on_cpu", lambda x: False)
-    network = make_network(NetworkConfig(name="skip", width=12, depth=2), 3, 3, False, rng())
+    network = make_network(NetworkSettings(name="skip", width=12, depth=2), 3, 3, False, rng())
     x, found = torch.rand(1, 3, 32, 32, generator=rng(1)), []
     for on in (True, False):
         monkeypatch.setattr(kernels.switches, switch, on)
@@ -186,7 +186,7 @@ def test_what_a_measurement_switches_off(switch: str, monkeypatch: pytest.Monkey
 
 
 def test_biases_before_batch_norm_stay_as_they_are() -> None:
-    network = make_network(NetworkConfig(name="unet", width=8, depth=2, init="default"), 1, 1, False, rng())
+    network = make_network(NetworkSettings(name="unet", width=8, depth=2, init="default"), 1, 1, False, rng())
     idle = {f"{name}.bias" for name, m in network.named_modules() if isinstance(m, Conv) and not m.shifted}
     assert len(idle) == 10
     engine = Engine("cpu", "fp32")
@@ -203,7 +203,7 @@ def test_biases_before_batch_norm_stay_as_they_are() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_second_gradients_by_convolutions_of_the_same_size(name: str) -> None:
     """As SURE needs them: equal to PyTorch's, which takes kernels as large as the image."""
-    cfg = NetworkConfig(name=name, width=8, depth=2)
+    cfg = NetworkSettings(name=name, width=8, depth=2)
     network = make_network(cfg, 3, 3, signed=False, generator=rng())
     found, direction = [], torch.randn(1, 3, 32, 32, generator=rng(2))
     for f in (plain(network), network):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from aseqdip.data.coils import simulated_coils
-from aseqdip.data.phantoms import brain
+from aseqdip.data.brain import brain
 from aseqdip.errors import UserError
+from aseqdip.operators.coils import simulated_coils
 from aseqdip.operators.espirit import espirit
 
 DATA = Path(os.environ.get("ASEQDIP_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")

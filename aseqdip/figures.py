@@ -1,0 +1,115 @@
+"""Pictures of one reconstruction: what came out, and how it got there."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aseqdip.files import write_atomically
+from aseqdip.records import COLUMNS, Rows, Score
+
+if TYPE_CHECKING:  # the report draws with what is here, and needs no tensors
+    from torch import Tensor
+
+
+def new_figure(columns: int, height: float, width: float = 3.2, rows: int = 1) -> tuple[Any, Any]:
+    """A figure and its axes, (rows, columns) of them or just (columns,); height and width of each in inches."""
+    # Figure objects of our own: no pyplot, no global state, no display
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, axes if rows > 1 else axes[0]
+
+
+def plain(name: str) -> str:
+    """A text that may hold a file's name, for matplotlib: no formula between two $, and nothing that is not UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+
+
+def save(figure: Any, path: Path, dpi: int = 110, colours: int | None = 256) -> None:
+    """The figure as a PNG file, whole or not at all; with 256 colours, enough for lines, of a third of the size."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    picture = Image.open(drawn).convert("RGB")
+    if colours is not None:
+        picture = picture.quantize(colours, dither=Image.Dither.NONE)
+    write_atomically(path, lambda file: picture.save(file, format="PNG", optimize=True))
+
+
+def _array(image: "Tensor") -> np.ndarray:
+    """(1, channels, height, width) to what matplotlib shows: (height, width) or (height, width, 3)."""
+    array = image[0].detach().cpu().float().numpy()
+    return array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
+
+
+def preview(
+    path: Path,
+    start: "Tensor",
+    result: "Tensor",
+    truth: "Tensor | None",
+    scores: Mapping[str, Score],
+    title: str,
+    start_name: str,
+    chosen: str,
+) -> None:
+    """Truth, start, reconstruction and five-fold error side by side, PSNR and SSIM above each.
+
+    Args:
+        start, result, truth: displayed images, (1, 1 or 3, height, width); truth may be missing.
+        scores: the record's "scores".
+        start_name: what the start image is called.
+        chosen: which of the scores is the result's: last, ema or stopped.
+    """
+
+    def caption(name: str, which: str) -> str:
+        score = scores.get(which, Score())
+        return name if score.psnr_db is None else f"{name}\n{score.psnr_db:.2f} dB, SSIM {score.ssim:.3f}"
+
+    panels = [(caption(start_name, "start"), start), (caption(f"reconstruction ({chosen})", chosen), result)]
+    if truth is not None:
+        error = (result - truth).abs().mean(1, keepdim=True)
+        panels = [("truth", truth), *panels, ("error x 5", 5 * error)]
+    high = max(float((truth if truth is not None else result).max()), 1e-12)
+    figure, axes = new_figure(len(panels), 3.2 * start.shape[-2] / start.shape[-1] + 0.9)
+    for axis, (name, image) in zip(axes, panels, strict=True):
+        colours = "inferno" if name.startswith("error") else "gray"
+        axis.imshow(np.clip(_array(image) / high, 0, 1), cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+        axis.set_title(name, fontsize=10)
+        axis.set_axis_off()
+    figure.suptitle(plain(title), fontsize=11)
+    save(figure, path, colours=None)
+
+
+def curve(path: Path, rows: Rows, scores: Mapping[str, Score], title: str) -> None:
+    """Loss terms, and PSNR/SSIM where there is a truth, against the iteration."""
+    values = dict(zip(COLUMNS, np.asarray(rows, dtype=float).T, strict=True))
+    known = bool(np.isfinite(values["psnr"]).any())
+    figure, axes = new_figure(2 if known else 1, 3.6, 4.6)
+    for name in ("loss", "data", "autoencoding", "regulariser"):
+        if (values[name] > 0).any():
+            axes[-1].semilogy(values["iteration"], values[name], label=name, linewidth=1)
+    axes[-1].set(xlabel="iteration", title="objective")
+    if axes[-1].has_data():
+        axes[-1].legend(fontsize=8)
+    if known:
+        axis, other = axes[0], axes[0].twinx()
+        values = {name: column[~np.isnan(values["psnr"])] for name, column in values.items()}  # score_every
+        axis.plot(values["iteration"], values["psnr"], label="PSNR", linewidth=1, color="C0")
+        axis.plot(values["iteration"], values["psnr_ema"], label="PSNR of EMA", linewidth=1, color="C2")
+        best, start, last = (scores[name] for name in ("best", "start", "last"))
+        if start.psnr_db is not None and np.isfinite(start.psnr_db):
+            axis.axhline(start.psnr_db, color="0.5", linestyle=":", label="start")
+        axis.plot(best.step, best.psnr_db, "x", color="C3", label=f"best (oracle) {best.psnr_db:.2f} dB")
+        other.plot(values["iteration"], values["ssim"], color="C1", linewidth=0.8, alpha=0.7)
+        other.set_ylabel("SSIM", color="C1")
+        axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=f"last {last.psnr_db:.2f} dB")
+        axis.legend(fontsize=8)
+    figure.suptitle(plain(title), fontsize=11)
+    save(figure, path)

@@ -1,0 +1,187 @@
+"""What makes two runs the same: every knob of their parts, the parts' code, the content of their files. Fails safe.
+
+What is not known to be without effect counts: a knob that somebody forgot computes again instead of taking another result for
+its own. Only a knob declared ``result=False`` is left out.
+"""
+
+import ast
+import hashlib
+import inspect
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from aseqdip.config import Config, in_force, make_task, value_of
+from aseqdip.data._files import opened
+from aseqdip.data.base import FileReader, Sample
+from aseqdip.engine import pick_device, pick_precision
+from aseqdip.methods import METHODS
+from aseqdip.networks import NETWORKS
+
+#: raised whenever the same settings give other numbers than before, by code that is not a part's own (engine, operators ...)
+RESULTS = 3
+
+#: what the paper states (Sec. 4.1, Algorithm 1; App. C.6 for TV-DIP); any other value is a departure that the record names
+PAPER: dict[str, Any] = {
+    "steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network", "start": "paper",
+    "rho": 1.0, "network.init": "normal", "ema": 0.0, "stop": "none",
+}  # fmt: skip
+
+
+def problem(cfg: Config) -> dict[str, Any]:
+    """The knobs that measurements depend on, but for the seed: the task's, the reader's, size and truth."""
+    return {"dataset.reader": cfg.dataset.reader.name, **_knobs(cfg)[0]}
+
+
+def settings(cfg: Config) -> dict[str, Any]:
+    """All others that the result depends on: the method's, and where it iterates the network's, the rule's, steps, lr ..."""
+    chosen = _knobs(cfg)[1]
+    if cfg.learns:
+        chosen["network"] = cfg.network.name
+        chosen["precision"] = pick_precision(cfg.precision, pick_device(cfg.device))
+    references = cfg.method.part.wants(cfg.method.options) == "references"
+    if references and chosen.get("pool") is None and not cfg.dataset.reader.part.generated:
+        chosen["pool"] = _others(cfg)
+    return chosen
+
+
+def _others(cfg: Config) -> str:
+    """A hash of all images of the data set, for a method that looks at the others."""
+    data = cfg.dataset
+    reader = data.reader.part(data.reader.options, Path(cfg.data_root), data.folder, data.files, cfg.size, data.name)
+    if isinstance(reader, FileReader):
+        return _folder_digest(reader.data_folder(), data.files)
+    return digest({name: content(load()) for name, load in reader.items().items()})
+
+
+def identity(cfg: Config) -> dict[str, Any]:
+    """All that the result depends on but the image itself, by name."""
+    names = {"task": cfg.task.name, "method": cfg.method.name, "dataset": cfg.dataset.name, "seed": cfg.seed}
+    return {**names, **problem(cfg), **settings(cfg), "results": RESULTS, "sources": sources(cfg)}
+
+
+def _knobs(cfg: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The knobs in force that can change a result: those of the measurements, and the others. Files as their content."""
+    measured: dict[str, Any] = {}
+    other: dict[str, Any] = {}
+    for name, known in in_force(cfg).items():
+        if not known.field.metadata["result"] or name in ("seed", "dataset.name"):  # said by themselves
+            continue
+        value = value_of(cfg, known)
+        of_data = known.owner.startswith(("task=", "dataset.reader=")) or name in ("size", "truth")
+        (measured if of_data else other)[name] = file_digest(value) if known.field.metadata["file"] else value
+    return measured, other
+
+
+def digest(chosen: dict[str, Any]) -> str:
+    """A hash of names and values, in hexadecimal digits."""
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+
+def run_folder(cfg: Config) -> Path:
+    """``outputs/task/setting/method-hash``: a function of what the run is alone, never of the clock."""
+    return Path(cfg.outputs) / cfg.task.name / make_task(cfg).setting / f"{cfg.method.name}-{digest(identity(cfg))[:8]}"
+
+
+def image_folder(cfg: Config, name: str, sample: Sample) -> str:
+    """The folder of one image below its run's: its name, and for what is read from files a hash of what was in them."""
+    return name if cfg.dataset.reader.part.generated else f"{name}-{content(sample)[:6]}"
+
+
+def departures(cfg: Config) -> dict[str, Any]:
+    """The knobs whose value is not the paper's, among those this run uses; what the method itself is made of is none."""
+    chosen = {**problem(cfg), **settings(cfg)}
+    paper = {**PAPER, **cfg.method.part.defaults}
+    if not cfg.learns:  # its weight is not TV-DIP's
+        paper = {"start": PAPER["start"]}
+    return {name: chosen[name] for name in paper if name in chosen and chosen[name] != paper[name]}
+
+
+# --- content -----------------------------------------------------------------------------------------------------
+
+
+def content(sample: Sample) -> str:
+    """A hash of all that was read of an image: type, shape and values of each array."""
+    found = hashlib.sha256()
+    for name in ("image", "kspace", "maps", "mask"):
+        if (tensor := getattr(sample, name)) is not None:
+            array = np.ascontiguousarray(tensor.numpy())
+            found.update(f"{name} {array.dtype} {array.shape} ".encode())
+            found.update(array.tobytes())
+    found.update(f"{sample.hu_width}".encode())
+    return found.hexdigest()
+
+
+def file_digest(value: Any) -> Any:
+    """For the path of a file or folder a hash of what is in it; any other value as it is."""
+    if not isinstance(value, str) or not Path(value).expanduser().exists():
+        return value
+    path = Path(value).expanduser()
+    return _folder_digest(path, None) if path.is_dir() else f"content {_file(path, *_stamp(path))[:16]}"
+
+
+def _folder_digest(folder: Path, files: list[str] | None) -> str:
+    """A hash of the names and contents of a folder's files, or of those that are named."""
+    named = files if files is not None else sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    found = hashlib.sha256()
+    for name in named:
+        path = folder / name
+        found.update(f"{name} {_file(path, *_stamp(path)) if path.is_file() else 'missing'}\n".encode())
+    return f"content {found.hexdigest()[:16]}"
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    return path.stat().st_size, path.stat().st_mtime_ns
+
+
+@cache
+def _file(path: Path, size: int, modified: int) -> str:
+    """The hash of a file's bytes; read again once its size or time is another."""
+    with opened(path, "a file that can be read") as file:  # a pipe, say, would never end
+        found = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            found.update(piece)
+        return found.hexdigest()
+
+
+# --- code --------------------------------------------------------------------------------------------------------
+
+
+def sources(cfg: Config) -> str:
+    """A hash of the code of the chosen parts and of what they extend, without comments and docstrings."""
+    parts: list[type] = [cfg.task.part, cfg.method.part, cfg.dataset.reader.part]
+    parts += [METHODS[name] for name in cfg.method.part.uses(cfg.method.options)]
+    if cfg.start not in cfg.task.part.starts:
+        parts.append(METHODS[cfg.start])
+    if cfg.learns:
+        parts.append(NETWORKS[cfg.network.name])
+    if cfg.rule is not None and cfg.method.part.iterative:
+        parts.append(cfg.rule.part)
+    modules = {c.__module__ for part in parts for c in part.__mro__}
+    ours = sorted(m for m in modules if m.split(".")[0] not in (*sys.stdlib_module_names, "torch"))
+    return hashlib.sha256("\n".join(code(sys.modules[name]) for name in ours).encode()).hexdigest()[:16]
+
+
+@cache
+def code(module: ModuleType) -> str:
+    """A module's code as a hash that comments, docstrings and layout do not change."""
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError):  # compiled, without its source
+        return f"{module.__name__} {getattr(module, '__version__', '')}"
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            first = body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()

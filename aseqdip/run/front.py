@@ -1,0 +1,271 @@
+"""``aseqdip.reconstruct``: measurements in memory and an operator in, an image out. No files, no configuration."""
+
+import dataclasses
+import difflib
+import inspect
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aseqdip.case import Case, Scoring
+from aseqdip.engine import Engine
+from aseqdip.errors import UserError
+from aseqdip.methods import METHODS
+from aseqdip.methods._classical import check_image_by, image_by
+from aseqdip.methods.base import Method, Shared
+from aseqdip.networks import NETWORKS
+from aseqdip.networks.base import NetworkSettings
+from aseqdip.operators.base import Functions, Map, Operator, Scaled
+from aseqdip.operators.mri import MultiCoilMRI
+from aseqdip.parts import Chosen, make_options
+from aseqdip.problem import Problem
+from aseqdip.records import COLUMNS, Score
+from aseqdip.run.reconstruction import Reconstruction, Sink
+from aseqdip.stopping import STOPPING
+from aseqdip.stopping.base import StoppingRule
+
+Array = Tensor | np.ndarray
+
+
+@dataclass
+class Result:
+    """What came out.
+
+    Attributes:
+        image: the reconstruction, (1, channels, height, width), in the units of the start image; a complex one has its
+            real and imaginary part as two channels.
+        start: what the method began with, likewise.
+        scores: of start, last, best (an oracle), ema, and stopped where a rule chose; None without a truth.
+        which: of the scores is the image's: "last", "ema" or "stopped".
+        curve: a column each of loss, data, psnr ...; one value for each step.
+        arrays: what the method leaves besides: SGLD-DIP's "std".
+        facts: what the method says of its choices.
+        seconds: spent, by purpose.
+    """
+
+    image: Tensor
+    start: Tensor
+    scores: dict[str, Score]
+    which: str
+    curve: dict[str, np.ndarray]
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def score(self) -> Score:
+        """The image's own."""
+        return self.scores[self.which]
+
+
+def reconstruct(
+    y: Array,
+    operator: Operator | tuple[Map, Map],
+    method: str = "aseqdip",
+    *,
+    truth: Array | None = None,
+    start: Array | str | None = None,
+    references: Iterable[Array] = (),
+    noise_std: float | None = None,
+    complex_images: bool | None = None,
+    network: str = "unet",
+    ema: float | None = None,
+    stop: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    name: str = "image",
+    progress: bool = False,
+    **settings: Any,
+) -> Result:
+    """Reconstruct an image x from measurements y = A x (+ noise).
+
+    Measurements and operator are scaled so that images are of order one and ||A|| is about one, as the methods need it.
+
+    Args:
+        y: the measurements, as the operator gives them.
+        operator: A; or, for a linear one, the two functions x -> A x and y -> A^H y. An image is
+            (1, channels, height, width).
+        method: aseqdip, vanilla_dip, tv_dip ...
+        truth: the true image if it is known, to be scored against; no method sees it. Range of PSNR and SSIM: 0 to its
+            maximum.
+        start: the start image, or the classical method that makes it: tv, cg, wavelet; default: the operator's one-step
+            reconstruction ``operator.direct(y)``.
+        references: images of other objects, for ref_guided_dip.
+        noise_std: standard deviation of the noise in y per real number, for the methods and rules that need it.
+        complex_images: whether two channels are a real and an imaginary part; default: for MultiCoilMRI.
+        network: unet, skip or s2s; its own settings are network_width=32, network_depth=3 ... Without a sigmoid
+            unless network_sigmoid=True, which is for images in [0, 1].
+        ema: decay of a running average of iterates that is to be the result; default: the method's own.
+        stop: a stopping rule whose choice is to be the result; default: the method's own.
+        seed, name: of all random numbers.
+        device, precision: as on the command line.
+        progress: whether to show a progress bar.
+        settings: steps, lr, residual, and what the method and the stopping rule have: N=5, lam=0.5, window=50.
+
+    Raises UserError, naming what was expected, for a setting there is not, and for shapes that do not fit.
+    """
+    part, chosen = METHODS[method], stop if stop is not None else METHODS[method].defaults.get("stop", "none")
+    rule = None if chosen == "none" or not part.iterative else STOPPING[chosen]
+    given = _Given(settings)
+    options = given.options(part.Options)
+    shared = given.shared(network)
+    picked = None if rule is None else Chosen[StoppingRule](chosen, rule, given.options(rule.Options))
+    given.refuse_the_rest(method)
+    A = operator if isinstance(operator, Operator) else Functions(*operator)
+    signed = isinstance(A, MultiCoilMRI) if complex_images is None else complex_images
+    case, unit = _case(A, y, None if isinstance(start, str) else start, truth, noise_std, signed, name, seed)
+    if isinstance(start, str):
+        check_image_by("start", start, case.problem.kind())
+    engine = Engine(device, precision)
+    made = part(options, shared, engine, signed)
+    part.check(options, shared, case.problem.kind())
+    if picked is not None:
+        picked.part.check(method, part.offers, case.problem.kind())
+    case = case.to(engine.device)
+    case.problem.references = _wanted(made, case, references, unit)
+    average = part.defaults.get("ema", 0.0) if ema is None else ema
+    with engine.current():
+        begin = time.perf_counter()
+        if isinstance(start, str):
+            case.problem.z0 = image_by(start, case.problem, engine, signed)
+        seconds = time.perf_counter() - begin
+        run = Reconstruction(case, made, picked, average)
+        run.clock.seconds["start"] += seconds
+        bar = [_Bar(name, made.steps)] if progress else []
+        try:
+            run.run(bar)
+        finally:
+            for one in bar:
+                one.bar.close()
+        table = np.asarray(run.scores.rows, dtype=float).T
+        return Result(
+            image=run.result().cpu() * unit,
+            start=case.problem.z0.cpu() * unit,
+            scores=run.scores.summary(),
+            which=run.scores.headline,
+            curve=dict(zip(COLUMNS, table, strict=True)),
+            arrays={key: array.cpu() * unit for key, array in made.arrays(run.state).items()},
+            facts=made.facts,
+            seconds=dict(run.clock.seconds),
+        )
+
+
+class _Given:
+    """Settings by name, each taken by whoever has it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.left = dict(settings)
+        self.known: list[str] = []
+
+    def options(self, cls: type[Any], prefix: str = "") -> Any:
+        names = [f.name for f in dataclasses.fields(cls) if "help" in f.metadata]
+        self.known += [prefix + n for n in names]
+        values = {n: self.left.pop(prefix + n) for n in names if prefix + n in self.left}
+        return make_options(cls, values, prefix)
+
+    def shared(self, network: str) -> Shared:
+        part = NETWORKS[network]
+        own = self.options(part.Options, "network_")
+        defaults = {f"network_{k}": v for k, v in {**part.defaults, "sigmoid": False}.items()}
+        self.left = {**defaults, **self.left}
+        settings = self.options(NetworkSettings, "network_")
+        shared: Shared = self.options(Shared)
+        return dataclasses.replace(shared, network=dataclasses.replace(settings, name=network, options=own))
+
+    def refuse_the_rest(self, method: str) -> None:
+        if self.left:
+            word = next(iter(self.left))
+            own = [p for p in inspect.signature(reconstruct).parameters if p != "settings"]
+            close = difflib.get_close_matches(word, [*self.known, *own], n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(self.known)}."
+            raise UserError(f"{word}={self.left[word]}: method={method} has no such setting; {hint}")
+
+
+def _case(
+    A: Operator,
+    y: Array,
+    start: Array | None,
+    truth: Array | None,
+    noise_std: float | None,
+    signed: bool,
+    name: str,
+    seed: int,
+) -> tuple[Case, float]:
+    """The case, scaled, and what one in its images is in the user's."""
+    y = torch.as_tensor(y)
+    y = y.to(torch.complex64 if y.is_complex() else torch.float32)
+    if not torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all():
+        raise UserError("y holds values that are NaN or infinite: repair the measurements.")
+    z0 = A.direct(y) if start is None else torch.as_tensor(start)
+    if z0.ndim != 4 or z0.shape[0] != 1 or z0.is_complex():
+        raise UserError(
+            f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); a "
+            "complex image has its real and imaginary part as two channels. Give y the shape that the operator's "
+            "adjoint or direct needs."
+        )
+    if signed and z0.shape[1] != 2:
+        raise UserError(
+            f"complex_images needs two channels, real and imaginary part; the start image has {z0.shape[1]}."
+        )
+    z0 = z0.detach().float()
+    if A(z0).shape != y.shape:
+        raise UserError(f"The operator gives measurements of shape {tuple(A(z0).shape)}, but y has {tuple(y.shape)}.")
+    factor, unit = 1.0, 1.0
+    if A.linear:
+        size = A.norm(tuple(z0.shape))
+        factor = 1.0 if 0.5 < size < 2 else 1 / size
+        seen = torch.hypot(z0[:, 0], z0[:, 1]) if signed else z0.abs()
+        unit = float(np.quantile(seen.cpu().numpy(), 0.999)) or 1.0
+        unit = 1.0 if 0.5 < unit < 2 else unit
+    scaled = A if factor == 1 else Scaled(A, factor)
+    noise = None if noise_std is None else noise_std * factor / unit
+    problem = Problem(y * (factor / unit), scaled, z0 / unit, name, seed, noise)
+    support = torch.ones(1, 1, *z0.shape[-2:]) if signed else None
+    case = Case(problem, None, signed, support, bounded=False)
+    if truth is not None:
+        case.truth = _like(truth, z0, "truth") / unit
+        shown = case.show(case.truth)
+        case.scoring = Scoring(shown, float(shown.max()))
+    return case, unit
+
+
+def _like(image: Array, z0: Tensor, what: str) -> Tensor:
+    """An image in the start image's shape; axes of length 1 may be left out, and a complex one is two channels."""
+    tensor = torch.as_tensor(image)
+    if tensor.is_complex():
+        tensor = torch.stack((tensor.real, tensor.imag), dim=-3)
+    if tensor.numel() != z0.numel() or tensor.shape[-2:] != z0.shape[-2:]:
+        raise UserError(
+            f"The {what} has shape {tuple(tensor.shape)}, the start image {tuple(z0.shape)}: they must agree."
+        )
+    return tensor.float().reshape(z0.shape)
+
+
+def _wanted(method: Method[Any], case: Case, references: Iterable[Array], unit: float) -> Sequence[tuple[str, Tensor]]:
+    z0 = case.problem.z0
+    if method.wants(method.options) == "truth":
+        if case.truth is None:
+            raise UserError("input=oracle needs the true image: give truth=..., or use another input.")
+        return [("truth", case.truth)]
+    return [(f"reference {i}", _like(r, z0, "reference").to(z0) / unit) for i, r in enumerate(references)]
+
+
+class _Bar(Sink):
+    """Steps, and the PSNR where it is known."""
+
+    def __init__(self, name: str, total: int) -> None:
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(total=total, desc=name, unit="it", mininterval=0.5)
+
+    def rows(self, rows: Any) -> None:
+        psnr = rows[-1][COLUMNS.index("psnr")]
+        if psnr == psnr:
+            self.bar.set_postfix(PSNR=f"{psnr:.2f} dB", refresh=False)
+        self.bar.update(len(rows))

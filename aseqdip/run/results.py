@@ -1,0 +1,91 @@
+"""What a reconstruction leaves in its folder: pictures, arrays, the curve, and last of all the record."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from aseqdip import records
+from aseqdip.records import Record
+from aseqdip.run.reconstruction import Reconstruction
+
+log = logging.getLogger(__name__)
+
+
+def write(folder: Path, run: Reconstruction, known: Record) -> Record:
+    """Everything of a finished reconstruction; returns its record.
+
+    Args:
+        known: the record as far as it is known before anything is computed: names, settings, command.
+    """
+    case, scores = run.case, run.scores.summary()
+    truth = None if case.scoring is None else case.scoring.truth
+    image = run.result()
+    start, result = case.show(case.problem.z0), case.show(image)
+    titles = known.titles
+    title = f"{titles['task']} {titles['setting']} · {titles['method']} · {known.image} · preset={known.preset}"
+    with run.clock.measure("saving"):
+        write_partial(folder, run)
+        try:
+            from aseqdip import figures
+
+            preview = (folder / "preview.png", start, result, truth, scores, title, titles["start"])
+            figures.preview(*preview, run.scores.headline)
+            figures.curve(folder / "curve.png", run.scores.rows, scores, title)
+        except Exception as error:  # whatever it is, a picture is not worth the reconstruction
+            log.warning("%s: its pictures could not be drawn: %s", known.image, error)
+        arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
+        records.write_arrays(folder / "reconstruction.npz", **arrays, **run.method.arrays(run.state))
+    run.clock.settle()
+    engine, (passes, flops) = run.method.engine, run.cost()
+    unrecorded = {"not_recorded": engine.failures} if engine.failures else {}
+    record = replace(
+        known,
+        result=run.scores.headline,
+        scores=scores,
+        curve=records.thin(run.scores.rows),
+        steps=len(run.scores.rows),
+        network_parameters=run.state.parameters,
+        passes_per_step=passes,
+        flops_per_step=flops,
+        seconds={k: round(v, 4) for k, v in run.clock.seconds.items()},
+        device=torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        precision=engine.precision,
+        noise_std=case.problem.noise_std,
+        facts={**case.facts, **run.method.facts, **unrecorded},
+        input=run.input,
+        versions=records.environment(),
+        commit=records.commit(),
+    )
+    records.write(folder, record)
+    (folder / "failure.json").unlink(missing_ok=True)
+    if run.checkpoint is not None:
+        run.checkpoint.clear()
+    return record
+
+
+def write_partial(folder: Path, run: Reconstruction) -> None:
+    """The curve so far and the last finite iterate: what is kept of a reconstruction that failed, too."""
+    records.write_curve(folder / "curve.csv", run.scores.rows)
+    records.write_arrays(folder / "reconstruction.npz", reconstruction=run.scores.last)
+
+
+def describe(record: Record) -> str:
+    """One line on a finished image."""
+    scores, seconds = record.scores, record.seconds["method"]
+    if not record.known:
+        return f"{record.image}: {record.steps} steps in {seconds:.0f} s; no truth, so no PSNR."
+    start, result, best, last, ema = (scores[w] for w in ("start", record.result, "best", "last", "ema"))
+    rule = record.settings.get("stop")
+    chosen = "" if result.step is None else f" (step {result.step}, chosen by {rule})"
+    if record.result != "last":
+        chosen += f", last {last.psnr_db:.2f}"
+    line = (
+        f"{record.image}: start {start.psnr_db:.2f} dB -> {result.psnr_db:.2f} dB{chosen}, SSIM {result.ssim:.3f} "
+        f"(EMA {ema.psnr_db:.2f}, best {best.psnr_db:.2f} at step {best.step}), {seconds:.0f} s"
+    )
+    if "hole_psnr_db" in result.extras:
+        line += f"; hole {start.extras['hole_psnr_db']:.2f} -> {result.extras['hole_psnr_db']:.2f} dB"
+    return line

@@ -1,0 +1,310 @@
+"""Runs a config's images, one after another, whatever happens to any of them."""
+
+import errno
+import logging
+import os
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aseqdip import identity, records
+from aseqdip.case import Case
+from aseqdip.config import Config, make_task
+from aseqdip.data import open_dataset
+from aseqdip.data.base import Items, Sample, select
+from aseqdip.engine import Engine
+from aseqdip.errors import UserError
+from aseqdip.files import check_writable, claimed
+from aseqdip.methods import METHODS
+from aseqdip.methods._classical import check_image_by, image_by
+from aseqdip.methods.direct import Direct
+from aseqdip.networks import check_size
+from aseqdip.records import Failure, Record
+from aseqdip.run import results
+from aseqdip.run.interrupt import Interrupt
+from aseqdip.run.reconstruction import Reconstruction
+from aseqdip.run.trackers import Tracker, make_trackers
+from aseqdip.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Summary:
+    """How a config's images ended."""
+
+    folder: Path
+    records: list[Record] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    elsewhere: list[str] = field(default_factory=list)  # another process is at work on them
+    interrupted: int | None = None  # by this signal
+    late: bool = False  # out of time
+
+
+def run(cfg: Config) -> Summary:
+    """Reconstruct every image a config asks for, with each of its seeds.
+
+    Finished ones are skipped, unfinished ones continued. One image's failure does not stop the next. Raises UserError
+    if nothing can start at all.
+    """
+    check_combination(cfg)
+    check_writable(Path(cfg.outputs))
+    engine = Engine(cfg.device, cfg.precision)
+    items = open_dataset(cfg)
+    names = select(list(items), cfg.images)
+    repeats = [replace(cfg, seed=seed, seeds=None) for seed in cfg.seeds or [cfg.seed]]
+    folders = [identity.run_folder(repeat) for repeat in repeats]
+    summary = Summary(folders[0] if len(folders) == 1 else folders[0].parent)
+    if not names:
+        return summary
+    deadline = None if cfg.budget_minutes is None else command_start() + 60 * cfg.budget_minutes
+    with Interrupt(deadline) as interrupt:
+        for repeat, folder in zip(repeats, folders, strict=True):
+            if not interrupt.due:
+                Seed(repeat, engine, items, folder, summary, interrupt).run(names)
+    summary.interrupted, summary.late = interrupt.signal, interrupt.late
+    return summary
+
+
+def check_combination(cfg: Config) -> None:
+    """Raise UserError for choices that are each fine and cannot go together, before any data are read."""
+    task, method, reader = make_task(cfg), cfg.method.part, cfg.dataset.reader.part
+    if reader.gives not in task.takes:
+        raise UserError(
+            f"task={cfg.task.name} is made of {' or '.join(task.takes)}, but dataset={cfg.dataset.name} holds "
+            f"{reader.gives}: use another task or another data set."
+        )
+    task.check()
+    method.check(cfg.method.options, cfg.shared(), task.kind())
+    if cfg.start not in task.starts:
+        check_start(cfg.start, task)
+    if method.learns and task.size is not None:
+        check_size(cfg.network, (task.size, task.size), f"size={cfg.size}: an image")
+    if method.iterative and cfg.rule is not None:
+        cfg.rule.part.check(cfg.method.name, method.offers, task.kind())
+
+
+def check_start(name: str, task: Task) -> None:
+    """Raise UserError unless a method makes a start image of this name for the task."""
+    others = [m for m in METHODS if METHODS[m].group == "classical" and METHODS[m] is not Direct]
+    if name not in others:
+        raise UserError(f"start={name}: task={task.name} expects {', '.join((*task.starts, *others))}.")
+    check_image_by("start", name, task.kind())
+
+
+def sweep_device(number: int) -> str:
+    """Where a sweep's job runs under device=auto: CUDA devices in turn, so that jobs at a time spread over them."""
+    return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "auto"
+
+
+def command_start() -> float:
+    """When the command began: main() notes it where worker processes find it too; else now."""
+    return float(os.environ.setdefault("ASEQDIP_STARTED", str(time.time())))
+
+
+class Seed:
+    """A config's images with one of its seeds."""
+
+    def __init__(
+        self, cfg: Config, engine: Engine, items: Items, folder: Path, summary: Summary, interrupt: Interrupt
+    ) -> None:
+        self.cfg, self.engine, self.items, self.folder = cfg, engine, items, folder
+        self.summary, self.interrupt = summary, interrupt
+        self.task: Task = make_task(cfg)
+        self.identity = identity.digest(identity.identity(cfg))
+
+    def run(self, names: list[str]) -> None:
+        """All of them, several at a time if the config says so."""
+        cfg, before = self.cfg, len(self.summary.skipped)
+        log.info(
+            "%s, %s on %s (%s), preset=%s, seed %d, %d image(s) -> %s",
+            f"{cfg.task.name} {self.task.setting}",
+            cfg.method.name,
+            self.engine.device,
+            self.engine.precision,
+            cfg.preset,
+            cfg.seed,
+            len(names),
+            self.folder,
+        )
+        self.engine.each(self.attempt, names, self.engine.workers(cfg.parallel, len(names)))
+        if skipped := len(self.summary.skipped) - before:
+            log.info("Skipped %d finished image(s): redo=true computes them again.", skipped)
+
+    def attempt(self, name: str) -> None:
+        """One image, whatever happens: its record or its failure ends up in the summary and on disk."""
+        if self.interrupt.due:
+            return
+        folder = self.folder / name  # of a failure to read it
+        try:
+            sample = self.items[name]()
+            content = "" if self.cfg.dataset.reader.part.generated else identity.content(sample)
+            folder = self.folder / identity.image_folder(self.cfg, name, sample)
+            with claimed(folder) as free:
+                if not free:
+                    log.info("%s: another process is at work on it.", name)
+                    self.summary.elsewhere.append(name)
+                elif not self.cfg.redo and self.finished(folder, content):
+                    self.summary.skipped.append(name)
+                else:
+                    with self.engine.current():
+                        self._reconstruct(name, sample, content, folder)
+        except UserError as error:
+            self.fail(name, folder, str(error))
+        except OSError as error:  # its folder cannot be made: the other images' may
+            self.fail(name, folder, str(error))
+        except Exception as error:  # an image's failure must not lose the others
+            self.fail(name, folder, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+    def finished(self, folder: Path, content: str) -> bool:
+        """Whether the folder holds this image's result, by this code, of these data."""
+        trace = records.read(folder)
+        if trace is None or trace.record is None:
+            return False
+        found = trace.record
+        return (found.identity, found.content, found.results_version) == (self.identity, content, identity.RESULTS)
+
+    def _reconstruct(self, name: str, sample: Sample, content: str, folder: Path) -> None:
+        cfg, engine = self.cfg, self.engine.fresh()
+        reconstruction: Reconstruction | None = None
+        trackers: list[Tracker] = []
+        record: Record | None = None
+        try:
+            begin = time.perf_counter()
+            case = self.started(self.task.make(name, sample).to(engine.device))
+            seconds = time.perf_counter() - begin
+            for note in sample.notes:
+                log.warning("%s: %s", name, note)
+            if sample.notes:
+                case.facts["notes"] = sample.notes
+            method = cfg.method.part(cfg.method.options, cfg.shared(), engine, case.signed)
+            case.problem.references = self._wanted(method.wants(method.options), method.pool, case, sample)
+            facts = {"settings": self.identity, "version of results": identity.RESULTS}
+            reconstruction = Reconstruction(
+                case, method, cfg.rule, cfg.ema, folder, facts, cfg.checkpoint_minutes, cfg.score_every
+            )
+            reconstruction.clock.seconds["start"] += seconds
+            trackers = make_trackers(cfg, name, run_id(folder), folder, method.steps, engine.device.type == "cpu")
+            if reconstruction.run(trackers, self.interrupt):
+                record = results.write(folder, reconstruction, self.known(name, sample, content))
+                self.summary.records.append(record)
+        except UserError as error:
+            self.fail(name, folder, str(error), begun=reconstruction)
+        except OSError as error:
+            self.fail(name, folder, why_not_written(error), traceback.format_exc(), reconstruction)
+        except Exception as error:  # an image's failure must not lose the others
+            self.fail(name, folder, f"{type(error).__name__}: {error}", traceback.format_exc(), reconstruction)
+        finally:
+            preview = folder / "preview.png"
+            for tracker in reversed(trackers):  # the progress bar first: the lines below are not to be drawn over
+                tracker.finish(record, preview if record is not None and preview.is_file() else None)
+        if record is not None:
+            if folder.name != name:
+                self._forget_failure(self.folder / name)
+            log.info("%s", results.describe(record))
+        elif self.interrupt.due:
+            why = "out of time" if self.interrupt.signal is None else "interrupted"
+            log.info("%s: %s; the same command continues it.", name, why)
+
+    def started(self, case: Case) -> Case:
+        """The case, its z0 the image of the method that the config names for it."""
+        if self.cfg.start in self.task.starts:
+            return case
+        image = image_by(self.cfg.start, case.problem, self.engine, case.signed)
+        case.problem.z0 = image if case.signed else image.clamp(0, 1)
+        return case
+
+    def known(self, name: str, sample: Sample, content: str) -> Record:
+        """The record as far as it is known before anything is computed."""
+        cfg, task = self.cfg, self.task
+        return Record(
+            image=name,
+            content=content,
+            source=sample.source,
+            task=cfg.task.name,
+            setting=task.setting,
+            method=cfg.method.name,
+            dataset=cfg.dataset.name,
+            preset=cfg.preset,
+            recipe=cfg.recipe,
+            titles={
+                "task": task.title,
+                "setting": task.setting_title,
+                "method": cfg.method.part.title,
+                "group": cfg.method.part.group,
+                "start": task.start_title if cfg.start in task.starts else METHODS[cfg.start].title,
+            },
+            seed=cfg.seed,
+            departures=identity.departures(cfg),
+            problem=identity.problem(cfg),
+            settings=identity.settings(cfg),
+            command=command(cfg, name),
+            identity=self.identity,
+            results_version=identity.RESULTS,
+        )
+
+    def _wanted(self, what: str, pool: str | None, case: Case, sample: Sample) -> Iterable[tuple[str, Tensor]]:
+        """What a method wants besides measurements: images of others, or (a diagnostic says so) the truth."""
+        if what == "references":
+            items = self.items if pool is None else open_pool(self.cfg, pool)
+            return self.task.references(sample, case.problem.z0, items)
+        if what == "truth":
+            if case.truth is None:
+                raise UserError(
+                    f"input=oracle needs the true image, and {case.problem.image} has none: use another input."
+                )
+            return [("truth", case.truth)]
+        return ()
+
+    def fail(self, name: str, folder: Path, message: str, trace: str = "", begun: Reconstruction | None = None) -> None:
+        """Note an image's failure, and keep what is there of it."""
+        self.summary.failed[name] = message
+        log.error("%s failed: %s", name, message)
+        begun = begun if begun is not None and begun.scores.last is not None else None
+        steps = 0 if begun is None else len(begun.scores.rows)
+        try:
+            if begun is not None:
+                results.write_partial(folder, begun)
+            records.write_failure(folder, Failure(name, message, steps, trace))
+        except OSError as error:  # a full disk may have been the failure
+            log.error("%s: what is there of it could not be written: %s", name, error)
+        else:
+            if begun is not None:
+                log.error("%s: the last finite iterate, the curve and the traceback are in %s.", name, folder)
+
+    def _forget_failure(self, folder: Path) -> None:
+        """Remove what an earlier failure to read the image left."""
+        if (folder / "failure.json").is_file():
+            (folder / "failure.json").unlink()
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def open_pool(cfg: Config, folder: str) -> Items:
+    """The images that may serve as a reference: every file of the folder, in the data set's format."""
+    return open_dataset(replace(cfg, data_root=folder, dataset=replace(cfg.dataset, files=None)))
+
+
+def why_not_written(error: OSError) -> str:
+    """An error of the file system, in words; what to do where that is plain."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = ": free some space, or set outputs=... to another disk; the same command does it again" if full else ""
+    return f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}{advice}"
+
+
+def command(cfg: Config, name: str) -> list[str]:
+    """The words that compute one image again, by a config's own."""
+    own = ("images", "seed", "seeds", "redo", "outputs", "parallel")
+    left = [word for word in cfg.words if word.partition("=")[0] not in own]
+    return [*left, f"images={name}", f"seed={cfg.seed}"]
+
+
+def run_id(folder: Path) -> str:
+    """A W&B id that a rerun finds again: the method's hash and the image's name."""
+    return "".join(c if c.isalnum() else "-" for c in f"{folder.parent.name}-{folder.name}")[-120:]

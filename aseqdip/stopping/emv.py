@@ -1,0 +1,28 @@
+"""Exponential moving variance (Wang et al., TMLR 2023)."""
+
+from torch import Tensor
+
+from aseqdip.stopping.base import MinimumRule
+
+
+class ExponentialVariance(MinimumRule):
+    """Exponential moving variance, decay 0.1, looked at after 100 iterates.
+
+    The moving mean of images that take no negative values is kept in [0, 1].
+    """
+
+    name = "emv"
+    title = "exponential moving variance"
+    paper = "Wang, Li, Zhuang, Chen, Liang, Sun: Early stopping for deep image prior, TMLR 2023"
+    alpha = 0.1
+    warm_up = 100
+
+    def statistic(self, image: Tensor, step: int) -> Tensor | None:
+        kept = self.tensors
+        if "mean" not in kept:
+            kept["mean"], kept["variance"] = image.clone(), image.new_zeros(())
+        deviation = image - kept["mean"]
+        mean = kept["mean"] + self.alpha * deviation
+        kept["mean"] = mean if self.signed else mean.clamp(0, 1)
+        kept["variance"] = (1 - self.alpha) * (kept["variance"] + self.alpha * deviation.square().sum())
+        return kept["variance"] if step > self.warm_up else None

@@ -1,0 +1,76 @@
+"""Sparse-view parallel-beam CT."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aseqdip.case import Case, Scoring
+from aseqdip.data.base import Sample, center_crop
+from aseqdip.errors import UserError
+from aseqdip.operators.base import Operator
+from aseqdip.operators.ct import ParallelBeam
+from aseqdip.parts import knob
+from aseqdip.problem import Problem
+from aseqdip.tasks._pictures import real_image, resized
+from aseqdip.tasks.base import Task
+
+#: attenuation of water at the mean energy of a 120 kV beam, per mm, and the field of view; only for photon noise
+WATER_PER_MM, FIELD_OF_VIEW_MM = 0.02, 350.0
+
+
+class CT(Task):
+    """y = A x with A = R / ||R||, post-log; ``photons``: Poisson counts before the log (paper: 18 and 30 views)."""
+
+    name = "ct"
+    title = "CT"
+    defaults = {"size": "512", "dataset": "body", "network": "medium"}
+    starts = ("paper", "adjoint")  # clipped filtered back-projection, or A^H y, scaled to fit y
+    start_title = "filtered back-projection"
+
+    @dataclass
+    class Options:
+        views: int = knob("projection angles over 180 degrees", 30, low=1)
+        photons: float | None = knob("photons per ray for Poisson noise; default: noise-free", None, above=0, high=1e12)
+
+    @property
+    def setting(self) -> str:
+        return f"views{self.options.views}"
+
+    @property
+    def setting_title(self) -> str:
+        return f"{self.options.views} views"
+
+    def check(self) -> None:
+        if self.truth == "none":
+            raise UserError("truth=none is for pictures: task=ct reads images and simulates their measurements.")
+
+    def make(self, name: str, sample: Sample) -> Case:
+        o, image = self.options, self._slice(real_image(self.name, sample, known=True))
+        operator = ParallelBeam(size=image.shape[-1], views=o.views)
+        y = operator(image)
+        if o.photons is not None:
+            per_pixel = WATER_PER_MM * sample.hu_width / 1000 * FIELD_OF_VIEW_MM / image.shape[-1]
+            expected = o.photons * torch.exp(-per_pixel * operator.radon_norm * y)
+            counts = torch.poisson(expected, self.rng(name, "photons"))
+            y = -torch.log(counts.clamp_min(1) / o.photons) / (per_pixel * operator.radon_norm)
+        start = fitted_adjoint(operator, y) if self.start == "adjoint" else operator.direct(y)
+        noise = 0.0 if o.photons is None else None
+        problem = Problem(y, operator, start.clamp(0, 1), name, self.seed, noise)
+        facts = {"operator_norm": operator.radon_norm, "scaled_by_norm": True}
+        return Case(problem, Scoring(image, 1.0), facts=facts, truth=image)
+
+    def reference(self, name: str, sample: Sample, like: Tensor) -> Tensor:
+        return self._slice(real_image(self.name, sample, known=True))
+
+    def _slice(self, image: Tensor) -> Tensor:
+        """One channel, square, of the size asked for."""
+        side = min(image.shape[-2:])
+        return resized(center_crop(image.mean(1, keepdim=True), side, side), self.size)
+
+
+def fitted_adjoint(A: Operator, y: Tensor) -> Tensor:
+    """A^H y times the factor with which its measurements come closest to y."""
+    back = A.adjoint(y)
+    again = A(back)
+    return back * ((again * y).sum() / again.square().sum().clamp_min(1e-12))

@@ -1,0 +1,76 @@
+"""Blur by camera motion, linear or seen through a camera response."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from aseqdip.data.picture import read_picture
+from aseqdip.errors import UserError
+from aseqdip.operators.base import Operator
+from aseqdip.operators.blur import CameraBlur, MotionBlur, trajectory_kernel
+from aseqdip.parts import knob
+from aseqdip.problem import Kind
+from aseqdip.tasks._pictures import PictureTask
+
+
+class Deblurring(PictureTask):
+    """y = A x, A a blur along a random trajectory (the paper's learned blur, BKSE, needs its weights)."""
+
+    name = "deblurring"
+    title = "Deblurring"
+
+    @dataclass
+    class Options(PictureTask.Options):
+        kernel: str = knob(
+            "nonlinear, blur seen through a camera response; motion, linear",
+            "nonlinear",
+            choices=("motion", "nonlinear"),
+        )
+        kernel_size: int = knob("side of the random blur kernel in pixels, odd", 31, low=3, high=511)
+        kernel_file: str | None = knob(
+            "picture of the blur kernel, square with an odd side; default: a random trajectory", None, file=True
+        )
+
+    @property
+    def setting(self) -> str:
+        o = self.options
+        return str(o.kernel) if o.kernel_file is None else f"{o.kernel}-{Path(o.kernel_file).stem}"
+
+    def check(self) -> None:
+        o = self.options
+        if o.kernel_size % 2 == 0:
+            raise UserError(f"kernel_size={o.kernel_size}: expected an odd number of pixels.")
+        if self.size is not None and self.size <= o.kernel_size // 2 and o.kernel_file is None:
+            raise UserError(
+                f"kernel_size={o.kernel_size} is too large for size={self.size}: expected at most {2 * self.size - 1}."
+            )
+        if o.kernel_file is not None and not Path(o.kernel_file).is_file():
+            raise UserError(
+                f"kernel_file={o.kernel_file}: there is no such file; expected a picture of the blur kernel."
+            )
+        if self.truth == "none" and o.kernel_file is None:
+            raise UserError(
+                "truth=none takes the picture as it is for the blurred one, so the kernel that blurred it must be "
+                "known: set kernel_file=... to a picture of it."
+            )
+
+    def kind(self) -> Kind:
+        return replace(super().kind(), linear=self.options.kernel == "motion")
+
+    def operator(self, name: str, height: int, width: int) -> Operator:
+        o = self.options
+        kernel = (
+            trajectory_kernel(o.kernel_size, self.rng(name, "kernel"))
+            if o.kernel_file is None
+            else read_kernel(Path(o.kernel_file))
+        )
+        return MotionBlur(kernel) if o.kernel == "motion" else CameraBlur(kernel)
+
+
+def read_kernel(path: Path) -> Tensor:
+    """A blur kernel from a picture, (size, size), sum 1. UserError if it is black."""
+    kernel = read_picture(path).mean(0)
+    if not kernel.any():
+        raise UserError(f"{path} is black everywhere: expected a picture of a blur kernel.")
+    return kernel / kernel.sum()

@@ -1,0 +1,34 @@
+"""Gaussian noise on photographs."""
+
+from dataclasses import dataclass, replace
+
+from aseqdip.operators.base import Operator
+from aseqdip.operators.identity import Identity
+from aseqdip.parts import knob
+from aseqdip.problem import Kind
+from aseqdip.tasks._pictures import PictureTask
+
+
+class Denoising(PictureTask):
+    """y = x + n (paper: sigma 15 and 30)."""
+
+    name = "denoising"
+    title = "Denoising"
+
+    @dataclass
+    class Options(PictureTask.Options):
+        sigma: float = knob("standard deviation of the added noise, on the 0..255 scale", 15.0, low=0)
+
+    @property
+    def setting(self) -> str:
+        return f"sigma{self.options.sigma:g}"
+
+    @property
+    def setting_title(self) -> str:
+        return f"sigma {self.options.sigma:g}"
+
+    def kind(self) -> Kind:
+        return replace(super().kind(), identity=True)
+
+    def operator(self, name: str, height: int, width: int) -> Operator:
+        return Identity()

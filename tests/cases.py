@@ -1,0 +1,30 @@
+"""What many tests make of a config: its first image's case, its method, all iterates."""
+
+import dataclasses
+
+from aseqdip.case import Case
+from aseqdip.config import Config, make_task
+from aseqdip.data import open_dataset
+from aseqdip.engine import Engine
+from aseqdip.methods.base import Iterate, Method
+from aseqdip.run.runner import check_combination
+
+
+def case_of(cfg: Config) -> Case:
+    """The case of a config's first image, checked as a run would."""
+    check_combination(cfg)
+    name, load = next(iter(open_dataset(cfg).items()))
+    return make_task(cfg).make(name, load())
+
+
+def method_of(cfg: Config, case: Case, cls: type[Method] | None = None) -> Method:
+    """The config's method for a case, in fp32 on the CPU; or another class, with its own defaults."""
+    options = cfg.method.options if cls is None else cls.Options()
+    return (cls or cfg.method.part)(options, cfg.shared(), Engine("cpu", "fp32"), case.signed)
+
+
+def iterates(cfg: Config, case: Case, cls: type[Method] | None = None) -> list[Iterate]:
+    """All iterates, each with an image of its own."""
+    method = method_of(cfg, case, cls)
+    found = method.iterates(case.problem, method.start(case.problem))
+    return [dataclasses.replace(i, image=i.image.clone()) for i in found]

@@ -1,0 +1,47 @@
+"""The lists of images that ``data=`` names."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aseqdip.config import Config
+from aseqdip.data import open_dataset
+from aseqdip.files import config_folder
+
+Configure = Callable[..., Config]
+
+LISTS = [(p.stem.split("_")[0], p.stem.split("_")[1]) for p in (config_folder() / "data_task").glob("*.yaml")]
+
+
+@pytest.mark.parametrize(("data", "task"), LISTS)
+def test_every_list_of_images_is_complete(configure: Configure, data: str, task: str) -> None:
+    cfg = configure(f"data={data}", f"task={task}")
+    files = cfg.dataset.files
+    assert files is not None
+    assert len(set(files)) == len(files) == (2 if data in ("scans", "calibration") else 20)
+    assert cfg.dataset.name.startswith(("calibration_" if data == "calibration" else "public_", "paper_"))
+
+
+@pytest.mark.parametrize("task", ["mri", "ct", "denoising"])
+def test_settings_are_chosen_on_images_that_are_in_no_other_list(configure: Configure, task: str) -> None:
+    own = set(configure("data=calibration", f"task={task}").dataset.files or [])
+    for data, other in LISTS:
+        if data != "calibration":
+            files = configure(f"data={data}", f"task={other}").dataset.files or []
+            assert not {Path(f).name for f in own} & {Path(f).name for f in files}
+
+
+@pytest.mark.parametrize(("choice", "task"), [pair for pair in LISTS if pair[0] != "paper"])
+def test_public_lists_can_be_read(configure: Configure, data: Path, choice: str, task: str) -> None:
+    items = open_dataset(configure(f"data={choice}", f"task={task}", f"data_root={data}", "size=native"))
+    for load_one in items.values():
+        sample = load_one()
+        shape = (sample.image if sample.kspace is None else sample.kspace).shape  # type: ignore[union-attr]
+        assert min(shape[-2:]) >= 180
+
+
+def test_no_public_mri_anatomy_is_there_twice(configure: Configure) -> None:
+    files = configure("data=public").dataset.files or []
+    stems = [Path(f).stem for f in files]
+    assert len(set(stems)) == 20, "no magnitude file whose complex version is used"

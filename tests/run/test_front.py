@@ -1,0 +1,123 @@
+"""aseqdip.reconstruct: measurements in memory, an operator of one's own, no configuration."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import aseqdip
+from aseqdip.errors import UserError
+from aseqdip.operators import Identity, Mask, MotionBlur, MultiCoilMRI, Operator, ParallelBeam
+from aseqdip.operators.mask import center_hole
+
+SMALL = {"steps": 4, "lr": 1e-3, "network_width": 8, "device": "cpu", "precision": "fp32"}
+
+
+class EveryOtherRow(Operator):
+    """An operator of one's own: keeps half of the rows."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image[..., ::2, :]
+
+    def adjoint(self, measurements: Tensor) -> Tensor:
+        full = measurements.new_zeros(*measurements.shape[:-2], 2 * measurements.shape[-2], measurements.shape[-1])
+        full[..., ::2, :] = measurements
+        return full
+
+
+def picture(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_an_operator_of_one_s_own() -> None:
+    x, A = picture(1, 1, 32, 32), EveryOtherRow()
+    result = aseqdip.reconstruct(A(x), A, truth=x, **SMALL)
+    assert result.image.shape == x.shape
+    assert result.curve["iteration"].tolist() == [1, 2, 3, 4]
+    assert result.which == "last"
+    mse = float((result.image - x).square().mean())
+    assert result.score.psnr_db == pytest.approx(10 * np.log10(float(x.max()) ** 2 / mse), abs=1e-3)
+    assert aseqdip.reconstruct(A(x), A, **SMALL).score.psnr_db is None, "without a truth there is no score"
+
+
+def test_two_functions_are_an_operator() -> None:
+    x, A = picture(1, 1, 32, 32), EveryOtherRow()
+    same = aseqdip.reconstruct(A(x).numpy(), (A.forward, A.adjoint), **SMALL)
+    assert torch.equal(same.image, aseqdip.reconstruct(A(x), A, **SMALL).image)
+
+
+def test_units_do_not_matter() -> None:
+    """Data a thousand times as large, from an operator thirty times as strong: the same image, as much larger."""
+    x, A = picture(1, 1, 32, 32), EveryOtherRow()
+    plain = aseqdip.reconstruct(A(x), A, **SMALL)
+    strong = aseqdip.reconstruct(
+        30e3 * A(x), (lambda v: 30 * A(v), lambda y: 30 * A.adjoint(y)), start=1e3 * A.adjoint(A(x)), **SMALL
+    )
+    assert strong.curve["loss"] == pytest.approx(plain.curve["loss"], rel=0.02)
+    assert float(strong.image.norm() / plain.image.norm()) == pytest.approx(1e3, rel=0.05)
+
+
+@pytest.mark.parametrize("case", ["mri", "ct", "mask", "blur", "identity"])
+def test_operators_are_usable_alone(case: str) -> None:
+    kernel = torch.zeros(5, 5)
+    kernel[2] = 0.2
+    maps = torch.full((3, 32, 32), 3**-0.5, dtype=torch.complex64)
+    A: Operator = {
+        "mri": lambda: MultiCoilMRI(maps, torch.arange(32) % 2 == 0),
+        "ct": lambda: ParallelBeam(size=32, views=10),
+        "mask": lambda: Mask(center_hole(32, 32, 0.1)),
+        "blur": lambda: MotionBlur(kernel),
+        "identity": Identity,
+    }[case]()
+    x = picture(1, 2 if case == "mri" else 1, 32, 32)
+    truth = torch.complex(x[:, 0], x[:, 1]) if case == "mri" else x
+    result = aseqdip.reconstruct(A(x), A, truth=truth, **SMALL)
+    assert result.image.shape == x.shape
+    assert result.score.psnr_db is not None
+
+
+def test_methods_rules_and_their_settings() -> None:
+    x, A = picture(1, 1, 32, 32), Identity()
+    stopped = aseqdip.reconstruct(A(x), A, "es_dip", window=3, patience=1, input="normal", **SMALL)
+    assert stopped.which == "stopped"
+    assert stopped.score.step in (3, 4), "once its window is full"
+    sampled = aseqdip.reconstruct(A(x), A, "sgld_dip", burn_in=0.5, thinning=1, **SMALL)
+    assert sampled.arrays["std"].shape == x.shape
+    guided = aseqdip.reconstruct(A(x), A, "ref_guided_dip", references=[x, picture(1, 1, 32, 32, seed=1)], **SMALL)
+    assert guided.facts["reference"] == "reference 0"
+    assert torch.equal(aseqdip.reconstruct(A(x), A, "direct").image, x)
+    averaged = aseqdip.reconstruct(A(x), A, "rethinking_dip", noise_std=0.1, stop="none", **SMALL)
+    assert averaged.which == "ema", "this method's own default"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stpes": 6}, "method=aseqdip has no such setting; did you mean steps"),
+        ({"lam": -1}, "lam=-1.*at least 0"),
+        ({"N": 3}, "steps=4 is not a multiple of N=3"),
+        ({"truth": torch.zeros(5, 5)}, "must agree"),
+        ({"stop": "zero"}, "waits for a loss below zero"),
+        ({"stop": "discrepancy"}, "its level must be known"),
+        ({"method": "aseqdp"}, "Did you mean aseqdip"),
+        ({"network_depth": 6}, "smaller network.depth"),
+        ({"start": torch.zeros(32, 32)}, r"expected a real \(1, channels, height, width\)"),
+        ({"y": torch.full((1, 1, 32, 32), torch.nan)}, "NaN or infinite"),
+        ({"method": "vanilla_dip", "input": "oracle"}, "give truth="),
+    ],
+)
+def test_what_cannot_work_is_said(settings: dict[str, object], message: str) -> None:
+    given = {"y": picture(1, 1, 32, 32), "operator": Identity(), **SMALL, **settings}
+    with pytest.raises(UserError, match=message):
+        aseqdip.reconstruct(**given)
+
+
+def test_it_needs_no_hydra() -> None:
+    code = (
+        "import sys, aseqdip; assert 'torch' not in sys.modules; aseqdip.reconstruct; aseqdip.operators.Mask;"
+        "sys.exit(any(name in sys.modules for name in ('hydra', 'omegaconf')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,170 @@
+"""What makes two runs the same: settings, content and code. What is not known to be the same is computed again."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aseqdip import identity
+from aseqdip.config import Config
+from aseqdip.data import Sample
+from aseqdip.errors import UserError
+from aseqdip.identity import code, content, file_digest, image_folder, problem, run_folder, settings
+from aseqdip.run.runner import run
+
+Configure = Callable[..., Config]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[str, int], Path]:
+    """``picture("a/1.png", 3)``: the file of a random picture, the same for the same number; returns its folder."""
+
+    def make(name: str, number: int) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).integers(0, 256, (40, 40, 3))
+        Image.fromarray(values.astype(np.uint8)).save(path)
+        return path.parent
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        (("images=3", "tracker=wandb", "checkpoint_minutes=5", "redo=true", "parallel=2", "data_root=/x"), True),
+        (("views=18", "rho=3", "window=5", "network.skip=2"), True),  # of parts that were not chosen
+        *(((word,), False) for word in ("lam=2", "noise=0.1", "seed=1", "steps=6", "lr=1", "ema=0.9", "network.width=9")),
+        *(((word,), False) for word in ("size=32", "residual=norm", "stop=wmv", "network=skip", "coils=3", "N=1")),
+    ],
+)  # fmt: skip
+def test_the_folder_depends_on_what_matters_alone(configure: Configure, words: tuple[str, ...], same: bool) -> None:
+    assert (run_folder(configure(*words)) == run_folder(configure())) is same
+
+
+def test_a_direct_method_has_no_steps(configure: Configure) -> None:
+    changed = configure("method=direct", "steps=2", "lr=5", "network=skip", "ema=0.5", "stop=wmv")
+    assert run_folder(changed) == run_folder(configure("method=direct"))
+    assert run_folder(configure("method=direct", "accel=8")) != run_folder(configure("method=direct"))
+
+
+def test_measurements_and_the_rest_are_told_apart(configure: Configure) -> None:
+    cfg = configure("stop=wmv", "seed=3")
+    assert {"accel", "coils", "size", "truth", "dataset.reader"} <= set(problem(cfg))
+    assert {"lam", "N", "steps", "window", "network", "network.width", "precision", "stop"} <= set(settings(cfg))
+    assert not set(problem(cfg)) & set(settings(cfg))
+    assert "seed" not in {**problem(cfg), **settings(cfg)}
+    assert settings(configure("precision=auto"))["precision"] in ("bf16", "fp32"), (
+        "as it is computed, not as it is said"
+    )
+
+
+def test_files_count_by_what_is_in_them(
+    configure: Configure, picture: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    picture("mask.png", 1)
+    words = ("task=inpainting", f"mask={tmp_path / 'mask.png'}")
+    before = run_folder(configure(*words))
+    picture("other/mask.png", 1)
+    assert run_folder(configure("task=inpainting", f"mask={tmp_path / 'other/mask.png'}")) == before
+    picture("mask.png", 2)
+    assert run_folder(configure(*words)) != before
+
+
+def test_a_pool_counts_by_what_is_in_it(configure: Configure, picture: Callable[[str, int], Path]) -> None:
+    pool = picture("pool/a.png", 1)
+    words = ("task=denoising", "method=ref_guided_dip")
+    before = run_folder(configure(*words, f"pool={pool}"))
+    assert before != run_folder(configure(*words))
+    picture("pool/b.png", 2)
+    assert run_folder(configure(*words, f"pool={pool}")) != before
+    assert file_digest(str(pool)) != file_digest(str(picture("elsewhere/a.png", 1)))
+    assert file_digest("center") == "center"
+    os.mkfifo(pool / "pipe")
+    with pytest.raises(UserError, match="is a pipe: expected a regular file"):
+        file_digest(str(pool / "pipe"))
+
+
+def test_the_data_sets_other_images_count_where_they_are_looked_at(
+    configure: Configure, picture: Callable[[str, int], Path]
+) -> None:
+    folder = picture("set/a.png", 1)
+    words = ("task=denoising", "dataset=folder", f"data_root={folder}")
+    plain, guided = (run_folder(configure(*words, f"method={m}")) for m in ("vanilla_dip", "ref_guided_dip"))
+    picture("set/b.png", 2)
+    assert run_folder(configure(*words, "method=vanilla_dip")) == plain
+    assert run_folder(configure(*words, "method=ref_guided_dip")) != guided
+
+
+def test_content_is_every_array_that_was_read() -> None:
+    image = torch.zeros(1, 4, 4)
+    base = content(Sample("a", image=image))
+    assert content(Sample("elsewhere", image=image.clone())) == base
+    one = image.clone()
+    one[0, 0, 0] = 1e-7
+    others = [
+        *(Sample("a", image=one), Sample("a", image=image.double()), Sample("a", image=torch.zeros(1, 2, 8))),
+        *(Sample("a", image=image, mask=torch.ones(4).bool()), Sample("a", kspace=image)),
+    ]
+    assert len({base, *map(content, others)}) == 1 + len(others)
+
+
+def test_images_from_files_have_folders_of_their_own(configure: Configure) -> None:
+    sample = Sample("x", image=torch.zeros(1, 4, 4))
+    assert image_folder(configure(), "brain00", sample) == "brain00"
+    own = configure("task=denoising", "dataset=folder")
+    assert image_folder(own, "a", sample) == f"a-{content(sample)[:6]}"
+
+
+def test_other_data_under_the_same_name_are_computed(
+    configure: Configure, picture: Callable[[str, int], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ("task=denoising", "dataset=folder", "size=32", "network.width=4", "network.depth=2")
+    for name, number in (("one", 1), ("two", 2), ("three", 1)):
+        picture(f"{name}/data/a.png", number)
+    monkeypatch.chdir(tmp_path / "one")
+    assert len(run(configure(*words, "data_root=data")).records) == 1
+    monkeypatch.chdir(tmp_path / "two")
+    assert len(run(configure(*words, "data_root=data")).records) == 1, "another patient under the same relative path"
+    again = run(configure(*words, f"data_root={tmp_path / 'three/data'}"))
+    assert (len(again.records), again.skipped) == (0, ["a"]), "the same image elsewhere"
+    shutil.copy(tmp_path / "two/data/a.png", tmp_path / "three/data/a.png")
+    picture("three/data/a.png", 3)
+    assert len(run(configure(*words, f"data_root={tmp_path / 'three/data'}")).records) == 1, "replaced"
+    assert len(run(configure(*words, f"data_root={tmp_path / 'three/data'}", "redo=true")).records) == 1
+
+
+def test_results_of_older_code_are_computed_again(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = configure("size=32", "network.width=4", "coils=2")
+    assert len(run(cfg).records) == 1
+    assert run(cfg).skipped == ["brain00"]
+    monkeypatch.setattr(identity, "RESULTS", identity.RESULTS + 1)
+    assert len(run(cfg).records) == 1
+
+
+def test_a_changed_part_is_computed_again(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        '"""A method."""\n\nfrom aseqdip.methods.vanilla_dip import VanillaDIP\n\n\nclass Mine(VanillaDIP):\n    """Words."""\n\n'
+        '    name = "mine"\n    title = "Mine"\n    # a comment\n    factor = 1.0\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cfg, found = configure("method=vanilla_dip"), []
+    for number, (old, new) in enumerate(
+        (("", ""), ("a comment", "another"), ("Words.", "Other words."), ("1.0", "2.0"))
+    ):
+        (tmp_path / f"mine{number}.py").write_text(text.replace(old, new))
+        module = __import__(f"mine{number}")
+        found.append(code(module))
+        assert identity.sources(replace(cfg, method=replace(cfg.method, part=module.Mine))) != identity.sources(cfg)
+    assert found[0] == found[1] == found[2] != found[3]
+    base = code(sys.modules["aseqdip.methods.base"])
+    assert base != code(sys.modules["aseqdip.methods.vanilla_dip"])
