@@ -1,11 +1,12 @@
 # make demo | make test | make setup | make check | make bench [BENCH_JSON=file.json] | make report
 # make campaign MINUTES=9 OUT=slot [SETTINGS="data=public data_root=data"]: without make setup, on a machine as it is
+# make gpu-check | make gpu-bench [DEVICE=cuda:1] [OUT=folder]: the same; DEVICE=cpu TINY=1 on a CPU, with recordings emulated
 # Another Python or PyTorch: make setup PYTHON=python3.12 TORCH="torch --index-url https://download.pytorch.org/whl/cu126"
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench torture campaign report clean
+.PHONY: setup demo test check bench torture gpu-check gpu-bench campaign report clean
 
 setup: .venv/.ready
 
@@ -13,7 +14,9 @@ setup: .venv/.ready
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,launchers]'
+	# the PyTorch that is there stays: everything else has to go with it
+	$(BIN)/python -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' > .venv/torch.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint .venv/torch.txt --editable '.[dev,launchers]'
 	touch $@
 
 demo: setup
@@ -34,15 +37,21 @@ bench: setup
 torture: setup
 	$(BIN)/python scripts/torture.py --kills 50 --seed 0
 
+# these run without make setup, and without make: they are scripts to be called by any Python that has what they need
+ANY = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+DEVICE ?= cuda
+gpu-check gpu-bench:
+	$(ANY) scripts/$(subst -,_,$@).py --device $(DEVICE) $(if $(TINY),--tiny) --out $(or $(OUT),outputs/gpu)
+
 MINUTES ?= 9
 campaign:
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/campaign.py --minutes $(MINUTES) --out $(OUT) $(SETTINGS)
+	$(ANY) scripts/campaign.py --minutes $(MINUTES) --out $(OUT) $(SETTINGS)
 
 # studies have pages of their own
 RESULTS = $(filter-out results/calibration/ results/precision/ results/fig%,$(wildcard results/*/))
 report: setup
 	$(BIN)/python -m aseqdip.report $(RESULTS) --html docs/results.html --markdown docs/results.md
-	$(BIN)/python -m aseqdip.report.reproduction results/calibration docs/reproduction.md
+	$(BIN)/python -m aseqdip.studies.readings_report results/calibration docs/reproduction.md
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -1,13 +1,14 @@
 """One reconstruction to run: the method's part, and the truth's part that only the runner sees."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.metrics import psnr, ssim
+from aseqdip.metrics import SSIM, psnr
 from aseqdip.problem import Problem
 
 
@@ -37,7 +38,11 @@ class Scoring:
 
     def ssim(self, shown: Tensor) -> Tensor:
         """SSIM of a displayed image."""
-        return ssim(shown, self.truth, self.data_range)
+        return self._ssim(shown)
+
+    @cached_property
+    def _ssim(self) -> SSIM:
+        return SSIM(self.truth, self.data_range)
 
     def extras(self, shown: Tensor, y: Tensor) -> dict[str, float]:
         """In-painting: PSNR inside the hole, and of the image with the known pixels put back as they were measured."""

@@ -103,6 +103,12 @@ class Config(Shared):
         above=0,
         result=False,
     )
+    score_every: int = knob(
+        "PSNR and SSIM of every so many iterates (and the first and last); the result is the same, the best is sought among them",
+        1,
+        low=1,
+        result=False,
+    )
     checkpoint_minutes: float = knob("how often an unfinished reconstruction is saved", 2.0, above=0, result=False)
     study: str = knob(
         "an experiment of its own: fig6, the paper's 1-D network (Appendix A.2); calibration, which reading of the paper "

@@ -1,12 +1,16 @@
 """How a gradient step is executed: device, precision of the network, memory layout, optimiser."""
 
 import contextlib
+import copy
 import ctypes
+import functools
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +22,7 @@ from aseqdip.errors import UserError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 #: what a method's objective returns: the network's image, and the terms of the loss ("loss" is their sum)
 Objective = Callable[[], tuple[Tensor, dict[str, Tensor]]]
@@ -65,6 +70,53 @@ def keep_freed_memory(keep: bool = True) -> bool:
     return bool(mallopt(mmap_max, 0 if keep else 65536) and mallopt(trim_threshold, 2**31 - 1 if keep else 2**17))
 
 
+def full_fp32() -> None:
+    """Have fp32 mean fp32 (the output layer and SSIM are convolutions too), whatever was chosen elsewhere."""
+    backends = torch.backends
+    backends.cudnn.allow_tf32 = False
+    backends.cuda.matmul.allow_tf32 = False
+    # PyTorch 2.9 and newer: without a word of their own, these follow torch.backends.fp32_precision
+    for library, kinds in (
+        (backends.cudnn, ("conv", "rnn")),
+        (backends.cuda, ("matmul",)),
+        (backends.mkldnn, ("conv", "matmul")),
+    ):
+        for kind in kinds:
+            if hasattr(part := getattr(library, kind, None), "fp32_precision"):
+                part.fp32_precision = "ieee"  # type: ignore[union-attr]
+
+
+def can_record(device: torch.device) -> bool:
+    """Whether steps on this device can be recorded and replayed."""
+    return device.type == "cuda"
+
+
+_worker = threading.local()
+
+
+@functools.cache
+def _threads(workers: int) -> ThreadPoolExecutor:
+    """Threads that outlive a job: what cuDNN's search for algorithms finds holds for the thread that searched."""
+    numbers = itertools.count(1)
+
+    def begin() -> None:
+        _worker.number = next(numbers)
+
+    return ThreadPoolExecutor(workers, "aseqdip", begin)
+
+
+@functools.cache
+def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    """The CUDA stream of a worker (0: of a thread that is none), taken once: PyTorch deals out the same 32 in turn."""
+    return torch.cuda.Stream(device)
+
+
+def _own_stream() -> torch.cuda.Stream:
+    """The thread's current stream, or a fixed one in place of the default stream, where nothing can be recorded."""
+    current = torch.cuda.current_stream()
+    return _stream(current.device, 0) if current == torch.cuda.default_stream() else current
+
+
 @dataclass
 class Cost:
     """What one step costs: network passes forward, floating-point operations of one such pass, and of the whole step.
@@ -92,10 +144,11 @@ class _FlopCounter(TorchDispatchMode):
 class Executed(nn.Module):
     """A network in the engine's precision and memory layout; image in, fp32 image out."""
 
-    def __init__(self, network: nn.Module, precision: str) -> None:
+    def __init__(self, network: nn.Module, precision: str, layout: torch.memory_format = torch.channels_last) -> None:
         super().__init__()
         self.network = network
         self.bf16 = precision == "bf16"
+        self.layout = layout
         self.cost: Cost | None = None
         self.counter: _FlopCounter | None = None
 
@@ -122,7 +175,7 @@ class Executed(nn.Module):
     def _forward(self, image: Tensor) -> Tensor:
         context = torch.autocast(image.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with context:
-            result: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+            result: Tensor = self.network(image.contiguous(memory_format=self.layout))
         return result.float().contiguous()
 
 
@@ -130,20 +183,26 @@ class Graph(Generic[T]):
     """A function without arguments, recorded into a CUDA graph after a few calls and replayed from then on.
 
     What it returns are then the same tensors each time, overwritten by the next call. A function that cannot be recorded
-    goes on being called as it is; one line of the log says why. Belongs to the thread's current device.
+    goes on being called as it is; a warning says why. Belongs to the thread's current device.
 
     Args:
         function: reads and writes tensors that stay where they are; never waits for the device.
         generators: the random streams it draws from.
+        failures: takes the reason why it could not be recorded.
     """
 
     warm_up = 3  # calls that find out algorithms, plan transforms and allocate optimiser states
     #: also while warming up: cuDNN waits for the whole device when it compares algorithms, which breaks a recording elsewhere
     _one_at_a_time = threading.Lock()
+    #: the allocator goes on asking a broken recording whether memory is wanted for it
+    _broken: ClassVar[list[Any]] = []
 
-    def __init__(self, function: Callable[[], T], generators: Sequence[torch.Generator]) -> None:
+    def __init__(
+        self, function: Callable[[], T], generators: Sequence[torch.Generator], failures: list[str] | None = None
+    ) -> None:
         self.function = function
         self.generators = generators
+        self.failures = [] if failures is None else failures
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.result: T
@@ -161,22 +220,49 @@ class Graph(Generic[T]):
         return self.result
 
     def _record(self) -> None:
-        before = torch.cuda.current_stream() if torch.cuda.is_available() else None
+        graph = before = None
         try:
+            before = torch.cuda.current_stream()
             graph = torch.cuda.CUDAGraph()
             for generator in self.generators:
                 graph.register_generator_state(generator)
-            stream = torch.cuda.Stream()
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=_own_stream(), capture_error_mode="thread_local"):
                 self.result = self.function()
         except Exception as error:  # whatever cannot be captured still runs kernel by kernel
+            while error.__context__ is not None:  # the end of a broken recording raises too, and says less
+                error = error.__context__  # type: ignore[assignment]
             reason = next(iter(str(error).splitlines()), type(error).__name__)
-            log.info("No CUDA graph, so steps run kernel by kernel: %s", reason)
+            log.warning("No CUDA graph, so steps run kernel by kernel, several times as slowly: %s", reason)
+            self.failures.append(reason)
             if before is not None:
-                torch.cuda.set_stream(before)  # a recording that breaks at its end leaves its own behind
-                torch.cuda.synchronize()
+                self._recover(before, graph)
         else:
             self.graph = graph
+
+    def _recover(self, before: torch.cuda.Stream, graph: torch.cuda.CUDAGraph | None) -> None:
+        """Back to where a recording began that broke."""
+        self._broken.append(graph)
+        torch.cuda.set_stream(before)
+        for generator in self.generators:  # still waiting for the recording's end, it would refuse every draw
+            generator.graphsafe_set_state(generator.clone_state())
+        torch.cuda.synchronize()
+
+
+class Pace:
+    """Keeps the host at most some steps ahead of a CUDA device: a queue of hundreds would delay a stop by seconds."""
+
+    ahead = 16
+
+    def __init__(self) -> None:
+        self.events = [torch.cuda.Event(blocking=True) for _ in range(self.ahead)]  # no busy waiting
+        self.steps = 0
+
+    def __call__(self) -> None:
+        """A step was queued: wait for the one :attr:`ahead` before it."""
+        event = self.events[self.steps % self.ahead]
+        event.synchronize()
+        event.record()
+        self.steps += 1
 
 
 class Engine:
@@ -185,6 +271,11 @@ class Engine:
     Args:
         device: "auto", "cpu", "cuda" ...
         precision: "auto", "fp32" or "bf16": of the network's arithmetic; weights, losses and the output layer stay fp32.
+
+    Attributes:
+        records: whether repeated functions are recorded into CUDA graphs.
+        layout: of the network's weights and features in memory.
+        failures: why functions of this image could not be recorded.
     """
 
     def __init__(self, device: str = "auto", precision: str = "auto") -> None:
@@ -193,40 +284,83 @@ class Engine:
         self.threads = torch.get_num_threads()
         if self.device.type == "cpu":
             keep_freed_memory()
+        self.records = can_record(self.device)
+        # in fp32 without TF32 cuDNN's fast algorithms are those of the plain layout
+        plain = self.device.type == "cuda" and self.precision == "fp32"
+        self.layout = torch.contiguous_format if plain else torch.channels_last
+        self.failures: list[str] = []
         torch.backends.cudnn.benchmark = True  # one shape, thousands of times: let cuDNN find its best
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the output layer and SSIM are convolutions too
+        full_fp32()
 
-    def current(self) -> contextlib.AbstractContextManager[Any]:
-        """Make a CUDA device the thread's current one: streams, events and graphs belong to that."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
+    def fresh(self) -> "Engine":
+        """The same engine for another image, which has failures of its own."""
+        engine = copy.copy(self)
+        engine.failures = []
+        return engine
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make a CUDA device the thread's current one, and work on a stream of it that can be recorded."""
+        if self.device.type != "cuda":
+            yield
+            return
+        with torch.cuda.device(self.device):
+            before, own = torch.cuda.current_stream(), _own_stream()
+            own.wait_stream(before)
+            with torch.cuda.stream(own):
+                yield
+            before.wait_stream(own)
 
     def share(self, workers: int) -> None:
         """Give the calling thread its share of the device: 1/workers of the cores, or a CUDA stream of its own."""
         if self.device.type == "cuda":
-            torch.cuda.set_stream(torch.cuda.Stream(self.device))
+            torch.cuda.set_stream(_stream(self.device, getattr(_worker, "number", 0)))
         else:
             torch.set_num_threads(max(1, self.threads // workers))  # of this Python thread alone
 
     def workers(self, wanted: str, images: int) -> int:
         """How many images to reconstruct at a time; auto: up to four, and on a CPU no more than there are cores."""
+        cpu = self.device.type == "cpu"
         if wanted != "auto":
-            return min(int(wanted), images)
-        return min(4, images, self.threads if self.device.type == "cpu" else images)
+            return min(int(wanted), images, images if cpu else 31)  # PyTorch has 32 CUDA streams
+        return min(4, images, self.threads if cpu else images)
+
+    def each(self, work: Callable[[Item], None], items: Sequence[Item], workers: int) -> None:
+        """``work`` on every item, ``workers`` at a time, each on its share of the device.
+
+        PyTorch computes without Python's lock: threads share a device as well as processes, with less memory.
+        """
+
+        def on_its_share(item: Item) -> None:
+            self.share(workers)
+            work(item)
+
+        if workers <= 1:
+            for item in items:
+                work(item)
+            return
+        begun = [_threads(workers).submit(on_its_share, item) for item in items]
+        try:
+            for future in begun:
+                future.result()
+        finally:  # an error or an interruption here: begin nothing more, and wait for what is under way
+            for future in begun:
+                future.cancel()
+            wait(begun)
 
     def prepare(self, network: nn.Module) -> Executed:
         """The network on the device, ready to be called on fp32 images."""
         network = network.to(self.device)
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Executed(network, self.precision).train()
+        network = network.to(memory_format=self.layout)  # type: ignore[call-overload]
+        return Executed(network, self.precision, self.layout).train()
 
     def adam(self, groups: list[dict[str, Any]], rectified: bool = False) -> torch.optim.Optimizer:
         """Adam, or RAdam, on groups of parameters, each with its "lr"; moments (0.9, 0.999), eps 1e-8."""
-        cuda = self.device.type == "cuda"
-        if cuda:  # a rate in a tensor can change after the step was recorded
+        if self.records:  # a rate in a tensor can change after the step was recorded
             groups = [{**group, "lr": torch.tensor(group["lr"], device=self.device)} for group in groups]
         if rectified:
-            return torch.optim.RAdam(groups, capturable=cuda)
-        return torch.optim.Adam(groups, fused=True, capturable=cuda)  # one kernel
+            return torch.optim.RAdam(groups, capturable=self.records)
+        return torch.optim.Adam(groups, fused=True, capturable=self.records)  # one kernel
 
     def set_rate(self, optimiser: torch.optim.Optimizer, lr: float) -> None:
         """The learning rate of the next steps, for all groups."""
@@ -238,7 +372,11 @@ class Engine:
 
     def repeat(self, function: Callable[[], T], *generators: torch.Generator) -> Callable[[], T]:
         """The function in the fastest form for many calls: itself on a CPU, a :class:`Graph` on CUDA."""
-        return Graph(function, generators) if self.device.type == "cuda" else function
+        return Graph(function, generators, self.failures) if self.records else function
+
+    def pace(self) -> Callable[[], None]:
+        """To be called after each step, so that the host does not run far ahead of the device."""
+        return Pace() if self.device.type == "cuda" else lambda: None
 
     def generator(self, seed: int) -> torch.Generator:
         """A random stream on the device."""

@@ -27,8 +27,8 @@ def new_figure(columns: int, height: float, width: float = 3.2, rows: int = 1) -
 
 
 def plain(name: str) -> str:
-    """A text that may hold a file's name, as matplotlib shows it unchanged: between two $ it would read a formula."""
-    return name.replace("$", r"\$")
+    """A text that may hold a file's name, for matplotlib: no formula between two $, and nothing that is not UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 
 def save(figure: Any, path: Path, dpi: int = 110, colours: int | None = 256) -> None:
@@ -100,6 +100,7 @@ def curve(path: Path, rows: Rows, scores: Mapping[str, Score], title: str) -> No
         axes[-1].legend(fontsize=8)
     if known:
         axis, other = axes[0], axes[0].twinx()
+        values = {name: column[~np.isnan(values["psnr"])] for name, column in values.items()}  # score_every
         axis.plot(values["iteration"], values["psnr"], label="PSNR", linewidth=1, color="C0")
         axis.plot(values["iteration"], values["psnr_ema"], label="PSNR of EMA", linewidth=1, color="C2")
         best, start, last = (scores[name] for name in ("best", "start", "last"))

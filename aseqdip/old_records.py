@@ -55,7 +55,7 @@ def setting_title(setting: str) -> str:
 
 
 def converted(old: dict[str, Any]) -> dict[str, Any]:
-    """A record of schema 1 as the plain values of one of schema 2. Raises ValueError where a part is of another kind."""
+    """A record of schema 1 as plain values of schema 2. Raises ValueError where a part is of another kind."""
     identity, config = _part(old, "identity"), _part(old, "config")
     task, method, setting = (str(old.get(name, "unknown")) for name in ("task", "method", "setting"))
     dataset = {f"dataset.{name}": _part(config, "dataset").get(name) for name in ("folder", "files")}
@@ -96,8 +96,9 @@ def _part(old: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _name(old: str) -> str:
     """A knob's name without the groups that are gone."""
-    if old == "method.noise":
-        return "weight_noise"
+    renamed = {"method.noise": "weight_noise", "network.name": "network"}
+    if old in renamed:
+        return renamed[old]
     return old.removeprefix("operator.").removeprefix("method.")
 
 
@@ -111,6 +112,6 @@ def _score(old: dict[str, Any]) -> dict[str, Any]:
 
 def _curve(old: dict[str, Any]) -> dict[str, Any]:
     psnr = old.get("psnr") or []
-    if not isinstance(psnr, list) or all(v is None for v in psnr):
+    if isinstance(psnr, list) and all(v is None for v in psnr):
         return {}
     return {name: old[name] for name in ("every", "psnr", "psnr_ema") if name in old}

@@ -9,8 +9,6 @@ import os
 import platform
 import stat
 import subprocess
-import types
-import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from aseqdip.files import write_atomically
+from aseqdip.plain import dumps, loads, typed
 
 SCHEMA = 2
 #: rows of a curve, each with one number for each of COLUMNS; NaN where there is no value
@@ -73,9 +72,9 @@ class Record:
         facts: what the task and the method say of this run: coils, where maps come from, scale, the chosen reference.
         departures: knobs whose value is not the paper's.
         problem: the knobs that the measurements depend on (the task's, the reader's, size, truth), without the seed.
-        settings: all other knobs that the result depends on (the method's, the network's, the stopping rule's, steps ...).
+        settings: all other knobs that the result depends on (the method's, the network's, steps ...).
         command: the words that compute this image again; empty where they are not known.
-        identity, input: digests of everything the result depends on, and of the measurements and start image as computed.
+        identity, input: digests of all that the result depends on, and of measurements and start image as computed.
         results_version: raised whenever the same words give other numbers.
     """
 
@@ -140,8 +139,8 @@ class Trace:
     """What was found of one reconstruction.
 
     Attributes:
-        state: "done" (record is there), "failed" (failure is there), "unfinished" (begun, with no end on disk), or "damaged"
-            (something that cannot be read; error says why).
+        state: "done" (record is there), "failed" (failure is there), "unfinished" (begun, with no end on disk), or
+            "damaged" (something that cannot be read; error says why).
         lines: the file of JSON lines that holds it, where it has no folder of its own.
         pictured: whether that file keeps its pictures.
     """
@@ -175,23 +174,6 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, lambda file: file.write((dumps(content, indent=1) + "\n").encode()))
 
 
-def dumps(content: Any, indent: int | None = None) -> str:
-    """JSON with null for NaN, and infinities as the texts "inf" and "-inf"."""
-    return json.dumps(_plain(content), indent=indent, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
-    return value
-
-
 def write_curve(path: Path, rows: Rows) -> None:
     """``curve.csv``: one row an iteration, columns ``COLUMNS``; empty where there is no value."""
     lines = [",".join(COLUMNS)]
@@ -215,11 +197,13 @@ def thin(rows: Rows) -> Curve:
     table = np.asarray(rows, dtype=float).reshape(-1, len(COLUMNS))
     known = bool((~np.isnan(table[:, COLUMNS.index("psnr")])).any())
     starts = np.arange(0, len(table), every)
-    sizes = np.diff(np.append(starts, len(table)))
     curve = Curve(every)
     for name in ("psnr", "psnr_ema") if known else ("loss",):
         if len(starts):
-            means = (np.add.reduceat(table[:, COLUMNS.index(name)], starts) / sizes).tolist()
+            column = table[:, COLUMNS.index(name)]
+            there = ~np.isnan(column)  # score_every leaves some out
+            sums, counts = (np.add.reduceat(part, starts) for part in (np.where(there, column, 0), there.astype(float)))
+            means = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0).tolist()
             setattr(curve, name, [round(v, 3) if known else float(f"{v:.6g}") for v in means])
     return curve
 
@@ -269,8 +253,8 @@ def finished(folder: Path) -> bool:
 def scan(folders: Iterable[Path]) -> Iterator[Trace]:
     """Every reconstruction below the folders, finished or not, in order; each once, however the folders overlap.
 
-    A results folder may be given, or hold, in the compact form of ``python -m aseqdip.report --compact``: ``method-hash.jsonl``
-    is read as the folder ``method-hash`` would be. Nothing that cannot be read ends the scan.
+    Results may be there in the compact form of ``python -m aseqdip.report FOLDER --compact TARGET``: the file
+    ``mri/accel4.jsonl`` is read as the folder ``mri/accel4`` would be. Nothing that cannot be read ends the scan.
     """
     seen: set[str] = set()
     for folder in folders:
@@ -313,7 +297,7 @@ def read(folder: Path, files: Iterable[str] | None = None) -> Trace | None:
             if name in names:
                 content = loads(_bytes(folder / name))
                 if name == "failure.json":
-                    return Trace(folder, "failed", failure=_typed(content, Failure, "failure"))
+                    return Trace(folder, "failed", failure=typed(content, Failure, "failure"))
                 # a figure of a theorem was once a record without an image
                 return None if "study" in content else Trace(folder, "done", parse(content))
     except _UNREADABLE as error:
@@ -333,28 +317,30 @@ def _reason(error: BaseException) -> str:
 
 
 def _bytes(path: Path) -> bytes:
-    """A regular file's content: others would be waited for, or never end."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("expected a regular file")
-    if status.st_size > LARGEST:
-        raise ValueError(f"{status.st_size} bytes are more than any record has")
+    _check_regular(path)
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{size} bytes are more than any record has")
     return path.read_bytes()
+
+
+def _check_regular(path: Path) -> None:
+    """Others than regular files would be waited for, or never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("expected a regular file")
 
 
 def _read_lines(path: Path) -> Iterator[Trace]:
     """The reconstructions of a file of JSON lines, as those in a folder of its name."""
     try:
+        _check_regular(path)
         with path.open("rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("expected a regular file")
             for number, line in enumerate(file, start=1):
                 folder = path.with_suffix("") / f"line {number}"
                 try:
                     content = loads(line)
-                    name = content["folder"]
-                    if PurePath(name).name != name:
-                        raise ValueError(f"folder: expected a name, found '{name}'")
+                    name = PurePath(content["folder"])
+                    if name.is_absolute() or ".." in name.parts:
+                        raise ValueError(f"folder: expected one below {path.stem}, found '{name}'")
                     record = parse(content["record"])
                     folder = path.with_suffix("") / name
                     yield Trace(folder, "done", record, lines=path, pictured=bool(content.get("pictures")))
@@ -362,18 +348,6 @@ def _read_lines(path: Path) -> Iterator[Trace]:
                     yield Trace(folder, "damaged", error=_reason(error), lines=path)
     except (OSError, ValueError) as error:
         yield Trace(path, "damaged", error=_reason(error), lines=path)
-
-
-def loads(text: str | bytes) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for anything else, its own NaN and infinities among it."""
-    content = json.loads(text, parse_constant=_refuse)
-    if not isinstance(content, dict):
-        raise ValueError(f"expected an object, found {type(content).__name__}")
-    return content
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def parse(content: dict[str, Any]) -> Record:
@@ -385,83 +359,9 @@ def parse(content: dict[str, Any]) -> Record:
         content = converted(content)
     elif schema != SCHEMA:
         raise ValueError(f"schema: expected 1 or {SCHEMA}, found {schema!r}; a newer version wrote it, or it is none")
-    record: Record = _typed(content, Record, "record")
+    record: Record = typed(content, Record, "record")
     if record.result not in record.scores:
         raise ValueError(f"scores: hold no '{record.result}', which is said to be the result")
     if record.curve.every < 1:
         raise ValueError(f"curve.every: expected at least 1, found {record.curve.every}")
     return record
-
-
-@cache
-def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
-    """Type of each field of a dataclass, and whether it must be given."""
-    hints = typing.get_type_hints(kind)
-    return {
-        f.name: (
-            hints[f.name],
-            f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING,
-        )
-        for f in dataclasses.fields(kind)
-    }
-
-
-def _typed(value: Any, kind: Any, where: str) -> Any:
-    """The value as its type says. Raises ValueError, with the place, for one that is of another."""
-    if kind is Any:
-        return _scalar(value, where)
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: expected an object, found {type(value).__name__}")
-        fields = _fields(kind)  # type: ignore[arg-type]
-        if missing := [name for name, (_, needed) in fields.items() if needed and name not in value]:
-            raise ValueError(f"{where}: {missing[0]} is missing")
-        place = "" if where == "record" else f"{where}."
-        given = {name: _typed(value[name], fields[name][0], place + name) for name in fields if name in value}
-        return kind(**given)  # type: ignore[operator]
-    origin = typing.get_origin(kind)
-    if origin is types.UnionType:
-        return None if value is None else _typed(value, typing.get_args(kind)[0], where)
-    if origin is dict and isinstance(value, dict):
-        inner = typing.get_args(kind)[1]
-        return {name: _typed(v, inner, f"{where}.{name}") for name, v in value.items()}
-    if origin is list and isinstance(value, list):
-        (inner,) = typing.get_args(kind)
-        if inner is float:
-            return [math.nan if v is None else _number(v, where) for v in value]
-        return [_typed(v, inner, where) for v in value]
-    if kind is float:
-        return _number(value, where)
-    if type(value) is kind:  # isinstance would take a bool for an int
-        return value
-    raise ValueError(f"{where}: expected {getattr(origin or kind, '__name__', kind)}, found {_shown(value)}")
-
-
-def _number(value: Any, where: str) -> float:
-    if type(value) is float and math.isfinite(value):
-        return value
-    if type(value) is int:
-        return float(value)
-    if value == "inf" or value == "-inf":
-        return float(value)
-    raise ValueError(f"{where}: expected a finite number or 'inf', found {_shown(value)}")
-
-
-def _scalar(value: Any, where: str) -> Any:
-    """A plain value, or a list of them."""
-    if isinstance(value, list):
-        return [_scalar(v, where) for v in value if not isinstance(v, list) or _raise(where, v)]
-    if value is None or type(value) in (str, int, bool):
-        return value
-    if type(value) is float and math.isfinite(value):
-        return value
-    return _raise(where, value)
-
-
-def _raise(where: str, value: Any) -> Any:
-    raise ValueError(f"{where}: expected a plain value, found {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    text = type(value).__name__ if isinstance(value, (dict, list)) else repr(value)
-    return text if len(text) <= 40 else f"{text[:40]} ..."

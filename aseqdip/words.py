@@ -1,6 +1,7 @@
 """The words of a command: as Hydra must have them, checked before anything is computed, and those without effect."""
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -46,6 +47,7 @@ def user_folder(words: Sequence[str]) -> str | None:
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The flags with their values, and the words that set something."""
     values = {i + 1 for i, word in enumerate(words) if word in TAKE_NEXT}
+    values |= {i + 1 for i, word in enumerate(words[:-1]) if word in ("--info", "-i") and "=" not in words[i + 1]}
     flags = [i in values or word.startswith("-") for i, word in enumerate(words)]
     return [w for w, flag in zip(words, flags, strict=True) if flag], [
         w for w, f in zip(words, flags, strict=True) if not f
@@ -105,7 +107,8 @@ def _text(value: str, always: bool = False) -> str:
     """A value as Hydra reads it back to the same text, in quotes where it needs them."""
     if not always and (parsed := _parses(f"x={value}")) is not None and _reads(parsed, value):
         return value
-    return '"' + value.replace('\\"', '\\\\"').replace('"', '\\"') + '"'
+    # in its quotes, what escapes is a backslash before a quote, or before the end
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" + m[2] if m[2] else ""), value) + '"'
 
 
 def _parses(word: str) -> Override | None:

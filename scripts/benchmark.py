@@ -2,14 +2,15 @@
 
     python scripts/benchmark.py [--json FILE] [--cases mri,ct,denoising] [--devices cpu,cuda] [--cycles 4]
 
-"naive" is aSeqDIP as a first-time user writes it: plain fp32 modules in the default layout, Adam as it comes, the
-operator in the obvious way (CT by rotating the image), PSNR and SSIM by scikit-image on the host at each step.
+"naive" is aSeqDIP as a first-time user writes it: plain fp32 modules in the default layout, PyTorch's switches (on a GPU TF32
+in convolutions, no search for cuDNN's algorithms) and Adam as they come, the operator in the obvious way (CT by rotating the image), PSNR and SSIM by scikit-image on the host at each step.
 "ours" is the method with the engine's choices, scored at each step. Both take N = 2 updates and one more pass a cycle;
-a step's time is the median over cycles of a cycle's time / N. The ceiling is a large matrix product in the precision of
-our step.
+a step's time is the median over cycles of a cycle's time / N. The ceiling is a large matrix product of random numbers in the
+precision of our step.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import resource
@@ -23,8 +24,11 @@ from pathlib import Path
 from typing import Any
 
 START = time.perf_counter()
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
+from aseqdip.reconstruction import Reconstruction  # noqa: E402
+from aseqdip.report.command import composed  # noqa: E402
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
@@ -32,13 +36,11 @@ from torch.nn import functional as F  # noqa: E402
 from aseqdip.case import Case  # noqa: E402
 from aseqdip.config import Config  # noqa: E402
 from aseqdip.data import open_dataset  # noqa: E402
-from aseqdip.engine import Engine, keep_freed_memory  # noqa: E402
+from aseqdip.engine import Engine, Graph, full_fp32, keep_freed_memory  # noqa: E402
 from aseqdip.methods import METHODS  # noqa: E402
 from aseqdip.networks import make_network  # noqa: E402
 from aseqdip.operators.ct import ParallelBeam  # noqa: E402
 from aseqdip.operators.mri import MultiCoilMRI  # noqa: E402
-from aseqdip.reconstruction import Reconstruction  # noqa: E402
-from aseqdip.report.command import composed  # noqa: E402
 from aseqdip.tasks import make_case  # noqa: E402
 
 CASES = {
@@ -89,6 +91,20 @@ def naive_operator(case: Case, views: int) -> Callable[[Tensor], Tensor]:
     return ct
 
 
+@contextlib.contextmanager
+def as_pytorch_comes() -> Iterator[None]:
+    """The switches of a process in which no Engine was made."""
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = True
+    keep_freed_memory(False)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = True
+        full_fp32()
+        keep_freed_memory()
+
+
 def host_scores(truth: Any, shown: Any, data_range: float) -> None:
     peak_signal_noise_ratio(truth, shown, data_range=data_range)  # type: ignore[no-untyped-call]
     window = {"gaussian_weights": True, "sigma": 1.5, "channel_axis": 0}
@@ -125,10 +141,14 @@ def naive_steps(cfg: Config, case: Case) -> Iterator[None]:
 # --- ours ----------------------------------------------------------------------------------------------------------
 
 
+def prepared(cfg: Config, case: Case, folder: Path) -> Reconstruction:
+    method = METHODS[cfg.method.name](cfg, Engine(cfg.device, cfg.precision), case.signed)
+    return Reconstruction(cfg, case, method, folder)
+
+
 def our_steps(cfg: Config, case: Case, folder: Path) -> Iterator[Reconstruction]:
     """The same cycles as the runner makes them."""
-    method = METHODS[cfg.method.name](cfg, Engine(cfg.device, cfg.precision), case.signed)
-    reconstruction = Reconstruction(cfg, case, method, folder)
+    reconstruction = prepared(cfg, case, folder)
     while True:
         for _ in range(cfg.N):
             reconstruction.advance([])
@@ -136,21 +156,22 @@ def our_steps(cfg: Config, case: Case, folder: Path) -> Iterator[Reconstruction]
 
 
 def network_seconds(reconstruction: Reconstruction, cycles: int) -> float:
-    """A step's share of forward and backward passes through the network alone."""
-    state = reconstruction.state
+    """A step's share of forward and backward passes through the network alone, recorded like the step itself."""
+    state, engine = reconstruction.state, reconstruction.method.engine
     assert state is not None
     f, z = state.network, state.z.detach()
-    extra = reconstruction.method.extra_passes
+    gradient = torch.randn(f(z).shape, generator=engine.generator(0), device=z.device)
 
     def work() -> None:
-        f(z).sum().backward()
         state.optimiser.zero_grad(set_to_none=True)
+        f(z).backward(gradient)
 
-    def passing() -> None:
+    def passing() -> Tensor:
         with torch.no_grad():
-            f(z)
+            return f(z)
 
-    return median_seconds(work, z.device, 2 * cycles) + extra * median_seconds(passing, z.device, 2 * cycles)
+    seconds = [bulk_seconds(engine.repeat(part), z.device, 2 * cycles) for part in (work, passing)]
+    return seconds[0] + reconstruction.method.extra_passes * seconds[1]
 
 
 # --- measuring -----------------------------------------------------------------------------------------------------
@@ -174,13 +195,21 @@ def median_seconds(work: Callable[[], Any], device: torch.device, repeats: int) 
     return statistics.median(timed(work, device) for _ in range(repeats))
 
 
-def ceilings(device: torch.device, precision: str) -> tuple[float, float]:
-    """FLOP/s of a large matrix product, and bytes/s of a large copy."""
-    n = 8192 if device.type == "cuda" else 2048
+def bulk_seconds(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
+    """Of one call among many, after those that warm up and record."""
+    for _ in range(Graph.warm_up + 2 if isinstance(work, Graph) else 1):
+        work()
+    return timed(lambda: [work() for _ in range(repeats)], device) / repeats
+
+
+def ceilings(device: torch.device, precision: str, side: int | None = None) -> tuple[float, float]:
+    """FLOP/s of a large matrix product, and bytes/s of a large copy; of random numbers, since a GPU is faster on zeros."""
+    n = side or (8192 if device.type == "cuda" else 2048)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a = torch.zeros(n, n, dtype=dtype, device=device)
+    rng = torch.Generator(device).manual_seed(0)
+    a = torch.randn(n, n, generator=rng, device=device).to(dtype)
     product = median_seconds(lambda: a @ a, device, 9)
-    source = torch.zeros(2**26, device=device)
+    source = torch.randn(n**2 if side else 2**26, generator=rng, device=device)
     target = torch.empty_like(source)
     copy = median_seconds(lambda: target.copy_(source), device, 9)
     return 2 * n**3 / product, 2 * source.numel() * 4 / copy
@@ -217,21 +246,29 @@ def peak_resident_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def warm_up(device: torch.device) -> int:
+    """Cycles before the first that is timed: the input's update, once a cycle, is recorded last."""
+    return Graph.warm_up + 2 if device.type == "cuda" else 2
+
+
 def measure(name: str, device_name: str, cycles: int) -> dict[str, Any]:
     device = torch.device(device_name)
     cfg = configure(name, device_name)
     case = load(cfg).to(device)
     ceiling, bandwidth = ceilings(device, Engine(device_name, cfg.precision).precision)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Engine(device_name, cfg.precision).current():
         naive, ours = naive_steps(cfg, case), our_steps(cfg, case, Path(folder))
-        next(naive), next(ours)  # the first cycle also allocates and plans
-        spent: dict[str, list[float]] = {"naive": [], "ours": []}
-        reconstruction = next(ours)
+        with as_pytorch_comes():
+            next(naive)  # the first cycle also allocates and plans
+        for _ in range(warm_up(device)):
+            reconstruction = next(ours)
+        reconstruction.flush([])
         before = dict(reconstruction.clock.seconds)
+        spent: dict[str, list[float]] = {"naive": [], "ours": []}
         for _ in range(cycles):
-            for which, steps in (("naive", naive), ("ours", ours)):
-                keep_freed_memory(which == "ours")  # belongs to ours
-                spent[which].append(timed(steps.__next__, device) / cfg.N)
+            with as_pytorch_comes():
+                spent["naive"].append(timed(naive.__next__, device) / cfg.N)
+            spent["ours"].append(timed(ours.__next__, device) / cfg.N)
         reconstruction.flush([])
         seconds = {k: v - before[k] for k, v in reconstruction.clock.seconds.items()}
         saving = timed(reconstruction.write, device)
@@ -293,9 +330,9 @@ def main() -> None:
         for name in words.cases.split(","):
             sys.stderr.write(f"{name} on {device} ...\n")
             rows.append(measure(name, device, words.cycles))
+            if words.json:  # as they come
+                words.json.write_text(json.dumps(rows, indent=1) + "\n")
     sys.stdout.write(table(rows) + "\n")
-    if words.json:
-        words.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,29 +3,34 @@
     python scripts/campaign.py --minutes 9 --out OUT preset=paper data=public data_root=DATA
     python scripts/campaign.py --merge OUT/records.zip [...]
 
-The first form runs what results/ lacks: the tests marked gpu and the benchmark (where there is a GPU), then
-experiment=table2 with the settings given, until the time is up. OUT then holds records.zip (the new records, and a small
-picture of each table cell's first image), gpu-tests.txt and benchmark.json. The second form puts them into results/; the next slot
-goes on from there. Nothing is downloaded; PyTorch, NumPy, SciPy, scikit-image, h5py, matplotlib, hydra-core and omegaconf are needed.
+The first form runs what results/ lacks: the checks and the benchmark of the GPU (where there is one), then
+experiment=table2 with the settings given, MRI and CT first, then pictures, until the time is up. OUT then holds records.zip
+(the new records, and a small picture of each table cell's first image), gpu-check.jsonl and gpu-bench.jsonl. The second form
+puts them into results/; the next slot goes on from there, and repeats checks that failed or were cut short. Nothing is
+downloaded; PyTorch, NumPy, SciPy, scikit-image, h5py, matplotlib, hydra-core and omegaconf are needed.
 """
 
 import argparse
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 RESERVE = 40  # seconds for packing
 THUMBNAIL = 192  # pixels
+CHECKS = {"gpu-check": 1 / 2, "gpu-bench": 1 / 3}  # scripts, and the part of the time left that each may take
 KEPT = ("record.json", "failure.json", "shown.jpg", "start.jpg", "truth.jpg")
 
 
@@ -55,10 +60,11 @@ def slot(end: float, out: Path, results: Path, experiment: str, settings: list[s
     try:
         if torch.cuda.is_available():
             checks(end, out, results)
-        minutes = (end - RESERVE - time.time()) / 60
-        if minutes > 0:
-            words = [f"experiment={experiment}", f"outputs={results}", f"budget_minutes={minutes:.2f}"]
-            execute(["run.py", "-m", *words, "tracker=none", "parallel=auto", *settings], end - RESERVE / 2)
+        for cells in parts(experiment, settings):
+            minutes = (end - RESERVE - time.time()) / 60
+            if minutes > 0:
+                words = [f"experiment={experiment}", f"outputs={results}", f"budget_minutes={minutes:.2f}", *cells]
+                execute(["run.py", "-m", *words, "tracker=none", "parallel=auto", *settings], end - RESERVE / 2)
     finally:
         for folder in first_images(results):
             thumbnails(folder)
@@ -67,38 +73,54 @@ def slot(end: float, out: Path, results: Path, experiment: str, settings: list[s
         sys.stdout.write(f"{len(new)} new files in {out / 'records.zip'}\n")
 
 
+def parts(experiment: str, settings: list[str]) -> list[list[str]]:
+    """The experiment's cells in the order of their worth: scans, pictures, and last a method whose steps take longest."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(ROOT / f"configs/experiment/{experiment}.yaml"))
+    params = content.get("hydra", {}).get("sweeper", {}).get("params", {})
+    cells = [cell.strip() for cell in params.get("cell", "").split(",") if cell.strip()]
+    if not cells or any(word.startswith("cell=") for word in settings):
+        return [[]]
+    scans = [cell for cell in cells if cell.startswith(("mri-", "ct-"))]
+    slow = [cell for cell in cells if cell.endswith("-rethinking_dip")]
+    pictures = [cell for cell in cells if cell not in scans + slow]
+    return [[f"cell={','.join(part)}"] for part in (scans, pictures, slow) if part]
+
+
 def checks(end: float, out: Path, results: Path) -> None:
-    """Tests and benchmark of the GPU, once: each has at most a third of the time left."""
-    benchmark = [
-        "scripts/benchmark.py",
-        "--devices",
-        "cuda",
-        "--json",
-        str((out / "benchmark.json").resolve()),
-    ]
-    commands = {"gpu-tests.txt": ["-m", "pytest", "-m", "gpu", "-q"], "benchmark.json": benchmark}
-    for name, command in commands.items():
-        if not (results / name).exists():
-            printed = execute(command, time.time() + (end - time.time()) / 3)
-            (out / Path(name).with_suffix(".txt")).write_text(printed)
+    """Checks and benchmark of the GPU, until each has once come to a good end; what they found is kept in any case."""
+    for name, share in CHECKS.items():
+        file = out / f"{name}.jsonl"
+        if not passed(results / file.name):
+            file.unlink(missing_ok=True)
+            command = [f"scripts/{name.replace('-', '_')}.py", "--out", str(out.resolve())]
+            execute(command, time.time() + (end - time.time()) * share)
 
 
-def execute(command: list[str], deadline: float) -> str:
-    """Run Python on ``command`` in the checkout until the deadline; returns what it printed, which is shown, too."""
+def passed(file: Path) -> bool:
+    """Whether the last line, which is about the whole, says PASS."""
+    if not file.exists():
+        return False
+    *_, last = file.read_text().splitlines() or [""]
+    return f'"status": "PASS", "name": "{file.stem}"' in last
+
+
+def execute(command: list[str], deadline: float) -> int:
+    """Run Python on ``command`` in the checkout until the deadline, its output shown as it comes; returns the exit status."""
     process = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )  # fmt: skip
-    try:
-        printed, _ = process.communicate(timeout=max(1, deadline - time.time()))
-    except subprocess.TimeoutExpired:
-        process.terminate()  # a reconstruction under way is saved
-        try:
-            printed, _ = process.communicate(timeout=RESERVE / 4)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            printed, _ = process.communicate()
-    sys.stdout.write(printed)
-    return printed
+    left = max(1.0, deadline - time.time())
+    timers = threading.Timer(left, process.terminate), threading.Timer(left + RESERVE / 4, process.kill)
+    for timer in timers:  # first a reconstruction under way is saved
+        timer.start()
+    assert process.stdout is not None
+    for line in process.stdout:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+    status = process.wait()
+    for timer in timers:
+        timer.cancel()
+    return status
 
 
 def small_files(results: Path) -> Iterable[Path]:
@@ -135,9 +157,9 @@ def pack(files: Iterable[Path], results: Path, archive: Path) -> None:
 
 
 def merge(archive: Path, results: Path) -> int:
-    """Unpack the records that are not there yet; the tests' and the benchmark's files beside the archive, too."""
-    for name in ("gpu-tests.txt", "benchmark.json"):
-        if (archive.parent / name).exists():
+    """Unpack the records that are not there yet; the checks' and the benchmark's files beside the archive, too."""
+    for name in (f"{check}.jsonl" for check in CHECKS):
+        if (archive.parent / name).exists() and not passed(results / name):
             results.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(archive.parent / name, results / name)
     count = 0

@@ -9,16 +9,16 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
-from aseqdip.files import config_folder
 from aseqdip.data import FileReader, make_reader
-from aseqdip.data.ct import read_dicom
+from aseqdip.data.ct import read_dicom, read_header
 from aseqdip.data.picture import read_picture
 from aseqdip.errors import UserError
-from aseqdip.files import write_atomically
+from aseqdip.files import config_folder, write_atomically
 
 GUIDE = {
     "fastmri": """fastMRI knee, multi-coil validation set ("knee_multicoil_val", about 94 GB; the listed 20 volumes are enough).
@@ -107,7 +107,7 @@ def convert_aapm(raw: Path, root: Path) -> None:
         wanted = [name for name in sorted(files) if name.startswith(patient)]
         for number, name in enumerate(wanted):
             path = series[len(series) * (2 * number + 1) // (2 * len(wanted))]
-            hu, _ = read_dicom(path)
+            hu, _, _ = read_dicom(path)
             arrays = {"hu": hu.astype(np.int16), "subject": np.array(patient), "source": np.array(path.name)}
             write_atomically(root / folder / name, lambda file, a=arrays: np.savez_compressed(file, **a))  # type: ignore[misc]
         say(f"{patient}: {len(wanted)} of {len(series)} slices -> {root / folder}")
@@ -115,21 +115,29 @@ def convert_aapm(raw: Path, root: Path) -> None:
 
 def full_dose(raw: Path, patient: str) -> list[Path]:
     """The slices of a patient's full-dose series, from one end to the other; nearest to 3 mm if there are several."""
-    import pydicom
-
     series: dict[tuple[float, str], list[tuple[float, Path]]] = defaultdict(list)
     for path in dicom_files(raw):
         words = str(path.relative_to(raw)).lower()
         if patient.lower() not in words or "quarter" in words or "_qd_" in words or "low dose" in words:
             continue
-        head = pydicom.dcmread(path, stop_before_pixels=True)
-        if "Rows" not in head or "projection" in str(head.get("SeriesDescription", "")).lower():
+        try:
+            found = read_header(path, series_and_place)
+        except UserError as error:  # one damaged file is no reason to leave out the others
+            say(f"left out: {error}")
             continue
-        position = head.get("ImagePositionPatient")
-        place = float(position[2]) if position is not None else float(head.get("InstanceNumber", 0))
-        thickness = float(head.get("SliceThickness") or 3)
-        series[abs(thickness - 3), str(head.get("SeriesInstanceUID", ""))].append((place, path))
+        if found is not None:
+            series[found[0]].append((found[1], path))
     return [path for _, path in sorted(series[min(series)])] if series else []
+
+
+def series_and_place(head: Any) -> tuple[tuple[float, str], float] | None:
+    """A CT slice's series, with how far its thickness is from 3 mm, and its position along it; None for other files."""
+    if "Rows" not in head or "projection" in str(head.get("SeriesDescription", "")).lower():
+        return None
+    position = head.get("ImagePositionPatient")
+    place = float(position[2]) if position is not None else float(head.get("InstanceNumber", 0))
+    thickness = float(head.get("SliceThickness") or 3)
+    return (abs(thickness - 3), str(head.get("SeriesInstanceUID", ""))), place
 
 
 def dicom_files(raw: Path) -> Iterator[Path]:

@@ -23,7 +23,7 @@ import numpy as np
 
 ROOT = Path(__file__).parent.parent
 COMMON = (
-    *("preset=smoke", "device=cpu", "precision=fp32", "size=32", "network.width=4", "steps=200"),
+    *("preset=smoke", "device=cpu", "precision=fp32", "size=32", "network.width=4", "network.depth=2", "steps=100"),
     "checkpoint_minutes=0.005",
 )
 CASES: dict[str, tuple[str, ...]] = {

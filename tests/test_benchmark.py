@@ -1,17 +1,27 @@
 """The benchmark: its plain loop solves the same problem as ours, its table holds what it measured."""
 
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from conftest import load_script
+from conftest import ROOT, load_script
 
 from aseqdip.config import Config
 from aseqdip.data import open_dataset
+from aseqdip.engine import Graph
 from aseqdip.tasks import make_case
 
 Configure = Callable[..., Config]
+
+
+emulation = load_script("emulation")
+gpu_check = load_script("gpu_check")
+TINY = (*gpu_check.TINY, "precision=fp32")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +52,82 @@ def test_plain_loop_runs(configure: Configure, benchmark: ModuleType) -> None:
     name, load = next(iter(open_dataset(cfg).items()))
     steps = benchmark.naive_steps(cfg, make_case(cfg, name, load()))
     next(steps), next(steps)
+
+
+def test_each_loop_has_its_own_switches(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain one those of a process without an engine; and both are timed after the first recordings."""
+    seen: dict[str, list[tuple[bool, str]]] = {"naive_steps": [], "our_steps": []}
+
+    def watch(name: str) -> None:
+        real = getattr(benchmark, name)
+
+        def steps(*args: object) -> Iterator[object]:
+            for value in real(*args):
+                seen[name].append((torch.backends.cudnn.benchmark, torch.backends.cudnn.conv.fp32_precision))
+                yield value
+
+        monkeypatch.setattr(benchmark, name, steps)
+
+    watch("naive_steps"), watch("our_steps")
+    monkeypatch.setitem(benchmark.CASES, "mri", ("task=mri", *TINY))
+    monkeypatch.setattr(benchmark, "alone", lambda *args: {"peak_mb": 0.0, "first_cycle_s": 0.0})
+    monkeypatch.setattr(benchmark, "ceilings", lambda *args: (1e9, 1e9))
+    row = benchmark.measure("mri", "cpu", 2)
+    assert set(seen["naive_steps"]) == {(False, "tf32")}
+    assert set(seen["our_steps"]) == {(True, "ieee")}
+    assert row["ours_step_s"] > 0
+    assert row["network_step_s"] > 0
+
+
+def test_a_gpu_is_warm_before_the_first_timed_cycle(benchmark: ModuleType) -> None:
+    """The input's update runs once a cycle: three times, and then it is recorded."""
+    assert benchmark.warm_up(torch.device("cuda")) > Graph.warm_up + 1
+
+
+def test_ceilings_are_of_random_numbers(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    monkeypatch.setattr(benchmark, "median_seconds", lambda work, device, repeats: results.append(work()) or 1.0)
+    flops, copied = benchmark.ceilings(torch.device("cpu"), "bf16", 64)
+    assert flops == 2 * 64**3
+    assert copied == 2 * 64**2 * 4
+    assert results[0].dtype == torch.bfloat16
+    assert all(float(result.float().std()) > 0.5 for result in results)
+
+
+def test_the_network_is_timed_from_a_recording(benchmark: ModuleType, tmp_path: Path) -> None:
+    """Not the launches of its kernels."""
+    cfg = benchmark.configure("mri", "cpu", *TINY)
+    with emulation.emulated():
+        run = benchmark.prepared(cfg, benchmark.load(cfg), tmp_path)
+        run.advance([])
+        with gpu_check.watched() as graphs:
+            assert benchmark.network_seconds(run, 1) > 0
+    assert len(graphs) == 2
+    assert all(graph.graph is not None for graph in graphs)
+
+
+@pytest.mark.slow
+def test_gpu_bench_runs_on_a_cpu(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts/gpu_bench.py"), "--device", "cpu", "--tiny", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-1000:]
+    lines = [json.loads(line) for line in (tmp_path / "gpu-bench.jsonl").read_text().splitlines()]
+    by_name = {line["name"]: line for line in lines}
+    assert by_name["steps task=ct"]["of ceiling"] > 0
+    assert len(by_name["kernels task=mri"]["of them"]) == 10
+    assert by_name["levers task=mri"]["other layout"] > 0
+    assert by_name["images task=mri parallel=8"]["images/h"] > 0
+
+
+def test_a_recording_that_failed_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_script("benchmark")
+    gpu_bench = load_script("gpu_bench")
+    setup = gpu_check.Setup("cpu", tiny=True)
+    monkeypatch.setattr(gpu_check.Setup, "cuda", True)
+    with emulation.emulated(), pytest.raises(gpu_check.Wrong, match="not recorded"):
+        monkeypatch.setattr(torch.cuda, "graph", lambda *args, **options: 1 / 0)
+        with gpu_bench.warmed(setup, "task=mri"):
+            pass
 
 
 def test_table(benchmark: ModuleType) -> None:

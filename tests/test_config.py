@@ -285,6 +285,14 @@ def test_words_are_taken_as_they_are_meant(configure: Configure, word: str, read
     assert written(["-m", "lam=0.5,1"]) == ["-m", "lam=0.5,1"]
 
 
+@pytest.mark.parametrize(
+    "text", ['say "hi"', "it's", "back\\slash", 'odd\\"', "end\\", "a, b=c", "[x]{y}(z)", "naïve: $5", "100%", " "]
+)
+def test_any_text_comes_through(text: str) -> None:
+    (word,) = written([f"data_root={text}"])
+    assert str(parse(word).value()) == text
+
+
 def test_in_a_sweep_images_are_swept_over_and_seeds_are_not() -> None:
     assert written(["-m", "seeds=0,1", "images=0,1"]) == ["-m", "seeds=[0,1]", "images=0,1"]
     with pytest.raises(UserError, match="there is no user nobody-of-that-name"):

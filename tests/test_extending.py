@@ -21,21 +21,35 @@ from aseqdip.parts import Registry
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"`(\S+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", TEXT, re.DOTALL))
-COMMANDS = [line for block in re.findall(r"\n```\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+COMMANDS = re.findall(r"^python run\.py .*$", TEXT, re.MULTILINE)
 PARTS = [name for name in FILES if name.endswith(".py")]
 
 
-def run(command: str, folder: Path, **environment: str) -> str:
-    """What a command of the page prints, run in a folder."""
-    words = [sys.executable, *command.split()[1:]]
-    if "--help" not in words:
-        words += ["device=cpu", "precision=fp32", "size=32", "network.width=4"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+#: runs the commands it is given as arguments, one after another: PyTorch is imported once
+DRIVER = """
+import sys
+from aseqdip.cli import main
+for command in sys.argv[1:]:
+    try:
+        main(command.split())
+        ended = 0
+    except SystemExit as error:
+        ended = error.code
+    print(f"=== {ended} ===", flush=True)
+"""
+
+
+def run(commands: list[str], folder: Path, path: str) -> list[tuple[str, int]]:
+    """What each of the page's commands prints, run in a folder, and its exit status."""
+    tiny = "device=cpu precision=fp32 network.width=4"
+    words = [c.partition("run.py ")[2] + ("" if "--help" in c else f" {tiny}") for c in commands]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     result = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+        [sys.executable, "-c", DRIVER, *words], cwd=folder, env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, timeout=600, check=True,
+    )  # fmt: skip
+    parts = re.split(r"=== (\d+) ===\n", result.stdout)
+    return list(zip(parts[::2], map(int, parts[1::2]), strict=False))
 
 
 def test_each_is_about_twenty_lines_of_one_file() -> None:
@@ -56,10 +70,12 @@ def test_the_page_as_it_is_written(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     (tmp_path / "pictures").mkdir()
     savemat(tmp_path / "pictures" / "a.mat", {"image": np.linspace(0, 1, 40 * 40).reshape(40, 40)})
-    printed = {command: run(command, tmp_path, PYTHONPATH=str(tmp_path)) for command in COMMANDS}
-    assert len(printed) == 7
-    assert all("1 done, 0 skipped, 0 failed" in text for command, text in printed.items() if "--help" not in command)
-    assert "shrink                     weight of the sum of squared weights" in printed[COMMANDS[1]]
+    ended = run(COMMANDS, tmp_path, str(tmp_path))
+    assert len(ended) == 7
+    for command, (text, status) in zip(COMMANDS, ended, strict=True):
+        assert status == 0, f"{command}: {text}"
+        assert "1 done, 0 skipped, 0 failed" in text or "--help" in command
+    assert "shrink                     weight of the sum of squared weights" in ended[1][0]
     folders = {path.parents[1].relative_to(tmp_path / "outputs").as_posix() for path in tmp_path.rglob("record.json")}
     tasks = {"/".join(folder.split("/")[:2]) for folder in folders}
     assert {"super_resolution/x4", "super_resolution/x2", "denoising/sigma15", "mri/accel4"} == tasks
@@ -77,15 +93,11 @@ def test_by_entry_point(tmp_path: Path) -> None:
     (table,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     entry = table.replace('[project.entry-points."aseqdip.methods"]', "[aseqdip.methods]").replace('"', "")
     (info / "entry_points.txt").write_text(f"{entry}broken = nowhere:Nothing\n")
-    path = f"{ROOT}:{tmp_path}"
-    command = COMMANDS[0].replace("run.py", "-m aseqdip")
-    assert "1 done, 0 skipped, 0 failed" in run(command, tmp_path, PYTHONPATH=path)
-    result = subprocess.run(
-        [sys.executable, "-m", "aseqdip", "method=broken"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 2
-    assert "nowhere" in result.stderr and "Traceback" not in result.stderr
+    (well, status), (broken, refused) = run(
+        [COMMANDS[0], "python run.py method=broken preset=smoke"], tmp_path, f"{ROOT}:{tmp_path}"
+    )
+    assert status == 0 and "1 done, 0 skipped, 0 failed" in well
+    assert refused == 2 and "method=broken is said to be nowhere:Nothing, which cannot be imported" in broken
 
 
 @pytest.fixture

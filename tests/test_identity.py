@@ -1,5 +1,6 @@
 """What makes two runs the same: settings, content and code. What is not known to be the same is computed again."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from PIL import Image
 from aseqdip import identity
 from aseqdip.config import Config
 from aseqdip.data import Sample
+from aseqdip.errors import UserError
 from aseqdip.identity import code, content, file_digest, image_folder, problem, run_folder, settings
 from aseqdip.run.runner import run
 
@@ -85,6 +87,9 @@ def test_a_pool_counts_by_what_is_in_it(configure: Configure, picture: Callable[
     assert run_folder(configure(*words, f"pool={pool}")) != before
     assert file_digest(str(pool)) != file_digest(str(picture("elsewhere/a.png", 1)))
     assert file_digest("center") == "center"
+    os.mkfifo(pool / "pipe")
+    with pytest.raises(UserError, match="is a pipe: expected a regular file"):
+        file_digest(str(pool / "pipe"))
 
 
 def test_the_data_sets_other_images_count_where_they_are_looked_at(

@@ -1,26 +1,189 @@
-"""What is kept of a curve inside a record."""
+"""A record on disk: one writer, one reader that refuses what is none, and the records of before."""
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aseqdip.records import COLUMNS, thin
+from aseqdip import records
+from aseqdip.records import COLUMNS, Curve, Failure, Record, Score, parse, scan, thin
+
+MADE = Record(
+    image="knee ±", task="mri", setting="accel4", method="aseqdip", content="ab12", seed=3, steps=5,
+    scores={"last": Score(math.inf, 1.0, None, {"hole_psnr_db": None}), "best": Score(30.5, 0.9, 4)},
+    curve=Curve(1, [1.0, math.inf, 3.0, 4.0, 5.0]), problem={"accel": 4.0, "mask": None, "list": [1, "a"]},
+    settings={"lr": 1e-4, "stop": "none", "sigmoid": True}, command=["task=mri", "images=knee ±"],
+    noise_std=None, seconds={"method": 2.5},
+)  # fmt: skip
 
 
-def rows(psnr: list[float]) -> list[list[float]]:
-    at = COLUMNS.index("psnr")
-    return [[float(i)] + [p if c == at else 0.0 for c in range(1, len(COLUMNS))] for i, p in enumerate(psnr, 1)]
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    records.write(tmp_path / "a", MADE)
+    trace = records.read(tmp_path / "a")
+    assert trace is not None and (trace.state, trace.record) == ("done", MADE)
+    assert records.finished(tmp_path / "a")
+    text = (tmp_path / "a" / "record.json").read_text()
+    assert json.loads(text)["scores"]["last"]["psnr_db"] == "inf", "apart from null, which is no truth"
+
+
+def test_an_infinite_score_is_known_and_none_is_not() -> None:
+    assert MADE.known and MADE.score.psnr_db == math.inf
+    assert not replace(MADE, scores={"last": Score()}).known
+
+
+def test_a_failure_and_what_was_only_begun(tmp_path: Path) -> None:
+    records.write_failure(tmp_path / "failed", Failure("x", "no memory", 7))
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".claim").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    found = {trace.folder.name: trace for trace in scan([tmp_path])}
+    assert {name: trace.state for name, trace in found.items()} == {"failed": "failed", "begun": "unfinished"}
+    assert found["failed"].failure == Failure("x", "no memory", 7)
+
+
+def content(**changed: Any) -> bytes:
+    plain = json.loads(records.dumps(MADE))
+    for name, value in changed.items():
+        *place, last = name.split("__")
+        inner = plain
+        for part in place:
+            inner = inner[part]
+        inner[last] = value
+    return json.dumps(plain).encode()
+
+
+BAD = {
+    "cut short": (content()[:100], "not a record"),
+    "a list": (b"[1]", "expected an object, found list"),
+    "of another kind": (b'{"a": 1}', "schema: expected 1 or 2, found None"),
+    "of the future": (content(schema=3), "schema: expected 1 or 2, found 3"),
+    "without an image": (content().replace(b'"image"', b'"imag"'), "image is missing"),
+    "a bare infinity": (content().replace(b"0.9", b"Infinity"), "Infinity is no JSON"),
+    "an infinite number": (content().replace(b"0.9", b"1e999"), "scores.best.ssim: expected a finite number"),
+    "a number as text": (content(scores__best__psnr_db="30.5"), "scores.best.psnr_db: expected a finite number"),
+    "an endless integer": (content().replace(b"0.9", b"9" * 5000), "not a record"),
+    "an integer past all floats": (content().replace(b"0.9", b"9" * 400), "not a record"),
+    "text as a count": (content(steps="5"), "steps: expected int, found '5'"),
+    "true as a count": (content(steps=True), "steps: expected int, found True"),
+    "nested": (content(settings__lr={"a": {}}), "settings.lr: expected a plain value"),
+    "deeply nested": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
+    "a curve of text": (content(curve__psnr=["a"]), "curve.psnr: expected a finite number"),
+    "a curve of nothing": (content(curve__every=0), "curve.every: expected at least 1"),
+    "no score for its result": (content(result="stopped"), "scores: hold no 'stopped'"),
+    "not UTF-8": (b"\xff\xfe" + content(), "not a record"),
+    "empty": (b"", "not a record"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_record_is_named_with_its_reason(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "record.json").write_bytes(BAD[name][0])
+    records.write(tmp_path / "y", MADE)
+    damaged, good = sorted(scan([tmp_path]), key=lambda trace: trace.folder)
+    assert damaged.state == "damaged" and BAD[name][1] in damaged.error
+    assert good.record == MADE, "the others are read"
+
+
+def test_nothing_is_waited_for(tmp_path: Path) -> None:
+    for name in ("record.json", "lines.jsonl"):
+        os.mkfifo(tmp_path / name)
+    assert [(trace.state, trace.error) for trace in scan([tmp_path])] == [
+        ("damaged", "not a record: expected a regular file")
+    ] * 2
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may list any folder")
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir(mode=0)
+    try:
+        (trace,) = scan([tmp_path])
+    finally:
+        (tmp_path / "x").chmod(0o700)
+    assert (trace.folder.name, trace.state) == ("x", "damaged") and "Permission denied" in trace.error
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    assert [trace.state for trace in scan([tmp_path / "none"])] == ["damaged"]
+
+
+def test_overlapping_folders_count_once(tmp_path: Path) -> None:
+    for name in ("b/c", "a", "b/d"):
+        records.write(tmp_path / name, MADE)
+    found = [trace.folder.relative_to(tmp_path).as_posix() for trace in scan([tmp_path, tmp_path / "b"])]
+    assert found == ["a", "b/c", "b/d"]
+
+
+#: as the first schema had it
+OLD = {
+    "schema": 1, "image": "0001", "task": "inpainting", "setting": "hiar0.1", "method": "tv_dip", "dataset": "cbsd68",
+    "preset": "quick", "recipe": "matched", "deviations_from_paper": {"steps": 600, "method.rho": 0.01},
+    "result": "stopped",
+    "scores": {"start": {"psnr": 17.0, "ssim": 0.8}, "last": {"psnr": None, "ssim": 1.0},
+               "best": {"psnr": 31.0, "ssim": 0.9, "step": 7}, "ema": {"psnr": 30.0, "ssim": 0.9},
+               "stopped": {"psnr": 30.5, "ssim": 0.9, "step": 6, "hole_psnr": 12.5}},
+    "curve": {"every": 1, "psnr": [20.0, None, 30.0], "psnr_ema": [1.0, 2.0, 3.0]}, "steps": 3, "network_parameters": 9,
+    "passes_per_step": 1.0, "flops_per_step": 2.0, "seconds": {"method": 1.5}, "seconds_per_step": 0.5, "device": "cpu",
+    "threads": 1, "precision": "bf16", "seed": 2, "source": "/home/somebody/0001.png", "operator_norm": 1.0,
+    "noise_std": None, "versions": {"torch": "2"},
+    "identity": {"task.name": "inpainting", "dataset.name": "cbsd68", "hiar": 0.1, "operator.missing": 0.97,
+                 "method.name": "tv_dip", "method.rho": 0.01, "lr": 0.001, "network.name": "skip", "seed": 2,
+                 "data_root": "/home/somebody", "precision": "auto"},
+    "config": {"dataset": {"folder": "cbsd68", "files": None}, "stop": "wmv", "input": "noise"},
+}  # fmt: skip
+
+
+def test_the_records_of_before_say_the_same() -> None:
+    found = parse(json.loads(json.dumps(OLD)))
+    assert (found.score, found.scores["last"].psnr_db) == (Score(30.5, 0.9, 6, {"hole_psnr_db": 12.5}), math.inf)
+    assert found.problem == {"hiar": 0.1, "missing": 0.97, "dataset.folder": "cbsd68", "dataset.files": None}
+    assert found.settings == {"rho": 0.01, "lr": 0.001, "network": "skip", "stop": "wmv", "precision": "bf16"}
+    assert found.departures == {"steps": 600, "rho": 0.01}
+    assert (found.facts, found.source, found.command) == ({"operator_norm": 1.0}, "0001.png", [])
+    assert found.curve.psnr[0] == 20 and math.isnan(found.curve.psnr[1])
+    assert found.titles == {"task": "In-painting", "setting": "HIAR 0.1", "method": "TV-DIP", "start": "measurement"}
+
+
+def test_a_broken_record_of_before_is_none(tmp_path: Path) -> None:
+    for name, value in (("scores", [1]), ("identity", "x"), ("scores", {"stopped": 3}), ("curve", {"psnr": "x"})):
+        with pytest.raises(ValueError, match=name if name != "scores" or value == [1] else "stopped"):
+            parse({**OLD, name: value})
+
+
+def rows(psnr: list[float], loss: float = 0.0) -> list[list[float]]:
+    values = {"psnr": psnr, "loss": [loss] * len(psnr)}
+    zeros = [0.0] * len(psnr)
+    return [
+        list(row) for row in zip(range(1, len(psnr) + 1), *(values.get(c, zeros) for c in COLUMNS[1:]), strict=True)
+    ]
 
 
 def test_a_short_curve_is_kept_whole() -> None:
-    assert thin(rows([20, 21.5, 21]))["psnr"] == [20, 21.5, 21]
-    assert thin(rows([20, 21.5, 21]))["every"] == 1
-    assert thin([]) == {"every": 1, "psnr": [], "psnr_ema": []}
+    assert thin(rows([20, 21.5, 21])) == Curve(1, [20, 21.5, 21], [0.0] * 3)
+    assert thin([]) == Curve()
+
+
+def test_without_a_truth_the_loss_is_kept() -> None:
+    assert thin(rows([math.nan] * 3, loss=123.4567)) == Curve(1, loss=[123.457] * 3)
 
 
 @pytest.mark.parametrize(("steps", "every"), [(200, 1), (201, 2), (4000, 20), (4001, 21)])
 def test_a_long_curve_is_averaged_in_at_most_200_blocks(steps: int, every: int) -> None:
     kept = thin(rows([float(i) for i in range(steps)]))
-    assert kept["every"] == every
-    assert len(kept["psnr"]) == -(-steps // every) <= 200
-    assert kept["psnr"][0] == pytest.approx((every - 1) / 2)
-    last = range((len(kept["psnr"]) - 1) * every, steps)
-    assert kept["psnr"][-1] == pytest.approx(sum(last) / len(last))
+    assert kept.every == every
+    assert len(kept.psnr) == -(-steps // every) <= 200
+    assert kept.psnr[0] == pytest.approx((every - 1) / 2)
+    last = range((len(kept.psnr) - 1) * every, steps)
+    assert kept.psnr[-1] == pytest.approx(sum(last) / len(last))
+
+
+def test_a_whole_curve_comes_back(tmp_path: Path) -> None:
+    records.write_curve(tmp_path / "curve.csv", rows([20.5, math.nan, math.inf]))
+    found = records.read_curve(tmp_path / "curve.csv")
+    assert list(found) == list(COLUMNS)
+    assert found["psnr"][0] == 20.5 and math.isnan(found["psnr"][1]) and math.isinf(found["psnr"][2])

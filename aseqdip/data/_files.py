@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import stat
 import warnings
 import zipfile
@@ -85,8 +86,10 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ == "UnidentifiedImageError":  # its words are the file object's
         return "no format that is known"
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    lines = printable(words.strip().split("\n")[0]).rstrip(".:")
-    return lines[:200] or type(error).__name__
+    line = printable(words.strip().split("\n")[0])
+    if inner := re.fullmatch(r"Unable to [\w ]+\((.+)\)", line):  # h5py says twice that it could not
+        line = inner[1]
+    return line.rstrip(".:")[:200] or type(error).__name__
 
 
 def _without_waiting(name: str, flags: int) -> int:

@@ -39,6 +39,8 @@ class Phantom(Reader):
         """One image, (size, size)."""
 
     def items(self) -> Items:
+        if self.size != "native" and not self.size.isdecimal():
+            raise UserError(f"size={self.size}: expected a number of pixels, or native.")
         side = self.side if self.size == "native" else int(self.size)
 
         def load(index: int) -> Sample:

@@ -216,7 +216,7 @@ class VolumeReader(FileReader):
             for index in self._slices(path) if wanted == "all" else [int(wanted) if wanted != "middle" else None]:
                 slice_name = name if index is None else f"{name}_s{index:03d}"
                 while slice_name in items:  # another file is called what a slice is
-                    slice_name += "~"
+                    slice_name += "+"
                 items[slice_name] = partial(self.read_slice, path, index)
         return items
 
@@ -286,7 +286,7 @@ def unique_names(files: Sequence[Path], folder: Path, suffixes: Sequence[str] = 
             level[i] += 1
     for i, name in enumerate(now):  # a_b/c and a/b_c
         while now.index(name) < i:
-            name = now[i] = name + "~"
+            name = now[i] = name + "+"
     return dict(zip(now, files, strict=True))
 
 

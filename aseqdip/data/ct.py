@@ -1,9 +1,10 @@
 """CT slices in Hounsfield units, from DICOM or NumPy files, as values from 0 to 1 through a fixed window."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from aseqdip.data.complex import load_numbers
 from aseqdip.errors import UserError
 from aseqdip.parts import knob
 
+T = TypeVar("T")
 EXPECTED = "a DICOM image"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 NUMPY = "an .npz file with an array 'hu', in Hounsfield units, of shape (rows, columns) or (slices, rows, columns)"
 
 
@@ -50,22 +53,12 @@ class CT(VolumeReader):
         if path.suffix.lower() == ".npz":
             hu, _ = load_numbers(path, "hu", NUMPY, self.options.max_gib, headers=True)
             return len(hu) if hu.ndim == 3 else None
-        import pydicom
-
-        with opened(path, EXPECTED) as file:
-            frames = int(pydicom.dcmread(file, stop_before_pixels=True).get("NumberOfFrames") or 1)
-        return None if frames == 1 else frames
+        return read_header(path, lambda head: None if (n := int(head.get("NumberOfFrames") or 1)) == 1 else n)
 
     def read_slice(self, path: Path, index: int | None) -> Sample:
-        if path.suffix.lower() == ".npz":
-            hu, patient = load_numbers(path, "hu", NUMPY, self.options.max_gib)
-            if hu.dtype.kind == "c":
-                raise UserError(f"{printable(path)}: 'hu' is complex; expected Hounsfield units, which are real.")
-        else:
-            hu, patient = read_dicom(path, self.options.max_gib)
-        sample = self.sample(path, patient, hu_width=self.options.hu_high - self.options.hu_low)
-        if path.suffix.lower() == ".npz" and hu.min() >= 0:
-            sample.notes.append("no value of 'hu' is below 0, and air is -1000 Hounsfield units: taken as they are")
+        read = read_numpy if path.suffix.lower() == ".npz" else read_dicom
+        hu, patient, notes = read(path, self.options.max_gib)
+        sample = self.sample(path, patient, hu_width=self.options.hu_high - self.options.hu_low, notes=notes)
         hu = self.one_slice(sample, path, hu, index)
         low, high = self.options.hu_low, self.options.hu_high
         scaled = finite((hu.astype(np.float32) - low) / (high - low), printable(path))
@@ -73,16 +66,37 @@ class CT(VolumeReader):
         return sample
 
 
-def read_dicom(path: Path, max_gib: float = 2.0) -> tuple[np.ndarray, str]:
-    """Hounsfield units of a CT image, stored value * RescaleSlope + RescaleIntercept; and the patient's id.
+def read_numpy(path: Path, max_gib: float = 2.0) -> tuple[np.ndarray, str, list[str]]:
+    """Hounsfield units as an ``.npz`` file holds them, whose they are, and what had to be guessed."""
+    hu, subject = load_numbers(path, "hu", NUMPY, max_gib)
+    if hu.dtype.kind == "c":
+        raise UserError(f"{printable(path)}: 'hu' is complex; expected Hounsfield units, which are real.")
+    guess = "no value of 'hu' is below 0, and air is -1000 Hounsfield units: taken as they are"
+    return hu, subject, [guess] if hu.min() >= 0 else []
+
+
+def read_header(path: Path, ask: Callable[[Any], T]) -> T:
+    """What ``ask`` finds in a DICOM file's header; UserError also for what it raises there, as values are decoded late."""
+    import pydicom
+
+    with opened(path, EXPECTED) as file:
+        return ask(pydicom.dcmread(file, stop_before_pixels=True))
+
+
+def read_dicom(path: Path, max_gib: float = 2.0) -> tuple[np.ndarray, str, list[str]]:
+    """Hounsfield units of a CT image, stored value * RescaleSlope + RescaleIntercept; the patient's id; and guesses.
 
     Shape (rows, columns), or (frames, rows, columns). Raises UserError for what is no CT image, or does not say how its
     values become Hounsfield units.
     """
-    import pydicom
+    import pydicom.filereader
 
     with opened(path, EXPECTED) as file:
         check_size(path, "the file", (path.stat().st_size or 1,), 1, max_gib)
+        if (
+            pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED
+        ):  # unpacked at once, to whatever size
+            raise UserError(f"{printable(path)} is a deflated DICOM file, which is not read: save it uncompressed.")
         image = pydicom.dcmread(file)
         modality, kind = str(image.get("Modality") or "CT"), str(image.get("PhotometricInterpretation", ""))
         if modality != "CT" or int(image.get("SamplesPerPixel") or 1) != 1 or not kind.startswith("MONOCHROME"):
@@ -95,7 +109,8 @@ def read_dicom(path: Path, max_gib: float = 2.0) -> tuple[np.ndarray, str]:
         shape = (frames, int(image.get("Rows") or 0), int(image.get("Columns") or 0))
         check_size(path, "the image", shape, max(bits // 8, 4), max_gib)
         hu, patient = np.asarray(image.pixel_array * slope + intercept), str(image.get("PatientID") or "")
-    return hu, patient
+    guess = "the file does not say its modality: taken as CT"
+    return hu, patient, [] if image.get("Modality") else [guess]
 
 
 def _rescale(image: Any, path: Path) -> tuple[float, float]:

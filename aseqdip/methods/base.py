@@ -185,7 +185,7 @@ class Method(Part, ABC, Generic[S]):
         """``||r||_2^2`` (paper), or ``||r||_2`` with ``residual=norm``; real and imaginary parts count separately."""
         if residual.is_complex():
             residual = torch.view_as_real(residual)
-        squared = residual.square().sum()
+        squared: Tensor = _SumOfSquares.apply(residual)  # type: ignore[no-untyped-call]
         # the released MRI and CT scripts minimise plain norms: an exact penalty, whose weight grows as r shrinks
         return squared if self.shared.residual == "squared" else squared.clamp_min(1e-20).sqrt()
 
@@ -220,3 +220,17 @@ class NetworkMethod(Method[NetworkState]):
                     x = output()
             state.step = step
             yield Iterate(step, x, terms)
+
+
+class _SumOfSquares(torch.autograd.Function):
+    """``r.square().sum()``, whose gradient 2 r takes one kernel as large as r instead of four."""
+
+    @staticmethod
+    def forward(ctx: Any, residual: Tensor) -> Tensor:
+        ctx.save_for_backward(residual)
+        return residual.square().sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (residual,) = ctx.saved_tensors
+        return residual * (2 * gradient)

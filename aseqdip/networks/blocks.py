@@ -1,13 +1,13 @@
-"""Pieces that both networks share: initialisation and the fp32 output layer."""
+"""Pieces that the networks share: convolution, up-sampling, the fp32 output layer, initialisation."""
 
 import math
-from functools import lru_cache
-from typing import Any, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import _disable_current_modes
+
+from aseqdip import kernels
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -15,60 +15,46 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
-def upsample(features: Tensor, mode: str, align_corners: bool | None = None) -> Tensor:
+def upsample(features: Tensor, mode: str, align_corners: bool = False) -> Tensor:
     """Twice the size, in the features' own precision: autocast would widen them to fp32 and back."""
     with torch.autocast(features.device.type, enabled=False):
-        if mode == "bilinear" and features.device.type == "cpu":
-            return cast(Tensor, _Bilinear.apply(features, bool(align_corners)))  # type: ignore[no-untyped-call]
-        return F.interpolate(features, scale_factor=2, mode=mode, align_corners=align_corners)
+        if mode == "bilinear":
+            return kernels.upsample(features, align_corners)
+        return F.interpolate(features, scale_factor=2, mode=mode)
 
 
-class _Bilinear(torch.autograd.Function):
-    """Bilinear up-sampling by two with a fast gradient: PyTorch's own, on a CPU, has one core do a whole image.
+Borders = Literal["zeros", "reflect"]
 
-    Without ``align_corners`` the adjoint is a convolution of stride 2 with the kernel (1, 3, 3, 1)/4 along each axis;
-    with it, the weights vary from pixel to pixel and the adjoint is a product with a small matrix along each axis.
+
+class Conv(nn.Conv2d):
+    """A convolution of odd kernel that keeps the size, divided by ``stride``; computes in autocast's precision.
+
+    Args:
+        channels, out, kernel, stride: as PyTorch's.
+        borders: "zeros" or "reflect", what lies beyond them.
+        shifted: whether the bias is added. Batch norm subtracts the mean, so before it a bias changes nothing: it stays
+            a parameter, as in the published networks and their files, but takes no part and has no gradient.
     """
 
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, align_corners: bool) -> Tensor:
-        ctx.align_corners = align_corners
-        return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=align_corners)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        with _disable_current_modes():  # how it is computed is not part of what a step costs
-            if not ctx.align_corners:
-                channels = gradient.shape[1]
-                taps = gradient.new_tensor([0.25, 0.75, 0.75, 0.25])
-                kernel = (taps[:, None] * taps).expand(channels, 1, 4, 4)
-                padded = F.pad(gradient, (1, 1, 1, 1), mode="replicate")
-                return F.conv2d(padded, kernel, stride=2, groups=channels), None
-            n, c, rows, columns = gradient.shape
-            down, right = (_weights(side // 2, gradient.dtype) for side in (rows, columns))
-            lines = down @ gradient.movedim(1, -1).reshape(n, rows, columns * c)
-            return (right @ lines.view(n, rows // 2, columns, c)).movedim(-1, 1), None
-
-
-@lru_cache
-def _weights(side: int, dtype: torch.dtype) -> Tensor:
-    """Adjoint of linear interpolation of ``side`` values to twice as many, ends aligned: (side, 2 side)."""
-    identity = torch.eye(side)[None]
-    return F.interpolate(identity, scale_factor=2, mode="linear", align_corners=True)[0].to(dtype)
-
-
-class ReflectConv(nn.Conv2d):
-    """A convolution of odd kernel that reflects at the border, in the input's own precision (as :func:`upsample`)."""
-
-    def __init__(self, channels: int, out: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(channels, out, kernel, stride)
-        self.border = kernel // 2
+    def __init__(
+        self, channels: int, out: int, kernel: int, stride: int = 1, borders: Borders = "zeros", shifted: bool = False
+    ) -> None:
+        super().__init__(channels, out, kernel, stride, padding=kernel // 2, padding_mode=borders)
+        self.border, self.shifted = kernel // 2, shifted
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.border:
-            with torch.autocast(features.device.type, enabled=False):
-                features = F.pad(features, (self.border,) * 4, mode="reflect")
-        return super().forward(features)
+        if not kernels.switches.convolution:
+            return super().forward(features)
+        device = features.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+        with torch.autocast(device, enabled=False):
+            features, zeros = features.to(dtype), self.border
+            if self.padding_mode == "reflect":
+                features, zeros = kernels.reflect(features, self.border), 0
+            result = kernels.convolution(features, self.weight.to(dtype), int(self.stride[0]), zeros)
+            if self.bias is not None and (self.shifted or not kernels.switches.skip_bias):
+                result = result + self.bias.to(dtype)[:, None, None]
+            return result
 
 
 class Head(nn.Module):
@@ -79,7 +65,7 @@ class Head(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, sigmoid: bool, kernel: int = 1) -> None:
         super().__init__()
-        self.conv = ReflectConv(channels, out_channels, kernel)
+        self.conv = Conv(channels, out_channels, kernel, borders="reflect", shifted=True)
         self.sigmoid = sigmoid
 
     def forward(self, features: Tensor) -> Tensor:
@@ -92,44 +78,8 @@ class Head(nn.Module):
             return self.conv(features.float())
         # a matrix product over the last axis of the channels-last layout: the convolution of one pixel would, on CPUs,
         # turn the features into the other layout, and hand gradients back in it
-        pixels, weight, bias = features.movedim(1, -1), self.conv.weight.flatten(1), self.conv.bias
-        if features.device.type == "cpu" and features.dtype != torch.float32:
-            return cast(Tensor, _Widened.apply(pixels, weight, bias)).movedim(-1, 1)  # type: ignore[no-untyped-call]
-        return F.linear(pixels.float(), weight, bias).movedim(-1, 1)
-
-
-class _Widened(torch.autograd.Function):
-    """``F.linear(pixels.float(), weight, bias)`` a few rows at a time: the wide copies stay in the processor's cache.
-
-    Whole, they are the largest tensors of a step and take longer to write and read than the product itself.
-    """
-
-    rows = 4096
-
-    @staticmethod
-    def forward(ctx: Any, pixels: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(pixels, weight)
-        out = weight.new_empty(*pixels.shape[:-1], len(weight))
-        for part, into in zip(_rows(pixels), _rows(out), strict=True):
-            torch.addmm(bias, part.float(), weight.T, out=into)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pixels, weight = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient of this gradient will be asked for: no writing in place
-            flat = gradient.flatten(0, -2)
-            of_pixels = (gradient @ weight).to(pixels.dtype)
-            return of_pixels, flat.T @ pixels.flatten(0, -2).float(), flat.sum(0)
-        back, of_weight = torch.empty_like(pixels), torch.zeros_like(weight)
-        for part, g, into in zip(_rows(pixels), _rows(gradient), _rows(back), strict=True):
-            into.copy_(g @ weight)
-            of_weight = of_weight + g.T @ part.float()
-        return back, of_weight, gradient.flatten(0, -2).sum(0)
-
-
-def _rows(pixels: Tensor) -> tuple[Tensor, ...]:
-    return pixels.view(-1, pixels.shape[-1]).split(_Widened.rows)
+        assert self.conv.bias is not None
+        return kernels.linear(features.movedim(1, -1), self.conv.weight.flatten(1), self.conv.bias).movedim(-1, 1)
 
 
 def initialise(network: nn.Module, how: str, generator: torch.Generator) -> None:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from aseqdip.networks.base import Network, NetworkSettings
-from aseqdip.networks.blocks import Head, ReflectConv, batch_norm, upsample
+from aseqdip.networks.blocks import Conv, Head, batch_norm, upsample
 
 
 def _conv(channels: int, out: int, stride: int = 1) -> nn.Sequential:
     """3x3 convolution with reflected borders, batch norm, softplus."""
-    conv = ReflectConv(channels, out, 3, stride)
+    conv = Conv(channels, out, 3, stride, borders="reflect")
     return nn.Sequential(conv, batch_norm(out), nn.Softplus())
 
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from aseqdip.networks.base import Network, NetworkSettings
-from aseqdip.networks.blocks import Head, ReflectConv, batch_norm, upsample
+from aseqdip.networks.blocks import Conv, Head, batch_norm, upsample
 from aseqdip.parts import knob
 
 
 def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """Convolution with reflected borders, batch norm, leaky ReLU (0.2)."""
-    conv = ReflectConv(channels, out, kernel, stride)
+    conv = Conv(channels, out, kernel, stride, borders="reflect")
     return nn.Sequential(conv, batch_norm(out), nn.LeakyReLU(0.2, inplace=True))
 
 

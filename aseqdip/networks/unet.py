@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from aseqdip.errors import UserError
 from aseqdip.networks.base import Network, NetworkSettings
-from aseqdip.networks.blocks import Head, batch_norm, upsample
+from aseqdip.networks.blocks import Conv, Head, batch_norm, upsample
 
 
 class DoubleConv(nn.Sequential):
@@ -16,7 +16,7 @@ class DoubleConv(nn.Sequential):
     def __init__(self, channels: int, middle: int, out: int) -> None:
         layers: list[nn.Module] = []
         for a, b in ((channels, middle), (middle, out)):
-            layers += [nn.Conv2d(a, b, 3, padding=1), batch_norm(b), nn.ReLU(inplace=True)]
+            layers += [Conv(a, b, 3), batch_norm(b), nn.ReLU(inplace=True)]
         super().__init__(*layers)
 
 

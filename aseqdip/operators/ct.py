@@ -148,6 +148,7 @@ def _binning(size: int, views: int, device: torch.device) -> tuple[Map, Map]:
     return scatter, gather
 
 
+@lru_cache(maxsize=1)  # a case is made on the CPU and then moved: half a second each
 def _matrices(size: int, views: int) -> tuple[sparse.csr_array, sparse.csr_array]:
     """``B`` and ``B^T`` as compressed rows."""
     detectors = _detectors(size)

@@ -1,4 +1,4 @@
-"""The paper's printed numbers, and what its protocol says about the data they are from."""
+"""The paper's printed numbers."""
 
 import csv
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from aseqdip.paper.settings import data_set
 
 #: our names of the published methods; those that are not here were trained, and there is no run of ours to compare
 METHODS = {
@@ -20,14 +22,7 @@ METHODS = {
     "aSeqDIP": "aseqdip",
 }
 
-#: the settings of Table 2, in its order
-SETTINGS = (
-    *(("mri", "accel4"), ("mri", "accel8"), ("ct", "views30"), ("ct", "views18")),
-    *(("denoising", "sigma15"), ("denoising", "sigma30")),
-    *(("inpainting", "hiar0.1"), ("inpainting", "hiar0.25"), ("deblurring", "nonlinear")),
-)
-
-#: printed task and setting -> ours. The two CT columns fall from the first to the second for every method, even for plain
+#: printed task and setting -> ours. The two CT columns fall from the first to the second for every method, even for
 #: filtered back-projection, although Table 1 lists 18 views first: the first is compared with 30 views.
 PLACES = {
     ("ct", "views=18"): ("ct", "views30"),
@@ -39,43 +34,17 @@ PLACES = {
     ("deblurring_ffhq", "bkse"): ("deblurring", "nonlinear"),
 }
 
-#: the paper's data set and image side for each task (Sec. 4.1), and how many images a number is the mean of
-DATASETS = {
-    "mri": "fastmri",
-    "ct": "aapm",
-    **dict.fromkeys(("denoising", "inpainting", "deblurring"), "cbsd68"),
-}
-#: the data set that each of our lists is of, where the paper has it
-_LIST_OF = {
-    "paper_mri": "fastmri",
-    "paper_ct": "aapm",
-    "public_cbsd68": "cbsd68",
-    "public_ffhq": "ffhq",
-}
-SIZES = {"mri": "320", **dict.fromkeys(("ct", "denoising", "inpainting", "deblurring"), "512")}
-IMAGES = 20
-
 #: Fig. 4: the iteration at which the mean PSNR starts to fall, for 4x MRI and for CT "18 views"; read off the figure
 ONSETS = {
     "mri": {"vanilla_dip": "500", "self_guided_dip": "1600", "aseqdip lam=0": "1600", "aseqdip": "not before 4000"},
     "ct": {"vanilla_dip": "750", "self_guided_dip": "1250", "aseqdip lam=0": "3800", "aseqdip": "not before 4000"},
-}  # fmt: skip
+}
 
 
 def onset(task: str, method: str, settings: Mapping[str, Any]) -> str | None:
     """Where Fig. 4 has a method's mean curve start to fall; None where it does not show it. settings: of our run."""
-    plain = method == "aseqdip" and float(settings.get("lam", 1)) == 0
+    plain = method == "aseqdip" and settings.get("lam") in (0, "0")
     return ONSETS.get(task, {}).get(method + (" lam=0" if plain else ""))
-
-
-CT_NOTE = (
-    "The paper's two CT columns get worse from the first to the second for every method, even for plain filtered "
-    "back-projection, although Table 1 lists 18 views first: here the first is compared with 30 views, the second with 18."
-)
-BLUR_NOTE = (
-    "The paper's non-linear blur is a learned one (BKSE). Ours is camera motion seen through a camera response, another "
-    "blur: the difference to the published number says little."
-)
 
 
 @dataclass(frozen=True)
@@ -119,13 +88,8 @@ def _published(row: dict[str, str]) -> Published:
     )
 
 
-def data_set(name: str) -> str:
-    """The data set that the paper knows a list of ours by; any other keeps its name."""
-    return _LIST_OF.get(name, name)
-
-
 def rows_of(task: str, setting: str, dataset: str = "") -> list[Published]:
-    """The published numbers of a task and setting: Table 4's for ffhq, else those of Tables 2 and 3; each method once."""
+    """The published numbers of a setting: Table 4's for ffhq, else those of Tables 2 and 3; each method once."""
     table4 = data_set(dataset) == "ffhq"
     found: dict[str, Published] = {}
     for p in published():

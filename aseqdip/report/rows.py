@@ -1,9 +1,9 @@
-"""A folder of records as one flat table: a row for each reconstruction."""
+"""Folders of records as one flat table: a row for each reconstruction."""
 
 import csv
 import io
 import json
-import math
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,53 +13,58 @@ import numpy as np
 
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
-from aseqdip.records import Trace, scan
-from aseqdip.report.command import image_word, recorded, run_command
+from aseqdip.records import Curve, Record, Score, Trace, scan
 
 WHICH = ("start", "result", "last", "best", "ema", "stopped")
+SHARED = ("titles", "departures", "problem", "settings", "versions")
 
 
 @dataclass(eq=False, slots=True)
-class Run:
-    """What all images of one run folder share.
-
-    Attributes:
-        settings: the knobs its results depend on, by dotted name (empty where the record holds none).
-        deviations: the knobs whose value is not the paper's.
-        command: the shell line without its image; "" where it is not known. Filled in by ``rows.commands``.
-    """
-
-    folder: str
-    task: str
-    setting: str
-    dataset: str
-    method: str
-    recipe: str
-    preset: str
-    seed: int
-    result: str
-    settings: dict[str, Any]
-    deviations: dict[str, Any]
-    example: dict[str, Any]
-    command: str | None = None
-
-
-@dataclass(slots=True)
 class Row:
     """One reconstruction.
 
     Attributes:
-        numbers: PSNR (dB), SSIM, steps, seconds, costs, by column name; None where there is none.
-        curve: (iterations for each value, PSNR in dB, iterations), or None.
+        record: without its curve. lines: the file it is a line of, if it is; pictured: whether that keeps pictures.
+        every, curve: iterations for each value; PSNR in dB where there is a truth, else the loss; may be empty.
+        label: the image as printed; with its content's digest where two images of one name meet.
     """
 
-    run: Run
-    image: str
+    record: Record
     folder: Path
-    numbers: dict[str, float | None]
-    curve: tuple[int, np.ndarray, int] | None
-    device: str
-    precision: str
+    lines: Path | None
+    pictured: bool
+    every: int
+    curve: np.ndarray
+    label: str
+
+    @property
+    def image(self) -> tuple[str, str]:
+        """What makes it the same image: its name alone does not."""
+        return self.record.image, self.record.content
+
+    def score(self, which: str) -> Score:
+        """Its "start", "last" ...; "result" is the reconstruction's own."""
+        return self.record.score if which == "result" else self.record.scores.get(which, Score())
+
+    def number(self, column: str) -> float | None:
+        """One of NUMBERS: result_psnr_db, best_ssim, stopped_step, method_seconds, tflop, steps ..."""
+        which, _, what = column.partition("_")
+        if what in ("psnr_db", "ssim", "step") and which in WHICH:
+            found = getattr(self.score(which), what)
+            return None if found is None else float(found)
+        if what == "seconds":
+            return self.record.seconds.get(which)
+        record = self.record
+        if column in ("passes", "tflop"):
+            return record.steps * (record.passes_per_step if column == "passes" else record.flops_per_step / 1e12)
+        return float(getattr(record, column))
+
+
+NUMBERS = (
+    *(f"{which}_{what}" for which in WHICH for what in ("psnr_db", "ssim")),
+    *("best_step", "stopped_step", "steps", "network_parameters", "passes", "tflop"),
+    *("start_seconds", "method_seconds", "scoring_seconds", "saving_seconds"),
+)
 
 
 @dataclass
@@ -74,122 +79,66 @@ class Found:
 
 def load(folders: Iterable[Path]) -> Found:
     """Read every reconstruction below the folders; what cannot be read is listed, and stops nothing."""
-    found, runs = Found(), dict[tuple[str, str], Run]()
+    found, shared = Found(), dict[str, Any]()
     for trace in scan(folders):
-        if trace.state == "done":
-            try:
-                found.rows.append(_row(trace, runs))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                message = f"record.json: not a record ({type(error).__name__}: {error})"
-                found.damaged.append(Trace(trace.folder, "damaged", error=message))
-        else:
+        if trace.record is None:
             getattr(found, trace.state).append(trace)
+        else:
+            found.rows.append(_row(trace, trace.record, shared))
     return found
 
 
-def _row(trace: Trace, runs: dict[tuple[str, str], Run]) -> Row:
-    record = trace.content
-    settings = recorded(record)
-    place = str(trace.folder.parent), json.dumps(settings, sort_keys=True)
-    if place not in runs:
-        runs[place] = _run(record, place[0], settings)
-    return Row(
-        runs[place],
-        str(record["image"]),
-        trace.folder,
-        _numbers(record),
-        _curve(record),
-        str(record.get("device", "")),
-        str(record.get("precision", "")),
-    )
+def _row(trace: Trace, record: Record, shared: dict[str, Any]) -> Row:
+    """A thousand records of one sweep say most things alike: what is alike is kept once, and curves as arrays."""
+    for name in SHARED:
+        value = getattr(record, name)
+        setattr(record, name, shared.setdefault(repr(value), value))
+    values = np.asarray(record.curve.psnr if record.known else record.curve.loss, np.float32)
+    every, record.curve = record.curve.every, Curve()
+    if len(values) != -(-record.steps // every) or record.steps < 2 or not np.isfinite(values).all():
+        values = np.empty(0, np.float32)
+    return Row(record, trace.folder, trace.lines, trace.pictured, every, values, record.image)
 
 
-def _run(record: dict[str, Any], folder: str, settings: dict[str, Any]) -> Run:
-    names = ("task", "setting", "dataset", "method", "recipe", "preset")
-    return Run(
-        folder=folder,
-        **{name: str(record.get(name, "unknown")) for name in names},
-        seed=int(record["seed"]),
-        result=str(record["result"]),
-        settings=settings,
-        deviations=dict(record.get("deviations_from_paper") or {}),
-        example={k: record.get(k) for k in ("identity", "config", "preset", "recipe")},
-    )
+def command(record: Record) -> str:
+    """The shell line that computes this image again; "" where the record does not hold it."""
+    return shlex.join(["python", "run.py", *record.command]) if record.command else ""
 
 
-def _number(value: Any) -> float | None:
-    if value is None:
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def _numbers(record: dict[str, Any]) -> dict[str, float | None]:
-    scores, seconds = record["scores"], record["seconds"]
-    parts = {name: scores.get(record["result"] if name == "result" else name) or {} for name in WHICH}
-    if not parts["result"]:
-        raise ValueError(f"scores hold no '{record['result']}'")
-    found: dict[str, Any] = {f"psnr_{name}": part.get("psnr") for name, part in parts.items()}
-    found |= {f"ssim_{name}": part.get("ssim") for name, part in parts.items()}
-    found |= {f"{name}_step": parts[name].get("step") for name in ("best", "stopped")}
-    found |= {name: parts["result"].get(name) for name in ("hole_psnr", "composited_psnr")}
-    found |= {name: record.get(name) for name in ("steps", "network_parameters", "passes_per_step", "flops_per_step")}
-    found |= {f"seconds_{name}": seconds.get(name) for name in ("method", "scoring", "saving")}
-    numbers = {name: _number(value) for name, value in found.items()}
-    steps = numbers["steps"]
-    for total, per_step, unit in (("passes", "passes_per_step", 1.0), ("tflop", "flops_per_step", 1e12)):
-        rate = numbers[per_step]
-        numbers[total] = None if rate is None or steps is None else rate * steps / unit
-    return numbers
-
-
-def _curve(record: dict[str, Any]) -> tuple[int, np.ndarray, int] | None:
-    curve = record.get("curve")
-    if not curve or not curve["psnr"] or None in curve["psnr"]:
-        return None
-    every, steps, values = int(curve["every"]), int(record["steps"]), np.asarray(curve["psnr"], np.float32)
-    if every < 1 or len(values) != -(-steps // every) or steps < 2:
-        return None
-    return every, values, steps
-
-
-def commands(rows: Iterable[Row]) -> None:
-    """Fill in ``run.command`` of every run: the shell line up to its image."""
-    for run in {id(row.run): row.run for row in rows}.values():
-        if run.command is None:
-            try:
-                run.command = run_command(run.example)
-            except (KeyError, TypeError, ValueError, AttributeError):  # settings of another shape than ours
-                run.command = ""
+def clean(text: str) -> str:
+    """A text that can be written as UTF-8: names of files may hold bytes that are none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def flat(row: Row) -> dict[str, Any]:
     """A row as plain values, one for each column of an exported table."""
-    run = row.run
-    names = ("task", "setting", "dataset", "method", "recipe", "preset")
+    record = row.record
+    texts = ("task", "setting", "dataset", "method", "recipe", "preset", "image", "content", "source", "result")
     return {
-        **{name: getattr(run, name) for name in names},
-        "image": row.image,
-        "seed": run.seed,
-        "result": run.result,
-        **row.numbers,
-        "device": row.device,
-        "precision": row.precision,
-        "deviations": json.dumps(run.deviations, sort_keys=True),
-        "command": f"{run.command} {image_word(row.image)}" if run.command else "",
-        "folder": str(row.folder),
+        **{name: clean(getattr(record, name)) for name in texts},
+        "seed": record.seed,
+        **{name: row.number(name) for name in NUMBERS},
+        "hole_psnr_db": record.score.extras.get("hole_psnr_db"),
+        **{name: clean(getattr(record, name)) for name in ("device", "precision", "identity", "commit")},
+        **{name: clean(json.dumps(getattr(record, name), sort_keys=True)) for name in ("departures", "settings")},
+        "command": clean(command(record)),
+        "folder": clean(str(row.folder)),
     }
 
 
+def harmless(value: Any) -> Any:
+    """A cell that a spreadsheet does not take for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 def export(path: Path, rows: Sequence[Row]) -> None:
-    """One line a reconstruction, as CSV or (with pyarrow) Parquet, by the file's suffix. Raises UserError for any other."""
-    commands(rows)
+    """A line for each reconstruction, as CSV or (with pyarrow) Parquet. Raises UserError for any other suffix."""
     table = [flat(row) for row in rows]
     if path.suffix == ".csv":
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(table[0]) if table else [])
         writer.writeheader()
-        writer.writerows(table)
+        writer.writerows({name: harmless(value) for name, value in line.items()} for line in table)
         write_atomically(path, lambda file: file.write(text.getvalue().encode()))
     elif path.suffix == ".parquet":
         try:

@@ -1,32 +1,30 @@
-"""The paper's Table 2 beside ours, as Markdown and LaTeX; and how numbers are written in every report."""
+"""Tables for a screen or a document, and how numbers are written in every report."""
 
 import re
 from collections.abc import Sequence
 
-from aseqdip.report.cells import Block, Cell
-from aseqdip.report.names import title
-from aseqdip.report.published import Published
-from aseqdip.report.statistics import Paired, Summary
+from aseqdip.averages import FEWEST, Paired
+from aseqdip.paper.numbers import Published, onset
+from aseqdip.report.blocks import Block, Cell
 
 HEADLINE = (
     "Ours is each reconstruction's result: the last iterate, or what the method's own stopping rule or averaging keeps "
-    "(named then). Best is the iterate with the highest PSNR against the truth, which nobody has in practice: an oracle, for "
+    "(named then). Oracle is the iterate with the highest PSNR against the truth, which nobody has in practice: for "
     "diagnosis only. The paper does not say which iterate it scored."
 )
 INTERVAL = (
-    "Against aSeqDIP: PSNR minus aSeqDIP's on the images and seeds that both have, mean and 95 % bootstrap interval over "
-    "images (10,000 draws), and in how many pairs the method is ahead. With fewer than ten images such intervals are too "
-    "narrow."
+    "Against aSeqDIP: PSNR minus aSeqDIP's on the images and seeds that both have, mean and 95 % bootstrap interval "
+    f"over images (10,000 draws; none from fewer than {FEWEST} images), and in how many pairs the method is ahead."
 )
 SPREAD = (
-    "± is the standard deviation over images, of each image's mean over its seeds; the seeds' own spread is the mean over "
-    "images of the standard deviation across seeds. The paper's ± is printed without a definition, and too small for the "
-    "spread of 20 different images."
+    "± is the standard deviation over images, of each image's mean over its seeds; the seeds' own spread is the mean "
+    "over images of the standard deviation across seeds. The paper's ± is printed without a definition, and too small "
+    "for the spread of 20 different images."
 )
 
 
 def db(value: float | None, digits: int = 2) -> str:
-    """A number, or a dash."""
+    """A number, or a dash; "inf" for an exact image's PSNR."""
     return "–" if value is None or value != value else f"{value:.{digits}f}"
 
 
@@ -35,100 +33,165 @@ def spread(mean: float | None, std: float | None, digits: int = 2) -> str:
     return db(mean, digits) + (f" ± {std:.{digits}f}" if std is not None and std == std else "")
 
 
-def scored(found: Summary | None, digits: int = 2) -> str:
-    """mean ± std over images; "no truth" without scores."""
-    return "no truth" if found is None else spread(found.mean, found.over_images, digits)
+def significant(value: float | None) -> str:
+    """Three digits of a number that may be of any size."""
+    return "–" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def size(cell: Cell) -> str:
     """How many images and seeds a cell has, as "20 × 3"; with the number of scores where some are missing."""
-    images, seeds = len({row.image for row in cell.rows}), len({row.run.seed for row in cell.rows})
-    n = len(cell.rows)
+    images, seeds = len({row.image for row in cell.rows}), len({row.record.seed for row in cell.rows})
     shown = str(images) if seeds == 1 else f"{images} × {seeds}"
-    return shown if n == images * seeds else f"{shown} ({n} in all)"
-
-
-def difference(cell: Cell) -> float | None:
-    """Our result's mean PSNR minus the published one."""
-    ours = cell.scores.get("psnr_result")
-    return None if ours is None or cell.published is None else ours.mean - cell.published.psnr
+    return shown if len(cell.rows) == images * seeds else f"{shown} ({len(cell.rows)} in all)"
 
 
 def against(found: Paired | None) -> str:
-    """A paired difference with its interval."""
+    """A paired difference with its interval, where it has one."""
     if found is None:
         return "–"
-    return f"{found.mean:+.2f}" + (
-        "" if found.n == 1 or found.low != found.low else f" [{found.low:+.2f}, {found.high:+.2f}]"
-    )
-
-
-def absent(row: Published) -> str:
-    """Why a published method has no number of ours."""
-    return "not run" if row.method else "learned method, not yet"
+    return f"{found.mean:+.2f}" + ("" if found.low != found.low else f" [{found.low:+.2f}, {found.high:+.2f}]")
 
 
 def protocol(block: Block) -> str:
     """One sentence on whether the block's numbers are made as the paper's were."""
+    if not block.printed:
+        return (
+            "The paper has no numbers for these data."
+            if block.known
+            else "No truth: there is nothing to score against."
+        )
     if not block.departures:
         return "As in the paper's protocol, as far as the records tell."
     return f"Not the paper's protocol: {'; '.join(block.departures)}."
-
-
-HEADER = (
-    *("method", "published", "ours", "n", "difference", "best (oracle)", "- aSeqDIP [95 %]", "ahead"),
-    *("SSIM published", "SSIM ours", "seconds"),
-)
-
-
-def markdown(blocks: Sequence[Block]) -> str:
-    """Every block as a Markdown table; a star marks differences from numbers made by another protocol."""
-    parts = ["# Published and own results", "", HEADLINE, "", SPREAD, "", INTERVAL, ""]
-    for block in blocks:
-        parts += [f"## {plain(block.title)}", "", f"**{plain(protocol(block))}**", ""]
-        parts += [f"{note}\n" for note in block.notes]
-        rows = [_markdown_row(block, cell) for cell in block.cells]
-        rows += [[p.name, spread(p.psnr, p.psnr_std), absent(p)] for p in block.missing]
-        lines = [
-            list(HEADER),
-            ["---"] * len(HEADER),
-            *(row + ["–"] * (len(HEADER) - len(row)) for row in rows),
-        ]
-        parts += ["| " + " | ".join(map(plain, line)) + " |" for line in lines]
-        parts += ["", "\\* not the paper's protocol (above).", ""] if block.departures else [""]
-    return "\n".join(parts).rstrip() + "\n"
-
-
-def _markdown_row(block: Block, cell: Cell) -> list[str]:
-    printed, gap = cell.published, difference(cell)
-    star = "*" if block.departures and gap is not None else ""
-    which = "" if cell.which == "last" else f" ({cell.which})"
-    versus = cell.versus
-    return [
-        name(block, cell),
-        "not published" if printed is None else spread(printed.psnr, printed.psnr_std),
-        scored(cell.scores.get("psnr_result")) + which,
-        size(cell),
-        "–" if gap is None else f"{gap:+.2f}{star}",
-        scored(cell.scores.get("psnr_best")),
-        against(versus),
-        "–" if versus is None else f"{versus.wins} of {versus.n}",
-        "–" if printed is None else spread(printed.ssim, printed.ssim_std, 3),
-        scored(cell.scores.get("ssim_result"), 3),
-        db(cell.means.get("seconds_method"), 1),
-    ]
-
-
-def name(block: Block, cell: Cell) -> str:
-    """The method's name within a block: a direct reconstruction is named after what it is there."""
-    plain = title(cell.method, block.task)
-    return f"{plain} ({cell.variant})" if cell.variant else plain
 
 
 def plain(text: str) -> str:
     """Names from records must not end a Markdown cell or start markup."""
     text = " ".join(text.split())
     return re.sub(r"([|<>`\[\]\\])", r"\\\1", text) if re.search(r"[|<>`\\]", text) else text
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its head first, whose columns line up."""
+    table = [[plain(text) for text in line] for line in lines]
+    widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
+    table.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in table)
+
+
+#: what a table says of a method: key, head, what it means
+COLUMNS = {
+    "published": ("published", "PSNR in dB, as the paper prints it"),
+    "ours": ("ours", "PSNR of the result in dB"),
+    "n": ("n", "images × seeds"),
+    "difference": ("difference", "ours minus published; a star: not the paper's protocol"),
+    "versus": ("- aSeqDIP", "PSNR minus aSeqDIP's, with its 95 % interval, on the images and seeds both have"),
+    "wins": ("ahead", "pairs in which the method is ahead of aSeqDIP"),
+    "start": ("start", "the start image"),
+    "best": ("oracle", "highest PSNR along the run, chosen with the truth"),
+    "last": ("last", "last iterate"),
+    "ema": ("EMA", "running average of the iterates"),
+    "onset": ("falls from", "iteration at which the mean PSNR starts to fall"),
+    "onset_published": ("paper, Fig. 4", "where the paper's figure shows the fall to begin"),
+    "ssim_published": ("SSIM published", ""),
+    "ssim": ("SSIM", "of the result"),
+    "seeds": ("± seeds", "standard deviation across seeds, mean over images"),
+    "steps": ("steps", ""),
+    "seconds": ("seconds", "of the method alone, without scoring and saving"),
+    "tflop": ("TFLOP", "of the network's convolutions, forwards and backwards"),
+    "passes": ("passes", "forward passes of the network"),
+}
+PUBLISHED = ("published", "difference", "onset_published", "ssim_published")
+UNSCORED = ("n", "steps", "seconds", "tflop", "passes")
+DOCUMENT = ("published", "ours", "n", "difference", "best", "versus", "wins", "ssim_published", "ssim", "seconds")
+SCREEN = ("n", "start", "ours", "ssim", "best", "ema", "versus", "onset", "seconds", "tflop")
+
+
+def columns(block: Block, wanted: Sequence[str] = tuple(COLUMNS)) -> list[str]:
+    """Those of the wanted columns that the block has something for."""
+    if not block.known:
+        return list(UNSCORED)
+    return [key for key in wanted if block.printed or key not in PUBLISHED]
+
+
+def cells(block: Block, cell: Cell, std: bool = True) -> dict[str, str]:
+    """A method's text in every column; std: with the standard deviations."""
+    printed, gap, versus, psnr = cell.published, cell.difference, cell.versus, cell.psnr
+
+    def score(column: str, digits: int = 2) -> str:
+        found = cell.scores.get(column)
+        return "no truth" if found is None else spread(found.mean, found.over_images if std else None, digits)
+
+    return {
+        "published": "not published" if printed is None else spread(printed.psnr, printed.psnr_std),
+        "ours": score("result_psnr_db") + ("" if cell.which == "last" else f" ({cell.which})"),
+        "n": size(cell),
+        "difference": "–" if gap is None else f"{gap:+.2f}" + ("*" if block.departures else ""),
+        "versus": against(versus),
+        "wins": "–" if versus is None else f"{versus.wins} of {versus.n}",
+        **{which: score(f"{which}_psnr_db") for which in ("start", "best", "last", "ema")},
+        "onset": "–" if cell.curve is None else f"none by {cell.curve.end}" if cell.falls is None else f"{cell.falls}",
+        "onset_published": onset(block.first.task, cell.method, cell.rows[0].record.settings) or "–",
+        "ssim_published": "–" if printed is None else spread(printed.ssim, printed.ssim_std, 3),
+        "ssim": score("result_ssim", 3),
+        "seeds": "one seed" if psnr is None or psnr.over_seeds != psnr.over_seeds else db(psnr.over_seeds),
+        "steps": db(cell.means.get("steps"), 0),
+        "seconds": db(cell.means.get("method_seconds"), 1),
+        "tflop": significant(cell.means.get("tflop")),
+        "passes": db(cell.means.get("passes"), 0),
+    }
+
+
+def missing(row: Published) -> dict[str, str]:
+    """The same for a published method that has no number of ours."""
+    why = "not run" if row.method else "learned method, not yet"
+    ssim = spread(row.ssim, row.ssim_std, 3)
+    return {"published": spread(row.psnr, row.psnr_std), "ours": why, "ssim_published": ssim}
+
+
+def lines(block: Block, wanted: Sequence[str], std: bool = True) -> list[list[str]]:
+    """A block's table: its head, then a line for each method, and for each published one that was not run."""
+    keys = columns(block, wanted)
+    table = [(cell.label, cells(block, cell, std)) for cell in block.cells]
+    table += [(p.name, missing(p)) for p in block.missing if "published" in keys]
+    head = ["method", *(COLUMNS[key][0] for key in keys)]
+    return [head, *([name, *(found.get(key, "–") for key in keys)] for name, found in table)]
+
+
+def means(blocks: Sequence[Block]) -> str:
+    """A table a block, a line for each method: means over images and seeds; and its result against aSeqDIP's."""
+    return "\n\n".join(f"{block.title}\n\n{markdown(lines(block, SCREEN, std=False))}" for block in blocks)
+
+
+def each(blocks: Sequence[Block]) -> str:
+    """A table a block, a line for each reconstruction; PSNR in dB."""
+    return "\n\n".join(f"{block.title}\n\n{markdown(_each(block))}" for block in blocks)
+
+
+def _each(block: Block) -> list[list[str]]:
+    scores = ["start", "result / SSIM", "last", "oracle", "EMA"] if block.known else []
+    table = [["image", "method", "steps", *scores, "seconds"]]
+    for cell, row in ((c, row) for c in block.cells for row in c.rows):
+        start, result, last, best, ema = (
+            db(row.number(f"{w}_psnr_db")) for w in ("start", "result", "last", "best", "ema")
+        )
+        if (step := row.number("best_step")) is not None:
+            best += f" at {step:.0f}"
+        shown = [start, f"{result} / {db(row.number('result_ssim'), 3)}", last, best, ema] if block.known else []
+        image = row.label if row.record.seed == 0 else f"{row.label}, seed {row.record.seed}"
+        table.append([image, cell.label, db(row.number("steps"), 0), *shown, db(row.number("method_seconds"), 0)])
+    return table
+
+
+def document(blocks: Sequence[Block]) -> str:
+    """Every block as a Markdown table; a star marks differences from numbers made by another protocol."""
+    parts = ["# Published and own results", "", HEADLINE, "", SPREAD, "", INTERVAL, ""]
+    for block in blocks:
+        parts += [f"## {plain(block.title)}", "", f"**{plain(protocol(block))}**", ""]
+        parts += [f"{note}\n" for note in block.notes]
+        parts += [markdown(lines(block, DOCUMENT)), ""]
+        parts += ["\\* not the paper's protocol (above).", ""] if block.departures else []
+    return "\n".join(parts).rstrip() + "\n"
 
 
 TEX = {
@@ -145,23 +208,12 @@ def tex(text: str) -> str:
 
 
 def latex(blocks: Sequence[Block]) -> str:
-    r"""Every block as a table environment with booktabs rules: published, ours, difference, interval."""
+    """Every block as a table environment with booktabs rules."""
     parts = ["% needs \\usepackage{booktabs}, and \\usepackage[T1]{fontenc} for quotation marks"]
     for block in blocks:
         caption = " ".join([block.title + ".", protocol(block), *block.notes, HEADLINE, INTERVAL])
-        parts += [
-            "\\begin{table}",
-            "\\centering",
-            f"\\caption{{{tex(caption)}}}",
-            "\\begin{tabular}{lrrrr}",
-            "\\toprule",
-        ]
-        parts += [r"Method & Published & Ours & Difference & $-$ aSeqDIP [95\,\%] \\", "\\midrule"]
-        rows = []
-        for cell in block.cells:
-            row = _markdown_row(block, cell)
-            rows.append([row[0], row[1], row[2], row[4], row[6]])
-        rows += [[p.name, spread(p.psnr, p.psnr_std), absent(p), "–", "–"] for p in block.missing]
-        parts += [" & ".join(map(tex, row)) + r" \\" for row in rows]
+        head, *rows = (" & ".join(map(tex, line)) + r" \\" for line in lines(block, DOCUMENT[:6]))
+        parts += ["\\begin{table}", "\\centering", f"\\caption{{{tex(caption)}}}"]
+        parts += ["\\begin{tabular}{l" + "r" * head.count(" & ") + "}", "\\toprule", head, "\\midrule", *rows]
         parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}", ""]
     return "\n".join(parts)

@@ -76,6 +76,7 @@ class Reconstruction:
         folder: where its checkpoints go; None for none.
         facts: what must be the same for a checkpoint to be continued, besides measurements, device and precision.
         minutes: how often it is saved.
+        score_every: PSNR and SSIM of every so many iterates.
 
     Raises UserError where case, method and rule cannot go together.
     """
@@ -89,10 +90,12 @@ class Reconstruction:
         folder: Path | None = None,
         facts: dict[str, Any] | None = None,
         minutes: float = 2.0,
+        score_every: int = 1,
     ) -> None:
-        self.case, self.method, self.minutes = case, method, minutes
+        self.case, self.method, self.minutes, self.score_every = case, method, minutes, score_every
         self.rule, self.ema = (rule, ema) if method.iterative else (None, 0.0)
         self.clock = Clock(method.engine.device)
+        self.pace = method.engine.pace()
         with self.clock.measure("start"):
             self.state = method.start(case.problem)
         self.scores = self._empty_scores()
@@ -128,7 +131,8 @@ class Reconstruction:
             rule = self.rule.part(self.rule.options, self.case.signed)
             rule.begin(self.case.problem, self.method.shared.residual == "squared")
         restarts = self.method.average_restarts
-        return Scores(self.case, self.method.engine, rule, self.ema or EMA_DECAY, self.ema > 0, restarts)
+        every = self.score_every, self.method.steps
+        return Scores(self.case, self.method.engine, rule, self.ema or EMA_DECAY, self.ema > 0, restarts, *every)
 
     def _resume(self) -> None:
         assert self.checkpoint is not None
@@ -183,6 +187,7 @@ class Reconstruction:
             return False
         with self.clock.measure("scoring"):
             self.scores.add(iterate)
+        self.pace()
         # a device sync at every step would cost more than the step
         if self.scores.full or time.monotonic() - self.flushed > 0.5:
             self.flush(sinks)

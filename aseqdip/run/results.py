@@ -39,6 +39,7 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
         records.write_arrays(folder / "reconstruction.npz", **arrays, **run.method.arrays(run.state))
     run.clock.settle()
     engine, (passes, flops) = run.method.engine, run.cost()
+    unrecorded = {"not_recorded": engine.failures} if engine.failures else {}
     record = replace(
         known,
         result=run.scores.headline,
@@ -53,7 +54,7 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
         threads=torch.get_num_threads(),
         precision=engine.precision,
         noise_std=case.problem.noise_std,
-        facts={**case.facts, **run.method.facts},
+        facts={**case.facts, **run.method.facts, **unrecorded},
         input=run.input,
         versions=records.environment(),
         commit=records.commit(),

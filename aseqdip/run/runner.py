@@ -1,11 +1,11 @@
 """Runs a config's images, one after another, whatever happens to any of them."""
 
+import errno
 import logging
 import os
 import time
 import traceback
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -133,13 +133,7 @@ class Seed:
             len(names),
             self.folder,
         )
-        workers = self.engine.workers(cfg.parallel, len(names))
-        if workers <= 1:
-            for name in names:
-                self.attempt(name)
-        else:  # PyTorch computes without Python's lock: threads share a device as well as processes, with less memory
-            with ThreadPoolExecutor(workers, initializer=self.engine.share, initargs=(workers,)) as pool:
-                list(pool.map(self.attempt, names))
+        self.engine.each(self.attempt, names, self.engine.workers(cfg.parallel, len(names)))
         if skipped := len(self.summary.skipped) - before:
             log.info("Skipped %d finished image(s): redo=true computes them again.", skipped)
 
@@ -177,7 +171,7 @@ class Seed:
         return (found.identity, found.content, found.results_version) == (self.identity, content, identity.RESULTS)
 
     def _reconstruct(self, name: str, sample: Sample, content: str, folder: Path) -> None:
-        cfg, engine = self.cfg, self.engine
+        cfg, engine = self.cfg, self.engine.fresh()
         reconstruction: Reconstruction | None = None
         trackers: list[Tracker] = []
         record: Record | None = None
@@ -192,7 +186,9 @@ class Seed:
             method = cfg.method.part(cfg.method.options, cfg.shared(), engine, case.signed)
             case.problem.references = self._wanted(method.wants(method.options), method.pool, case, sample)
             facts = {"settings": self.identity, "version of results": identity.RESULTS}
-            reconstruction = Reconstruction(case, method, cfg.rule, cfg.ema, folder, facts, cfg.checkpoint_minutes)
+            reconstruction = Reconstruction(
+                case, method, cfg.rule, cfg.ema, folder, facts, cfg.checkpoint_minutes, cfg.score_every
+            )
             reconstruction.clock.seconds["start"] += seconds
             trackers = make_trackers(cfg, name, run_id(folder), folder, method.steps, engine.device.type == "cpu")
             if reconstruction.run(trackers, self.interrupt):
@@ -200,6 +196,8 @@ class Seed:
                 self.summary.records.append(record)
         except UserError as error:
             self.fail(name, folder, str(error), begun=reconstruction)
+        except OSError as error:
+            self.fail(name, folder, why_not_written(error), traceback.format_exc(), reconstruction)
         except Exception as error:  # an image's failure must not lose the others
             self.fail(name, folder, f"{type(error).__name__}: {error}", traceback.format_exc(), reconstruction)
         finally:
@@ -291,6 +289,13 @@ class Seed:
 def open_pool(cfg: Config, folder: str) -> Items:
     """The images that may serve as a reference: every file of the folder, in the data set's format."""
     return open_dataset(replace(cfg, data_root=folder, dataset=replace(cfg.dataset, files=None)))
+
+
+def why_not_written(error: OSError) -> str:
+    """An error of the file system, in words; what to do where that is plain."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = ": free some space, or set outputs=... to another disk; the same command does it again" if full else ""
+    return f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}{advice}"
 
 
 def command(cfg: Config, name: str) -> list[str]:

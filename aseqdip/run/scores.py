@@ -34,6 +34,7 @@ class Scores:
         decay: of the running average of iterates.
         averaged: whether that average is the result.
         restarts: the steps at which it begins anew.
+        every: PSNR and SSIM of every so many iterates, and of the first and the ``last_step``; in other rows they are NaN.
 
     Attributes:
         rows: finished rows of the curve.
@@ -50,8 +51,11 @@ class Scores:
         decay: float = EMA_DECAY,
         averaged: bool = False,
         restarts: Collection[int] = (),
+        every: int = 1,
+        last_step: int = 0,
     ) -> None:
         self.case, self.rule, self.decay, self.averaged, self.restarts = case, rule, decay, averaged, restarts
+        self.every, self.last_step = every, last_step
         self.rows: list[list[float]] = []
         self.last: Tensor | None = None
         self.ema: Tensor | None = None
@@ -60,14 +64,15 @@ class Scores:
         self.pending = 0
         self.ready = False
         # a strong reference would close a circle, and keep an image's tensors until the collector of circles comes by
-        self._update = engine.repeat(partial(Scores._score, weakref.proxy(self)))
+        me = weakref.proxy(self)
+        self._follow, self._score = (engine.repeat(partial(Scores._take, me, scored)) for scored in (False, True))
 
     def _allocate(self, x: Tensor) -> None:
-        """Everything that :meth:`_score` reads and writes, unless a checkpoint brought it."""
+        """Everything that :meth:`_take` reads and writes, unless a checkpoint brought it."""
         if self.last is None:
             self.last, self.ema = x.clone(), x.clone()
             self.best, self.best_psnr = x.clone(), x.new_full((), -torch.inf)
-        self.x, self.terms = torch.empty_like(x), x.new_empty(len(TERMS))
+        self.x, self.terms, self.nan = torch.empty_like(x), x.new_empty(len(TERMS)), x.new_full((), torch.nan)
         self.table = x.new_empty(self.block, len(TERMS) + 4)
         self.filled = torch.zeros(1, dtype=torch.long, device=x.device)
         self.ready = True
@@ -78,10 +83,10 @@ class Scores:
         x = iterate.image
         if not self.ready:
             self._allocate(x)
-        nan = x.new_full((), float("nan"))
         self.x.copy_(x)
-        self.terms.copy_(torch.stack([iterate.terms.get(name, nan).float() for name in TERMS]))
-        self._update()
+        torch.stack([iterate.terms.get(name, self.nan).float() for name in TERMS], out=self.terms)
+        scored = iterate.step % self.every == 0 or iterate.step in (1, self.last_step)
+        (self._score if scored else self._follow)()
         if iterate.step in self.restarts and self.ema is not None:
             self.ema.copy_(x)
         self.pending += 1
@@ -91,15 +96,15 @@ class Scores:
             self.rule.add(x, iterate.step, term, self.ema if self.averaged else x)
 
     @torch.no_grad()
-    def _score(self) -> None:
+    def _take(self, scored: bool) -> None:
         """Take ``self.x`` into account: in place throughout, so that it can be recorded once and replayed."""
         x, last, ema, best, best_psnr = self.x, self.last, self.ema, self.best, self.best_psnr
         assert last is not None and ema is not None and best is not None and best_psnr is not None
         good = torch.isfinite(self.terms[0]) & torch.isfinite(x.sum())
         last.copy_(torch.where(good, x, last))
         ema.lerp_(x, 1 - self.decay)
-        scores = [x.new_full((), float("nan"))] * 3
-        if (scoring := self.case.scoring) is not None:
+        scores = [self.nan] * 3
+        if scored and (scoring := self.case.scoring) is not None:
             shown = self.case.show(x)
             scores = [scoring.psnr(shown), scoring.ssim(shown), scoring.psnr(self.case.show(ema))]
             better = scores[0] > best_psnr
@@ -158,7 +163,8 @@ class Scores:
                 shown = self.case.show(image)
                 extras = scoring.extras(shown, self.case.problem.y)
                 result[name] = Score(float(scoring.psnr(shown)), float(scoring.ssim(shown)), extras={**extras})
-            result["best"].step = int(max(self.rows, key=lambda row: row[PSNR])[0])
+            scored = (row for row in self.rows if row[PSNR] == row[PSNR])
+            result["best"].step = int(max(scored, key=lambda row: row[PSNR])[0])
         if self.rule is not None:
             result["stopped"].step = self.rule.step
         return result

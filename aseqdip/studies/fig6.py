@@ -1,12 +1,10 @@
-"""Figure 6 of the paper (Appendix A.2): a 1-D residual network trained on noise from three inputs, against Theorem A.1."""
+"""Figure 6 of the paper (Appendix A.2): a 1-D residual network trained from three inputs, against Theorem A.1."""
 
 import logging
 import math
-import sys
-import time
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +12,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from aseqdip import records
+from aseqdip.case import Case
 from aseqdip.config import Config
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
-from aseqdip.files import check_writable, claimed, write_atomically
+from aseqdip.files import check_writable, claimed
+from aseqdip.identity import RESULTS, digest
+from aseqdip.methods.base import Iterate, Method, Shared, State
 from aseqdip.networks.blocks import initialise
-from aseqdip.ntk import TAPS, Dynamics, kernels
-from aseqdip.problem import generator
-from aseqdip.report.fig6 import describe, draw, summarise
+from aseqdip.operators.identity import Identity
+from aseqdip.parts import NoOptions
+from aseqdip.problem import Problem, generator
+from aseqdip.records import Record
 from aseqdip.run.interrupt import Interrupt
-from aseqdip.runner import Summary, command_start
+from aseqdip.run.reconstruction import Reconstruction
+from aseqdip.run.runner import Summary, command_start
+from aseqdip.run.scores import NonFiniteError
+from aseqdip.run.trackers import ProgressBar
+from aseqdip.studies.fig6_report import describe, draw, summarise
+from aseqdip.studies.fig6_theory import TAPS, Dynamics, kernels
 
 log = logging.getLogger(__name__)
 
 SIZE, PERIODS, LAYERS = 100, 2, 5
 INPUTS = ("signal x", "measurement y", "noise z")
 FITTED = 0.01  # of the noise's energy: what is left of ||f - y||^2 once y counts as learned
-KNOBS = ("study", "steps", "lr", "network.width", "network.init", "seed")
 PAPER = {"lr": 5e-4, "network.width": 64, "network.init": "he"}
-LOSS = "mean of squares; half their sum (Theorem A.1) is the same at 50 times the learning rate, where weights by He diverge"
+LOSS = "mean of squares; half their sum (Theorem A.1) is the same at 50 times the lr, where weights by He diverge"
 
 
 def run(cfg: Config) -> Summary:
@@ -47,29 +52,30 @@ def run(cfg: Config) -> Summary:
     with engine.current(), Interrupt(deadline) as interrupt:
         for seed in cfg.seeds or [cfg.seed]:
             one, name = replace(cfg, seed=seed, seeds=None), f"seed {seed}"
-            folder = summary.folder / records.digest(identity(one))[:8]
-            log.info("%s on %s, preset=%s, %s -> %s", cfg.study, engine.device, cfg.preset.name, name, folder)
+            folder = summary.folder / digest(identity(one))[:8]
+            log.info("%s on %s, preset=%s, %s -> %s", cfg.study, engine.device, cfg.preset, name, folder)
             with claimed(folder) as free:
-                if records.finished(folder):
+                if records.finished(folder) and not cfg.redo:
                     summary.skipped.append(name)
                 elif not free:
                     log.info("%s: another process is at work on it.", name)
                     summary.elsewhere.append(name)
                 elif not interrupt.due:
                     try:
-                        record = Study(one, engine, folder).run(interrupt)
+                        done = Study(one, engine, folder).run(interrupt)
                     except (UserError, OSError, RuntimeError) as error:  # a full disk, say
                         summary.failed[name] = str(error)
                         log.error("%s failed: %s", name, error)
                     else:
-                        summary.records += [record] if record else []
+                        summary.records += [Record(image=name, task=cfg.study, setting="", method="descent")] * done
     summary.interrupted, summary.late = interrupt.signal, interrupt.late
     return summary
 
 
 def identity(cfg: Config) -> dict[str, Any]:
-    """The knobs that can change the result, by dotted name."""
-    return {name: attrgetter(name)(cfg) for name in KNOBS}
+    """The knobs that can change the result, by name."""
+    network = {"network.width": cfg.network.width, "network.init": cfg.network.init}
+    return {"study": cfg.study, "steps": cfg.steps, "lr": cfg.lr, **network, "seed": cfg.seed}
 
 
 def signals(seed: int) -> Tensor:
@@ -83,13 +89,13 @@ def signals(seed: int) -> Tensor:
     return torch.stack([x, x + n, z])
 
 
-def initial_weights(cfg: Config) -> list[Tensor]:
+def initial_weights(shared: Shared, seed: int) -> list[Tensor]:
     """Weights (out, in, taps) of the layers, then their biases (out,); float64."""
-    channels = [1, *[cfg.network.width] * (LAYERS - 1), 1]
+    channels = [1, *[shared.network.width] * (LAYERS - 1), 1]
     with torch.device("meta"):  # drawn below, from a generator of our own
         network = nn.ModuleList(nn.Conv1d(a, b, TAPS) for a, b in pairwise(channels))
     network = network.to_empty(device="cpu")
-    initialise(network, cfg.network.init, generator(cfg.seed, "fig6", "network"))
+    initialise(network, shared.network.init, generator(seed, "fig6", "network"))
     parameters = dict(network.double().named_parameters())
     return [parameters[f"{i}.{kind}"].detach() for kind in ("weight", "bias") for i in range(LAYERS)]
 
@@ -128,73 +134,83 @@ class Networks:
         return torch.stack([(f.detach() - self.x).square().mean((1, 2)), to_y.detach()])
 
 
+@dataclass(kw_only=True)
+class DescentState(State):
+    """The three networks, and the errors of all steps so far, (steps, 2, 3)."""
+
+    networks: Networks
+    curve: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def state_dict(self) -> dict[str, Any]:
+        weights = [w.detach() for w in self.networks.weights]
+        return {**super().state_dict(), "weights": weights, "curve": self.curve[: self.step].clone()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(self.networks.weights, saved["weights"])
+        super().load_state_dict(saved)
+        self.curve[: self.step] = saved["curve"]
+
+
+class Descent(Method[DescentState]):
+    """Plain gradient descent on the three networks at once; an iterate's image is the table of their errors.
+
+    Iterate 1 is of the initial weights, so that n updates make n + 1 iterates.
+    """
+
+    name = "descent"
+    title = "Gradient descent"
+
+    def start(self, problem: Problem) -> DescentState:
+        # double precision: late updates are below the rounding of single-precision weights
+        weights = [w.to(problem.y.device) for w in initial_weights(self.shared, problem.seed)]
+        curve = torch.full((self.steps, 2, 3), math.nan, dtype=torch.float64, device=problem.y.device)
+        return DescentState(networks=Networks(problem.y, weights, self.shared.lr), curve=curve)
+
+    def iterates(self, problem: Problem, state: DescentState) -> Iterator[Iterate]:
+        advance = self.engine.repeat(state.networks.step)
+        for step in range(state.step + 1, self.steps + 1):
+            errors = state.curve[step - 1] = advance()
+            state.step = step
+            yield Iterate(step, errors[None, None], {"loss": errors[1].sum()})
+
+
 class Study:
     """One seed of the study, in its folder."""
 
     def __init__(self, cfg: Config, engine: Engine, folder: Path) -> None:
         self.cfg, self.engine, self.folder = cfg, engine, folder
-        self.checkpoint = folder / "checkpoint.pt"
         self.signals = signals(cfg.seed)
-        # double precision: late updates are below the rounding of single-precision weights
-        moved = [w.to(engine.device) for w in (self.signals, *initial_weights(cfg))]
-        self.networks = Networks(moved[0], moved[1:], cfg.lr)
-        self.curve = torch.full((cfg.steps + 1, 2, 3), math.nan, dtype=torch.float64, device=engine.device)
-        self.done, self.seconds = 0, 0.0
+        shared = Shared(cfg.steps + 1, cfg.lr, "squared", cfg.network)
+        problem = Problem(self.signals, Identity(), self.signals, cfg.study, cfg.seed)
+        method = Descent(NoOptions(), shared, engine, signed=True)
+        facts = {"settings": digest(identity(cfg)), "version of results": RESULTS}
+        case = Case(problem, None, bounded=False).to(engine.device)
+        self.descent = Reconstruction(case, method, folder=folder, facts=facts, minutes=cfg.checkpoint_minutes)
 
-    def run(self, interrupt: Interrupt) -> dict[str, Any] | None:
-        """The record; None if interrupted (then a checkpoint is there). Raises UserError where the descent diverges."""
-        self._resume()
-        begin = saved = time.monotonic()
-        advance, last = self.engine.repeat(self.networks.step), self.cfg.steps
-        pause = 0.5 if sys.stderr.isatty() else 30  # a log file is not to fill with redrawn bars
-        steps = tqdm(range(self.done, last + 1), self.cfg.study, mininterval=pause, leave=False)
-        for step in steps:
-            self.curve[step] = advance()
-            self.done = step + 1
-            if step % 100 and step < last:
-                continue  # looking at values and clocks costs time
-            self._check()
-            now = time.monotonic()
-            if step < last and (interrupt.due or now - saved > 60 * self.cfg.checkpoint_minutes):
-                self.seconds, begin, saved = self.seconds + now - begin, now, now
-                self._save()
-                if interrupt.due:
-                    steps.close()
-                    log.info("Stopped after %d of %d steps; the same command continues.", step + 1, last)
-                    return None
-        self.seconds += time.monotonic() - begin
-        return self._write()
-
-    def _check(self) -> None:
-        if not self.curve[self.done - 1].isfinite().all():
-            bad = int((~self.curve.isfinite().all(2).all(1)).nonzero()[0])
-            raise UserError(
-                f"Gradient descent diverged before step {bad}: expected a finite error. Take a lower lr (found "
-                f"{self.cfg.lr:g}), or weights that start smaller (network.init=default)."
-            )
-
-    def _save(self) -> None:
-        weights, curve = [w.detach() for w in self.networks.weights], self.curve[: self.done].clone()
-        content = {"done": self.done, "seconds": self.seconds, "curve": curve, "weights": weights}
-        write_atomically(self.checkpoint, lambda file: torch.save(content, file))
-
-    def _resume(self) -> None:
-        if not self.checkpoint.exists():
-            return
+    def run(self, interrupt: Interrupt) -> bool:
+        """Whether it is finished; if interrupted, a checkpoint is there. Raises UserError where it diverges."""
+        bar = ProgressBar(self.cfg.study, self.cfg.steps + 1)
         try:
-            saved = torch.load(self.checkpoint, map_location=self.engine.device, weights_only=True)
-        except Exception as error:  # a damaged file raises many kinds; starting over is always right
-            log.warning("%s is damaged (%s); starting from the beginning.", self.checkpoint, error)
-            return
-        with torch.no_grad():
-            torch._foreach_copy_(self.networks.weights, saved["weights"])
-        self.done, self.seconds = saved["done"], saved["seconds"]
-        self.curve[: self.done] = saved["curve"]
-        log.info("Resumed after %d steps.", self.done)
+            done = self.descent.run([bar], interrupt)
+        except NonFiniteError as error:
+            raise UserError(
+                f"Gradient descent diverged ({error}): expected a finite error. Take a lower lr "
+                f"(found {self.cfg.lr:g}), or weights that start smaller (network.init=default)."
+            ) from error
+        finally:
+            bar.finish(None, None)
+        if done:
+            self._write()
+        else:
+            log.info(
+                "Stopped after %d of %d steps; the same command continues.", self.descent.state.step, self.cfg.steps
+            )
+        return done
 
-    def _write(self) -> dict[str, Any]:
-        """Curves, figure, and last of all the record."""
-        cfg, curve = self.cfg, self.curve.cpu()
+    def _write(self) -> None:
+        """Curves, figure, and last of all what the study found."""
+        cfg, curve = self.cfg, self.descent.state.curve.cpu()
         theory = predict(cfg, self.signals)
         noise = float((self.signals[1] - self.signals[0]).square().mean())
         steps = torch.from_numpy(np.unique(np.geomspace(1, cfg.steps, 400).round())).double()
@@ -210,18 +226,17 @@ class Study:
         )
         draw(self.folder / "fig6.png", {name: a.numpy() for name, a in arrays.items()}, record)
         records.write_json(self.folder / "record.json", record)
-        self.checkpoint.unlink(missing_ok=True)
+        if self.descent.checkpoint is not None:
+            self.descent.checkpoint.clear()
         describe(record)
-        return record
 
     def _record(self, noise: float, measured: list[dict[str, Any]], theory: list[int | None]) -> dict[str, Any]:
         cfg, device = self.cfg, self.engine.device
         x, _, z = (m["fitted_at"] for m in measured)
         changed = {name: value for name, value in identity(cfg).items() if PAPER.get(name, value) != value}
         return {
-            "schema": 1,
             "study": cfg.study,
-            "preset": cfg.preset.name,
+            "preset": cfg.preset,
             "deviations_from_paper": {"loss": LOSS, **changed},
             "noise_level": noise,
             "inputs": {name: {**m, "theory_fitted_at": t} for name, m, t in zip(INPUTS, measured, theory, strict=True)},
@@ -229,13 +244,14 @@ class Study:
             "ratio_is_lower_bound": x is None,
             "theory_ratio": theory[0] and theory[2] and theory[0] / theory[2],
             "steps": cfg.steps,
-            "seconds": round(self.seconds, 1),
+            "seconds": round(self.descent.clock.seconds["method"], 1),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "precision": "fp64",
             "seed": cfg.seed,
             "versions": records.environment(),
-            "identity": identity(cfg),
+            "commit": records.commit(),
+            "settings": identity(cfg),
         }
 
 

@@ -1,4 +1,4 @@
-"""Figure 6 of the paper (Appendix A.2), from what ``aseqdip.signal`` measured and Theorem A.1 predicts."""
+"""Figure 6 of the paper (Appendix A.2), from what ``studies.fig6`` measured and Theorem A.1 predicts."""
 
 import logging
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aseqdip.files import write_atomically
+from aseqdip.figures import new_figure, save
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +63,7 @@ def draw(path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> N
         arrays: "signals" (x, y, z by sample), "steps", and by step and input "error", "theory", "theory_single".
         record: the study's record.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
+    figure, (left, right) = new_figure(2, 4.2, 5)
     left.plot(arrays["signals"][1], ".-", color="0.65", linewidth=0.7, label="measurement y = x + n")
     left.plot(arrays["signals"][0], color="C0", linewidth=2, label="signal x")
     left.set(xlabel="sample", title="signal and measurement")
@@ -86,4 +81,4 @@ def draw(path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> N
     right.set(xlim=(0, record["steps"]), ylim=(0, 2), xlabel="iteration", ylabel="mean squared error to x")
     right.set_title("error along gradient descent")
     figure.legend(*right.get_legend_handles_labels(), fontsize=8, ncols=4, loc="outside lower center")
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=160))
+    save(figure, path)

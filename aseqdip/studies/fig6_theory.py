@@ -17,9 +17,10 @@ def kernels(z: Tensor, width: int, layers: int, init: str) -> tuple[Tensor, Tens
 
         Theta <- c band(A) + 1 + v c band(Theta * D),   Sigma <- v c band(A) + u
 
-    for c channels going in, weights of variance v, biases of variance u, A = E relu(a) relu(a'), D = E relu'(a) relu'(a')
-    with (a, a') ~ N(0, Sigma) of the layer before (arc-cosine kernels; Cho and Saul 2009, Arora et al. 2019). Weights are
-    not rescaled by the width, as in the paper and in PyTorch: Theta grows with it, so the width is that of the network.
+    for c channels going in, weights of variance v, biases of variance u, A = E relu(a) relu(a') and
+    D = E relu'(a) relu'(a') with (a, a') ~ N(0, Sigma) of the layer before (arc-cosine kernels; Cho and Saul 2009,
+    Arora et al. 2019). Weights are not rescaled by the width, as in the paper and in PyTorch: Theta grows with it, so
+    the width is that of the network.
 
     Args:
         z: the network's input, shape (n,).

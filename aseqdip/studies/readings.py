@@ -1,8 +1,9 @@
 """Which reading of the paper reproduces it: what it leaves open, screened on images that no table uses.
 
 Readings are halved over images, not over steps: the early part of a DIP curve says little about its end. A screen tries
-its readings on the first image, keeps the best third by the last iterate (and those that a question is asked of) for the second
-image, and the best third of these for a second seed. Every reconstruction is an ordinary one, found again when it is finished.
+its readings on the first image, keeps the best third by the last iterate (and those that a question is about) for the
+second image, and the best third of these for a second seed. Every reconstruction is an ordinary one, found again when
+finished.
 """
 
 import logging
@@ -14,15 +15,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hydra import compose
-from omegaconf import OmegaConf
-
-from aseqdip import records, runner
-from aseqdip.config import Config, typed_config
+from aseqdip import records
+from aseqdip.compose import compose
+from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.data.base import select
 from aseqdip.errors import UserError
-from aseqdip.scores import EMA_DECAY
+from aseqdip.identity import run_folder
+from aseqdip.run import runner
+from aseqdip.run.scores import EMA_DECAY
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ NETWORKS = {
     **dict.fromkeys(("denoising", "inpainting", "deblurring"), ("skip", "shallow", "medium")),
 }
 QUESTIONS: tuple[Reading, ...] = ({"lam": "0"}, {"residual": "norm"})
-#: one change each. Measuring A in other units, c A, is lam / c^2 for squared norms and lam / c for norms: nothing of its own
+#: one change each. Measuring A in other units, c A, is lam / c^2 for squared norms and lam / c for norms
 CHANGES: tuple[Reading, ...] = (
     *QUESTIONS,
     *({"lam": "0.01"}, {"lam": "0.1"}, {"lam": "10"}, {"residual": "norm", "lam": "0.01"}),
@@ -53,7 +54,7 @@ TASK_CHANGES: dict[str, tuple[Reading, ...]] = {
     "deblurring": ({"input_update": "reflection"},),
 }
 VANILLA_CHANGES: tuple[Reading, ...] = (*({"perturb": "0.033"}, {"input": "normal"}, {"input": "measurement"}),)
-GUIDED_CHANGES: tuple[Reading, ...] = ({"method.passes": "4"}, {"method.alpha": "0.1"})
+GUIDED_CHANGES: tuple[Reading, ...] = ({"passes": "4"}, {"alpha": "0.1"})
 CLOSE = 0.5  # dB: a result counts as held when it is no further below its own run's highest PSNR
 WORTH = 0.1  # dB by which a single change must gain on the first image to be tried together with others
 SIZES = (64, 128, 256, 512)
@@ -79,7 +80,7 @@ def run(cfg: Config, words: Sequence[str]) -> runner.Summary:
     Args:
         words: the overrides that led to ``cfg``; each reading adds its own to them.
 
-    Leaves, once it is finished, ``outputs/<task>.json``: every reading tried, on what, where its record is, and which was best.
+    Leaves, once finished, ``outputs/<task>.json``: every reading tried, on what, where its record is, and the best.
     """
     if cfg.seeds is not None:
         raise UserError("study=calibration has seeds of its own: leave seeds out.")
@@ -120,7 +121,7 @@ class Study:
         self.best["vanilla_dip"] = found[0]
 
         network = {k: v for k, v in self.best["aseqdip"].items() if k == "network"}
-        pool = [{**network, "lr": rate, "method.passes": "1"} for rate in RATES[1:3]]
+        pool = [{**network, "lr": rate, "passes": "1"} for rate in RATES[1:3]]
         guided = self.screen("self_guided_dip", "rate", pool, (FIRST,))[0]
         pool = [guided, *({**guided, **change} for change in GUIDED_CHANGES)]
         self.best["self_guided_dip"] = self.screen("self_guided_dip", "objective", pool, (FIRST, SECOND, AGAIN))[0]
@@ -135,7 +136,7 @@ class Study:
         return [{"lr": rate} for rate in RATES] + [{"network": other, "lr": "1e-3"} for other in others]
 
     def beyond(self, literal: Reading, anchor: Reading, vanilla: Reading) -> None:
-        """The best readings run to the paper's number of steps, stopped early, in full precision, and at other sizes."""
+        """The best readings run to the paper's number of steps, stopped early, in fp32, and at other sizes."""
         best = self.best
         for method, others in (("aseqdip", [literal, anchor]), ("vanilla_dip", [vanilla])):
             units = FIRST + SECOND + AGAIN if method == "aseqdip" else FIRST
@@ -154,9 +155,9 @@ class Study:
     def recipe(self, literal: Reading, anchor: Reading) -> Reading:
         """What serves a user best without the truth at the paper's number of steps.
 
-        The best reading, the anchor or the paper's text: the last iterate, the running average of the iterates, or (the best
-        reading) what a stopping rule picks. Of those that keep to within ``CLOSE`` of their own run's highest PSNR, the highest:
-        what has fallen further would be another result with another number of steps.
+        The best reading, the anchor or the paper's text: the last iterate, the running average of the iterates, or (the
+        best reading) what a stopping rule picks. Of those within ``CLOSE`` of their own run's highest PSNR, the
+        highest: what has fallen further would be another result with another number of steps.
         """
         units, best = FIRST + SECOND, self.longer(self.best["aseqdip"])
         rivals = [
@@ -172,11 +173,12 @@ class Study:
 
     def longer(self, reading: Reading) -> Reading:
         """A reading over four times the study's steps, which is the paper's number under preset=quick."""
-        return reading if self.cfg.preset.name == "paper" else {**reading, "steps": str(4 * self.cfg.steps)}
+        return reading if self.cfg.preset == "paper" else {**reading, "steps": str(4 * self.cfg.steps)}
 
     def stopped(self, method: str) -> list[Reading]:
         """A method's best reading under each rule that needs no truth; the second needs noise of a known level."""
-        known = self.cfg.sigma > 0 or (self.cfg.task.name == "mri" and self.cfg.noise > 0)
+        options = self.cfg.task.options
+        known = getattr(options, "sigma", 0) > 0 or getattr(options, "noise", 0) > 0
         rules = ("wmv", "discrepancy") if known else ("wmv",)
         return [{**self.longer(self.best[method]), "stop": rule} for rule in rules]
 
@@ -238,21 +240,22 @@ class Study:
             raise Halt
         if ended.elsewhere:
             return False
-        folder = records.run_folder(cfg) / self.names[unit[0]]
-        content = next(iter(records.scan([folder]))).content
-        scores = content.get("scores")
+        name = self.names[unit[0]]
+        traces = [t for t in records.scan([run_folder(cfg)]) if name in (t.folder.name, getattr(t.record, "image", ""))]
+        trace = next((t for t in traces if t.record is not None), traces[0])
+        scores = {} if trace.record is None else trace.record.scores
         key = label(method, reading), unit
         # what a failed one has
         self.scores[key] = dict.fromkeys(("last", "best", "ema", "stopped"), -math.inf)
-        self.scores[key] |= {name: score["psnr"] for name, score in (scores or {}).items()}
+        self.scores[key] |= {which: s.psnr_db for which, s in scores.items() if s.psnr_db is not None}
         self.tried.append(
             {
                 "stage": stage,
                 "method": method,
                 "reading": reading,
-                "image": self.names[unit[0]],
+                "image": name,
                 "seed": unit[1],
-                "folder": str(folder.relative_to(self.cfg.outputs)),
+                "folder": str(trace.folder.relative_to(self.cfg.outputs)),
             }
         )
         return True
@@ -261,8 +264,7 @@ class Study:
         """The configuration of a reading: the study's words, but for what the reading and its unit say."""
         own = {"method": method, "study": "none", "images": str(unit[0]), "seed": str(unit[1]), **reading}
         words = [word for word in self.words if word.split("=")[0] not in own]
-        composed = compose("config", [*words, *(f"{name}={value}" for name, value in own.items())])
-        return typed_config(OmegaConf.to_container(composed, resolve=True))
+        return compose([*words, *(f"{name}={value}" for name, value in own.items())])
 
     def write(self) -> None:
         """Only at the end: an interrupted rerun must not take the place of a finished study."""

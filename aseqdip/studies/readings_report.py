@@ -1,6 +1,6 @@
 """The study of readings as a document: every number in it comes from the records of ``experiment=calibration``.
 
-python -m aseqdip.report.reproduction results/calibration docs/reproduction.md
+python -m aseqdip.studies.readings_report results/calibration docs/reproduction.md
 """
 
 import argparse
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from aseqdip.calibration import CLOSE, label, words_of
+from aseqdip.averages import Paired, onset, paired
 from aseqdip.errors import UserError
+from aseqdip.figures import new_figure, plain
+from aseqdip.figures import save as save_figure
 from aseqdip.files import write_atomically
-from aseqdip.report.figures import new_figure, plain
-from aseqdip.report.figures import save as save_figure
-from aseqdip.report.names import setting_title, title
-from aseqdip.report.published import onset as onset_in_paper
-from aseqdip.report.published import rows_of
-from aseqdip.report.statistics import Paired, onset, paired
+from aseqdip.paper.numbers import onset as onset_in_paper
+from aseqdip.paper.numbers import rows_of
+from aseqdip.records import Record, scan
+from aseqdip.studies.readings import CLOSE, label, words_of
 
 TASKS = ("mri", "ct", "denoising", "inpainting", "deblurring")
 
@@ -38,7 +38,7 @@ class Try:
     reading: dict[str, str]
     image: str
     seed: int
-    record: dict[str, Any]
+    record: Record
 
     @property
     def unit(self) -> tuple[str, int]:
@@ -46,18 +46,18 @@ class Try:
 
     def psnr(self, which: str) -> float:
         """PSNR in dB of the "last", "best", "ema", "start", "stopped" image or the "result"."""
-        name = self.record["result"] if which == "result" else which
-        return float(self.record["scores"][name]["psnr"])
+        score = self.record.score if which == "result" else self.record.scores[which]
+        assert score.psnr_db is not None
+        return score.psnr_db
 
     @property
     def best_step(self) -> int:
-        return int(self.record["scores"]["best"]["step"])
+        return self.record.scores["best"].step or 0
 
     @property
     def onset(self) -> int:
         """The iteration at which the PSNR starts to fall (see ``statistics.onset``); the last one if it never does."""
-        curve = self.record["curve"]
-        return min(onset(curve["psnr"], curve["every"]), int(self.record["steps"]))
+        return min(onset(self.record.curve.psnr, self.record.curve.every), self.record.steps)
 
 
 @dataclass
@@ -96,15 +96,15 @@ class Row:
 
     @property
     def steps(self) -> int:
-        return int(self.tries[0].record["steps"])
+        return self.tries[0].record.steps
 
     @property
     def seconds(self) -> float:
-        return fmean(t.record["seconds"]["method"] for t in self.tries)
+        return fmean(t.record.seconds["method"] for t in self.tries)
 
     @property
     def passes(self) -> float:
-        return float(self.tries[0].record["passes_per_step"]) * self.steps
+        return self.tries[0].record.passes_per_step * self.steps
 
     @property
     def held(self) -> bool:
@@ -120,6 +120,16 @@ class Study:
     best: dict[str, dict[str, str]]
     words: list[str]
     rows: dict[str, Row] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The task as printed."""
+        return self.anchor.tries[0].record.titles["task"]
+
+    @property
+    def place(self) -> str:
+        """Its setting as printed."""
+        return self.anchor.tries[0].record.titles["setting"]
 
     @property
     def command(self) -> str:
@@ -166,7 +176,7 @@ class Study:
         return words_of(self.best["recipe"])
 
     def of(self, method: str, images: int = 1) -> list[Row]:
-        """A method's readings at the study's own steps and size, tried on at least so many images; best last iterate first."""
+        """A method's readings at the study's own steps and size, tried on at least so many images, best first."""
         aside = {"stop", "steps", "size", "precision"}
         found = [r for r in self.rows.values() if r.method == method and not aside & set(r.reading)]
         found = [r for r in found if len({t.image for t in r.tries}) >= images]
@@ -179,7 +189,7 @@ class Study:
 
     @property
     def anchor(self) -> Row:
-        """The reading that the single changes depart from: the best network and learning rate, all else as published."""
+        """The reading that single changes depart from: the best network and learning rate, all else as published."""
         plain = [r for r in self.of("aseqdip", 2) if set(r.reading) <= {"lr", "network"}]
         return max(plain, key=lambda r: (len(r.tries), r.mean("last")))
 
@@ -234,12 +244,13 @@ def _without(reading: dict[str, str], name: str) -> dict[str, str]:
 
 def side(tried: Try) -> int:
     """Pixels on a side."""
-    return int(tried.record["config"]["size"])
+    return int(tried.record.problem["size"])
 
 
 def load(folder: Path) -> list[Study]:
-    """The studies below a folder, in the order of the tasks. Raises UserError where there is none, or a record is gone."""
+    """The studies below a folder, by task. Raises UserError where there is none, or a record is gone."""
     studies = []
+    there = {trace.folder: trace.record for trace in scan([folder])}
     for task in TASKS:
         file = folder / f"{task}.json"
         if not file.is_file():
@@ -247,18 +258,18 @@ def load(folder: Path) -> list[Study]:
         content = json.loads(file.read_bytes())
         study = Study(task, content["best"], content["words"])
         for tried in content["tried"]:
-            place = folder / tried.pop("folder") / "record.json"
-            if not place.is_file():
+            place = folder / tried.pop("folder")
+            if (record := there.get(place)) is None:
                 raise UserError(
-                    f"{place} is missing, which {file} names: run the study again, it computes what is not there."
+                    f"The record of {place} is missing, which {file} names: run the study again, which computes it."
                 )
-            one = Try(**tried, record=json.loads(place.read_bytes()))
+            one = Try(**tried, record=record)
             name = label(one.method, one.reading)
             study.rows.setdefault(name, Row(one.method, one.reading, [])).tries.append(one)
         studies.append(study)
     if not studies:
         raise UserError(
-            f"There is no finished study in {folder}: run python run.py -m experiment=calibration outputs={folder} first."
+            f"There is no finished study in {folder}: run python run.py -m experiment=calibration outputs={folder}."
         )
     return studies
 
@@ -287,7 +298,7 @@ def said(difference: Paired | None) -> str:
 
 def published(study: Study, method: str) -> float | None:
     """The paper's PSNR in dB for the study's setting."""
-    setting = study.anchor.tries[0].record["setting"]
+    setting = study.anchor.tries[0].record.setting
     found = [p.psnr for p in rows_of(study.task, setting) if p.method == method]
     return found[0] if found else None
 
@@ -322,27 +333,27 @@ def claims(study: Study) -> dict[str, str]:
 
 
 def draw(path: Path, studies: Sequence[Study]) -> None:
-    """PSNR along the run on the first image, a column a task: its best readings and what is asked about; below, the long runs."""
+    """PSNR along the run on the first image, a column a task: best readings and questions; below, the long runs."""
     figure, axes = new_figure(len(studies), 4.2, 4.4, rows=2)
     for study, (short, long) in zip(studies, np.atleast_2d(axes.T), strict=True):
         shown = [study.literal, study.anchor, study.one("aseqdip"), study.changed(lam="0")]
         shown += [study.changed(residual="norm"), study.vanilla, study.one("self_guided_dip")]
         _panel(short, study, [*shown, study.one("vanilla_dip")])
         _panel(long, study, study.longest())
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=80)
 
 
 def _panel(axis: Any, study: Study, shown: Sequence[Row | None]) -> None:
     first = study.anchor.tries[0]
     for name, row in {row.label: row for row in shown if row is not None}.items():
-        curve = row.units[first.unit].record["curve"]
-        at = np.minimum(curve["every"] * np.arange(1, len(curve["psnr"]) + 1), row.steps)
-        axis.plot(at, np.array(curve["psnr"], dtype=float), linewidth=1, label=name)
+        curve = row.units[first.unit].record.curve
+        at = np.minimum(curve.every * np.arange(1, len(curve.psnr) + 1), row.steps)
+        axis.plot(at, curve.psnr, linewidth=1, label=name)
     start = first.psnr("start")
     axis.axhline(start, color="0.5", linestyle=":", label=f"start {start:.1f} dB")
-    axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=plain(f"{title(study.task)} · {first.image}"))
+    axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=plain(f"{study.title} · {first.image}"))
     axis.set_ylim(bottom=min(start, axis.get_ylim()[1] - 14))
-    axis.legend(fontsize=6.5, loc="lower right")
+    axis.legend(fontsize=7, loc="lower right")
     axis.grid(alpha=0.3)
 
 
@@ -355,20 +366,17 @@ def render(folder: Path, studies: Sequence[Study], picture: str) -> str:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701 - Markdown
     )
-    environment.globals.update(
-        against=against, said=said, claims=claims, side=side, title=title, place=setting_title, folder=folder
-    )
+    environment.globals.update(against=against, said=said, claims=claims, side=side, folder=folder)
     environment.globals.update(published=published, published_onset=published_onset)
-    environment.filters["title_of"] = title
     environment.filters["db"] = lambda value: "-" if value is None else f"{value:.2f}"
-    return environment.get_template("reproduction.md.j2").render(
+    return environment.get_template("readings.md.j2").render(
         studies=studies, picture=picture, missing=[t for t in TASKS if t not in {s.task for s in studies}]
     )
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m aseqdip.report.reproduction", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m aseqdip.studies.readings_report", description=__doc__)
     parser.add_argument("folder", type=Path, help="outputs of experiment=calibration")
     parser.add_argument("document", type=Path, help="the .md file to write; its figure goes beside it, as .png")
     words = parser.parse_args(None if arguments is None else list(arguments))

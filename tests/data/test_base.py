@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from aseqdip.data import READERS, make_reader, select
+import aseqdip.data
+from aseqdip.data import READERS, Reader, make_reader, select
 from aseqdip.data.base import unique_names
 from aseqdip.errors import UserError
+from aseqdip.parts import Registry
 
 
 def write_pictures(folder: Path, *names: str) -> None:
@@ -28,6 +31,50 @@ def test_every_reader_is_found_by_its_file() -> None:
     assert {name for name in READERS if READERS[name].generated} == {"body", "brain", "photos"}
     with pytest.raises(UserError, match="Did you mean kspace"):
         make_reader("kspce")
+
+
+OWN = """
+from aseqdip.data import Sample, VolumeReader
+from aseqdip.data.base import finite
+import numpy as np
+
+class Raw(VolumeReader):
+    name = "raw"
+    title = "raw numbers"
+    suffixes = (".raw.bin",)
+
+    def count(self, path):
+        return path.stat().st_size // 64
+
+    def read_slice(self, path, index):
+        sample = self.sample(path)
+        index = self.choose(sample, path, index, self.count(path))
+        values = np.fromfile(path, "f4").reshape(-1, 4, 4)[index]
+        sample.image = finite(values, str(path))[None]
+        return sample
+"""
+
+
+def test_a_reader_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raw.py").write_text(OWN)
+    monkeypatch.setattr(aseqdip.data, "__path__", [*aseqdip.data.__path__, str(tmp_path)])
+    monkeypatch.setattr(aseqdip.data, "READERS", Registry(Reader, "aseqdip.data", "dataset.reader"))  # type: ignore[type-abstract]
+    np.arange(48, dtype=np.float32).tofile(tmp_path / "scan.raw.bin")
+    items = make_reader("raw", tmp_path, options={"slice": "all"}).items()
+    assert list(items) == ["scan_s000", "scan_s001", "scan_s002"]
+    assert items["scan_s002"]().image[0, 0, 0] == 32  # type: ignore[index]
+    sample = make_reader("raw", tmp_path).items()["scan"]()
+    assert sample.source == "scan.raw.bin, slice 1"
+    assert sample.notes
+    monkeypatch.delitem(sys.modules, "aseqdip.data.raw")
+
+
+def test_sizes_of_what_is_drawn() -> None:
+    assert make_reader("brain", size="48").items()["brain03"]().image.shape == (1, 48, 48)  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="size=big: expected a number of pixels, or native"):
+        make_reader("brain", size="big").items()
+    with pytest.raises(UserError, match="a size from 8 to 4096.*found size 100000"):
+        make_reader("body", size="100000").items()["body00"]()
 
 
 def test_options_are_checked(tmp_path: Path) -> None:
@@ -70,6 +117,17 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
             make_reader("picture", root).items()
 
 
+def test_what_cannot_be_looked_at_is_an_image_that_fails(tmp_path: Path) -> None:
+    write_pictures(tmp_path, "a.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    assert names(tmp_path) == ["a", "gone", "loop"]
+    items = make_reader("picture", tmp_path, files=["loop.png/b.png", "a.png"]).items()
+    assert items["a"]().image is not None
+    with pytest.raises(UserError, match="b.png cannot be read: Too many levels of symbolic links"):
+        items["b"]()
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
 def test_folders_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
@@ -87,7 +145,7 @@ def test_names_are_unique(tmp_path: Path) -> None:
     write_pictures(tmp_path, "a.png", "a.jpg", "b.png", "p/c.png", "q/c.png", "p/q/d.png", "p_q/d.png", "a.png.bmp")
     assert names(tmp_path) == ["a.jpg", "a.png", "a.png.bmp", "b"]
     assert names(tmp_path, "p/c.png", "q/c.png", "b.png") == ["p_c.png", "q_c.png", "b"]
-    assert names(tmp_path, "p/q/d.png", "p_q/d.png") == ["p_q_d.png", "p_q_d.png~"]
+    assert names(tmp_path, "p/q/d.png", "p_q/d.png") == ["p_q_d.png", "p_q_d.png+"]
 
 
 def test_names_that_would_lead_out_of_a_folder(tmp_path: Path) -> None:

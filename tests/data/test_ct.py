@@ -8,7 +8,7 @@ import pydicom
 import pytest
 import torch
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
 from aseqdip.data import Sample, make_reader
 from aseqdip.errors import UserError
@@ -126,6 +126,21 @@ def test_damaged_dicom(tmp_path: Path) -> None:
         load(path)
     path.write_text("not DICOM")
     with pytest.raises(UserError, match="a.dcm could not be read .*expected a DICOM image"):
+        load(path)
+
+
+def test_a_missing_modality_is_said(tmp_path: Path) -> None:
+    assert load(write_dicom(tmp_path / "a.dcm", Modality=MISSING)).notes == [
+        "the file does not say its modality: taken as CT"
+    ]
+
+
+def test_deflated_dicom_is_refused(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm")
+    content = pydicom.dcmread(path)
+    content.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    content.save_as(path)
+    with pytest.raises(UserError, match="a.dcm is a deflated DICOM file"):
         load(path)
 
 

@@ -1,0 +1,251 @@
+"""Rows gathered as the paper's tables have them: blocks of one task, setting and data, a cell for each method."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from aseqdip.averages import MeanCurve, Paired, Summary, finite, mean_curve, onset, paired, summary
+from aseqdip.paper import numbers, protocol
+from aseqdip.paper.numbers import Published
+from aseqdip.paper.settings import SETTINGS, comparable
+from aseqdip.records import Record
+from aseqdip.report.rows import Row
+
+REFERENCE = "aseqdip"
+#: as in the paper's tables, from the simplest to its own; methods that are not there come in front of its own
+ORDER = (*(method for method in numbers.METHODS.values() if method != REFERENCE), REFERENCE)
+
+
+@dataclass
+class Cell:
+    """One method in one block.
+
+    Attributes:
+        key: unique on the page. label: the method as printed, with the knobs that tell it from others of its method.
+        copies: rows left out, since another one has the same image, seed and settings.
+        scores: by column name (result_psnr_db, best_ssim ...); a column without a number is not there.
+        means: of method_seconds, tflop, passes and steps over the rows.
+        curve: of PSNR, or of the loss where there is no truth.
+        versus: result's PSNR against aSeqDIP's on the images and seeds that both have.
+    """
+
+    key: str
+    method: str
+    label: str
+    rows: list[Row]
+    copies: list[Row]
+    published: Published | None
+    scores: dict[str, Summary]
+    means: dict[str, float]
+    curve: MeanCurve | None = None
+    versus: Paired | None = None
+
+    @property
+    def which(self) -> str:
+        """Which iterate is the result: last, stopped or ema."""
+        return self.rows[0].record.result
+
+    @property
+    def psnr(self) -> Summary | None:
+        """Of the result, in dB."""
+        return self.scores.get("result_psnr_db")
+
+    @cached_property
+    def falls(self) -> int | None:
+        """The iteration at which the mean PSNR starts to fall; None if it does not."""
+        if self.curve is None or self.psnr is None:
+            return None
+        found = onset(self.curve.mean.tolist(), self.curve.every)
+        return found if found < self.curve.end else None
+
+    @property
+    def difference(self) -> float | None:
+        """Our result's mean PSNR minus the published one."""
+        return None if self.psnr is None or self.published is None else self.psnr.mean - self.published.psnr
+
+
+@dataclass
+class Block:
+    """One task, setting, data set, preset and recipe, on the same measurements.
+
+    Attributes:
+        problem: the knobs that tell its measurements from those of a block that is else the same, or "".
+        printed: what the paper has for it; missing: those of it without a cell here.
+        departures: what is not as in the paper's protocol; empty if nothing is known not to be.
+        notes: what the published numbers must be read with.
+    """
+
+    key: str
+    problem: str
+    cells: list[Cell]
+    printed: list[Published] = field(default_factory=list)
+    missing: list[Published] = field(default_factory=list)
+    departures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def first(self) -> Record:
+        """Any of its records: they agree in task, setting, data set, preset and recipe."""
+        return self.cells[0].rows[0].record
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a truth."""
+        return any(cell.psnr is not None for cell in self.cells)
+
+    @property
+    def place(self) -> str:
+        """Task and setting, as printed."""
+        titles = self.first.titles
+        return f"{titles.get('task', self.first.task)}, {titles.get('setting', self.first.setting)}"
+
+    @property
+    def facts(self) -> list[str]:
+        """What else tells the block from others."""
+        named = {"data set": self.first.dataset, "preset": self.first.preset, "recipe": self.first.recipe}
+        return [*(f"{kind} {value}" for kind, value in named.items() if value), *filter(None, [self.problem])]
+
+    @property
+    def title(self) -> str:
+        return " · ".join([self.place, *self.facts])
+
+    @property
+    def reference(self) -> Cell | None:
+        """Its aSeqDIP: where there are several, the one nearest to the paper's settings, then with most rows."""
+        own = [cell for cell in self.cells if cell.method == REFERENCE]
+        return min(own, key=lambda c: (len(c.rows[0].record.departures), -len(c.rows), c.label), default=None)
+
+
+def build(rows: Sequence[Row]) -> list[Block]:
+    """All blocks: those of one's own data first, then the paper's, in its order of settings and methods."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        r = row.record
+        key = r.task, r.setting, r.dataset, r.preset, r.recipe, _text(r.problem)
+        groups.setdefault(key, []).append(row)
+    labels = _differences(groups, lambda key: key[:5], lambda key: json.loads(key[5]))
+    return [
+        _block(f"b{number}", labels[key], groups[key]) for number, key in enumerate(sorted(groups, key=_place), start=1)
+    ]
+
+
+def _text(knobs: dict[str, Any]) -> str:
+    return json.dumps(knobs, sort_keys=True)
+
+
+def _place(key: tuple[str, ...]) -> tuple[Any, ...]:
+    task, setting, dataset, *rest, problem = key
+    places = list(SETTINGS)
+    place = places.index((task, setting)) if (task, setting) in places else 99
+    return comparable(task, dataset), place, task, setting, dataset, *rest, len(problem), problem
+
+
+def _differences(
+    keys: Iterable[Any], alike: Callable[[Any], Any], knobs: Callable[[Any], dict[str, Any]]
+) -> dict[Any, str]:
+    """For each key, the knobs by which it differs from the others that are alike, as "a=1, b=2"."""
+    families: dict[Any, list[Any]] = {}
+    for key in keys:
+        families.setdefault(alike(key), []).append(key)
+    found = {}
+    for family in families.values():
+        all_knobs = {key: knobs(key) for key in family}
+        names = sorted({name for have in all_knobs.values() for name in have})
+        differing = [n for n in names if len({repr(have.get(n, families)) for have in all_knobs.values()}) > 1]
+        for key, have in all_knobs.items():
+            found[key] = ", ".join(f"{n}={have[n]}" for n in differing if n in have)
+    return found
+
+
+def _block(key: str, problem: str, rows: list[Row]) -> Block:
+    first = rows[0].record
+    _tell_apart(rows)
+    variants: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        variants.setdefault((row.record.method, _text(row.record.settings)), []).append(row)
+    labels = _differences(variants, lambda k: k[0], lambda k: json.loads(k[1]))
+    printed: list[Published] = []
+    if comparable(first.task, first.dataset) and any(row.record.known for row in rows):
+        printed = numbers.rows_of(first.task, first.setting, first.dataset)
+    by_method = {p.method: p for p in printed if p.method}
+    order = sorted(variants, key=lambda k: (*place_of(variants[k][0].record), labels[k]))
+    block = Block(key, problem, [])
+    for number, variant in enumerate(order, start=1):
+        printed_one = by_method.get(variant[0])
+        block.cells.append(_cell(f"{key}c{number}", labels[variant], variants[variant], printed_one))
+    _compare(block)
+    block.printed = printed
+    block.missing = [p for p in printed if p.method not in {c.method for c in block.cells}]
+    block.missing.sort(key=lambda p: ORDER.index(p.method) if p.method else len(ORDER))
+    if printed:
+        block.departures = protocol.departures([[row.record for row in cell.rows] for cell in block.cells])
+        block.notes = protocol.notes(first.task, first.dataset, printed)
+    return block
+
+
+def place_of(record: Record) -> tuple[bool, float, str]:
+    """Where a method stands in a table: classical ones first."""
+    place = ORDER.index(record.method) if record.method in ORDER else len(ORDER) - 1.5
+    return record.titles.get("group") != "classical" and record.method != "direct", place, record.method
+
+
+def _tell_apart(rows: Iterable[Row]) -> None:
+    """Two images of one name are named with their contents."""
+    contents: dict[str, set[str]] = {}
+    for row in rows:
+        contents.setdefault(row.record.image, set()).add(row.record.content)
+    for row in rows:
+        if len(contents[row.record.image]) > 1 and row.record.content:
+            row.label = f"{row.record.image} [{row.record.content[:6]}]"
+
+
+def _cell(key: str, variant: str, rows: list[Row], printed: Published | None) -> Cell:
+    kept: dict[tuple[tuple[str, str], int], Row] = {}
+    copies = [row for row in rows if kept.setdefault((row.image, row.record.seed), row) is not row]
+    rows = sorted(kept.values(), key=lambda row: (row.label, row.record.seed))
+    first = rows[0].record
+    label = first.titles.get("method", first.method)
+    if first.method == "direct":  # a direct reconstruction is named after what it is
+        label = first.titles.get("start", label)
+        label = label[:1].upper() + label[1:]
+    label += f" ({variant})" if variant else ""
+    scores, means = {}, {}
+    for which in ("start", "result", "last", "best", "ema"):
+        for what in ("psnr_db", "ssim"):
+            column = f"{which}_{what}"
+            known = [(v, row.image) for row in rows if (v := row.number(column)) is not None]
+            if known:
+                scores[column] = summary([v for v, _ in known], [image for _, image in known])
+    for column in ("method_seconds", "tflop", "passes", "steps"):
+        values = [v for row in rows if (v := row.number(column)) is not None]
+        if values:
+            means[column] = sum(values) / len(values)
+    cell = Cell(key, first.method, label, rows, copies, printed, scores, means)
+    drawn = [row for row in rows if len(row.curve) and row.record.known == first.known]
+    if drawn:
+        curves = [(row.every, row.curve, row.record.steps) for row in drawn]
+        cell.curve = mean_curve(curves, [row.image for row in drawn])
+    return cell
+
+
+def _compare(block: Block) -> None:
+    against = block.reference
+    if against is None:
+        return
+    theirs = {(row.image, row.record.seed): row.number("result_psnr_db") for row in against.rows}
+    for cell in block.cells:
+        pairs = []
+        for row in cell.rows if cell is not against else []:
+            ours, other = row.number("result_psnr_db"), theirs.get((row.image, row.record.seed))
+            if ours is not None and other is not None:
+                pairs.append((ours, other, row.image))
+        if pairs:
+            cell.versus = paired(*(list(part) for part in zip(*pairs, strict=True)))
+
+
+def start_level(block: Block) -> float | None:
+    """Mean PSNR of the start image, where it can be drawn."""
+    found = next((c.scores["start_psnr_db"].mean for c in block.cells if "start_psnr_db" in c.scores), None)
+    return found if finite(found) else None

@@ -1,0 +1,64 @@
+"""Results in few files: the records of a setting, with small pictures, as one file of JSON lines: ``mri/accel4.jsonl``.
+
+Left out are arrays, whole curves and checkpoints. ``records.scan`` reads the file as the folder ``mri/accel4``.
+"""
+
+import base64
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from aseqdip.errors import UserError
+from aseqdip.files import write_atomically
+from aseqdip.plain import dumps, loads
+from aseqdip.records import Trace, scan
+from aseqdip.thumbnails import arrays_of, draw
+
+SIDE, QUALITY = 152, 38  # pixels of a picture's longer side, and how well they are kept
+
+
+def compact(folders: Iterable[Path], target: Path) -> list[Path]:
+    """Write ``target/task/setting.jsonl`` for all that is finished below the folders; returns the files.
+
+    What a target's file holds already stays: a later campaign adds to it. Raises UserError where something cannot be
+    read, since what is left out of the compact form may be deleted next.
+    """
+    found: dict[Path, dict[str, Trace]] = {}
+    for root in folders:
+        for trace in scan([root]):
+            if trace.state == "damaged":
+                raise UserError(f"{trace.folder}: {trace.error}. Mend or delete it first.")
+            if trace.record is not None:
+                *place, run, image = trace.folder.relative_to(root).parts
+                name = "/".join(place) or root.name
+                found.setdefault(target / f"{name}.jsonl", {})[f"{run}/{image}"] = trace
+    drawn: set[tuple[Any, ...]] = set()
+    for file, traces in sorted(found.items()):
+        lines = _kept(file)
+        for name, trace in sorted(traces.items()):
+            if trace.lines is None:
+                lines[name] = dumps({"folder": name, "record": trace.record, "pictures": _pictures(trace, drawn)})
+            elif trace.lines != file:
+                lines[name] = _kept(trace.lines)[name]
+        text = "".join(line + "\n" for line in lines.values())
+        write_atomically(file, lambda out, text=text: out.write(text.encode()))  # type: ignore[misc]
+    return sorted(found)
+
+
+def _kept(file: Path) -> dict[str, str]:
+    """The lines of a file by the names of their folders."""
+    text = file.read_text() if file.is_file() else ""
+    return {str(loads(line)["folder"]): line for line in text.splitlines()}
+
+
+def _pictures(trace: Trace, drawn: set[tuple[Any, ...]]) -> dict[str, str]:
+    """The result's picture; the start's and the truth's too, the first time that they are met."""
+    if trace.record is None or not (trace.folder / "reconstruction.npz").is_file():
+        return {}
+    r = trace.record
+    found = draw(arrays_of(trace.folder), SIDE, QUALITY)
+    problem = r.task, r.setting, r.image, r.content, r.seed, dumps(r.problem)
+    if problem in drawn:
+        found = {"result": found["result"]}
+    drawn.add(problem)
+    return {name: base64.b64encode(file).decode() for name, file in found.items()}

@@ -1,0 +1,179 @@
+"""What is compared with what: blocks, cells, their published numbers, and the tables made of them."""
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import report_records as made
+
+from aseqdip.records import Curve, Record, Score
+from aseqdip.report.blocks import Block, build
+from aseqdip.report.rows import load
+from aseqdip.report.tables import document as markdown
+from aseqdip.report.tables import each, latex, means, tex
+
+
+def blocks_of(outputs: Path, *records: Record) -> list[Block]:
+    made.write(outputs, records)
+    return build(load([outputs]).rows)
+
+
+def split(table: str) -> list[dict[str, str]]:
+    """The lines of a Markdown table, by its head."""
+    lines = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
+    head, _, *cells = [[cell.strip() for cell in line] for line in lines]
+    return [dict(zip(head, line, strict=True)) for line in cells]
+
+
+def scan(name: str, **more: object) -> Record:
+    """A reconstruction without a truth."""
+    nothing = dict.fromkeys(("start", "last", "best", "ema"), Score())
+    curve = Curve(2, loss=[400.0 - i for i in range(200)])
+    return replace(made.record("mri", "accel4", "aseqdip", name), scores=nothing, curve=curve, dataset="kspace", **more)
+
+
+def test_every_published_method_is_there_or_said_to_be_missing(tmp_path: Path) -> None:
+    cells = [c for c in made.CELLS if c[:2] == ("denoising", "sigma15") and c[2] not in ("tv_dip", "direct")]
+    (block,) = blocks_of(tmp_path, *made.campaign(cells, 2))
+    assert [row.name for row in block.missing] == ["TV-DIP", "DPS"]
+    lines = {line["method"]: line for line in split(markdown([block]))}
+    assert (lines["TV-DIP"]["published"], lines["TV-DIP"]["ours"]) == ("30.57 ± 0.31", "not run")
+    assert lines["DPS"]["ours"] == "learned method, not yet"
+    for cell in block.cells:
+        assert cell.psnr is not None and lines[cell.label]["ours"].startswith(f"{cell.psnr.mean:.2f}")
+    assert "(stopped)" in lines["ES-DIP"]["ours"], "which iterate is the result is said where it is not the last"
+
+
+def test_what_is_not_the_papers_protocol_is_named_beside_the_numbers(tmp_path: Path) -> None:
+    blur = made.campaign([("deblurring", "nonlinear", "aseqdip")], 2, preset="quick", departures={"lr": 0.01})
+    ct = made.campaign([("ct", "views30", "direct")], 20)
+    ct_block, blur_block = blocks_of(tmp_path, *blur, *ct)
+    assert ct_block.departures == []
+    assert blur_block.departures == [
+        *("preset quick", "lr=0.01", "2 images instead of 20", "another non-linear blur than BKSE")
+    ]
+    text, table = markdown([ct_block, blur_block]), latex([ct_block, blur_block])
+    for report in (text, table):
+        assert "Not the paper's protocol: preset quick; lr=0.01" in report
+        assert "BKSE" in report and "the first is compared with 30 views" in report
+    # filtered back-projection: printed 22.92 for what is called 18 views there
+    assert "22.92 ± 0.22" in text
+    assert re.search(r"\| aSeqDIP +\| 23\.89 ± 0\.40 .*\| [+-]\d+\.\d\d\* +\|", text), "a starred difference"
+
+
+def test_departures_are_named_with_whose_they_are(tmp_path: Path) -> None:
+    common = {"problem": {"size": "256", "noise": 0.03}, "dataset": "public_mri"}
+    changed = {"aseqdip": {"N": 10, "lr": 1e-3}, "vanilla_dip": {"lr": 1e-3}, "direct": {}}
+    records = [made.record("mri", "accel4", m, departures=found, **common) for m, found in changed.items()]
+    (block,) = blocks_of(tmp_path, *records)
+    assert block.departures == [
+        *("data set public_mri instead of fastmri", "image side 256 instead of 320", "noise=0.03"),
+        *("lr=0.001", "N=10 (aSeqDIP)", "1 image instead of 20"),
+    ]
+
+
+def test_own_data_come_first_and_without_published_numbers(tmp_path: Path) -> None:
+    own = made.record("mri", "accel4", "aseqdip", dataset="folder")
+    first, second = blocks_of(tmp_path, made.record("mri", "accel4", "aseqdip"), own)
+    assert (first.first.dataset, first.printed, second.printed != []) == ("folder", [], True)
+    text = markdown([first, second])
+    assert "The paper has no numbers for these data." in text
+    assert "published" not in split(text.split("## ")[1])[0]
+
+
+def test_a_list_of_the_papers_images_is_its_data_set(tmp_path: Path) -> None:
+    faces = made.campaign([("inpainting", "hiar0.25", "aseqdip")], 20, dataset="public_ffhq")
+    mri = made.campaign([("mri", "accel4", "aseqdip")], 20, dataset="paper_mri")
+    blocks = blocks_of(tmp_path, *faces, *mri)
+    assert [block.departures for block in blocks] == [[], []]
+    assert "22.30" in markdown(blocks), "Table 4, not Table 2"
+
+
+def test_settings_apart_from_the_image_and_the_seed_are_never_mixed(tmp_path: Path) -> None:
+    noisy = {"problem": {"size": "320", "noise": 0.03}}
+    usual, other = {"settings": {"lam": 1.0}}, {"settings": {"lam": 0.5}, "departures": {"lam": 0.5}}
+    runs = (("aseqdip", usual), ("aseqdip", other), ("vanilla_dip", {}), ("vanilla_dip", noisy))
+    quiet, loud = blocks_of(
+        tmp_path,
+        *(made.record("mri", "accel4", m, i, seed=s, **more) for m, more in runs for i in "abc" for s in (0, 1)),
+    )
+    assert (quiet.problem, loud.problem) == ("", "noise=0.03"), "other measurements, another table"
+    counts = {cell.label: (cell.psnr.images, cell.psnr.n) for cell in quiet.cells if cell.psnr}
+    assert counts == dict.fromkeys(("Vanilla DIP", "aSeqDIP (lam=0.5)", "aSeqDIP (lam=1.0)"), (3, 6))
+    versus = {cell.label: cell.versus for cell in quiet.cells}
+    assert quiet.reference is not None and not quiet.reference.rows[0].record.departures
+    assert versus[quiet.reference.label] is None, "the reference: at the paper's settings"
+    assert versus["Vanilla DIP"] is not None and versus["Vanilla DIP"].n == 6
+    assert loud.cells[0].versus is None, "no aSeqDIP on these measurements"
+
+
+def test_two_patients_with_one_file_name_are_two_everywhere(tmp_path: Path) -> None:
+    records = [
+        made.record("mri", "accel4", method, "scan", content=content, level=level, dataset="folder")
+        for method in ("aseqdip", "vanilla_dip")
+        for content, level in (("aaaaaaaa", 30.0), ("bbbbbbbb", 20.0))
+    ]
+    (block,) = blocks_of(tmp_path, *records)
+    assert [len(cell.rows) for cell in block.cells] == [2, 2] and not any(cell.copies for cell in block.cells)
+    assert [line["n"] for line in split(means([block]))] == ["2", "2"]
+    assert {line["image"] for line in split(each([block]))} == {"scan [aaaaaa]", "scan [bbbbbb]"}
+    versus = block.cells[0].versus
+    assert versus is not None and versus.n == 2 and abs(versus.mean) < 1, "each against its own"
+
+
+def test_a_copy_of_a_record_is_not_counted_twice(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        made.write(tmp_path / name, made.campaign([("mri", "accel4", "aseqdip")], 2))
+    (block,) = build(load([tmp_path]).rows)
+    (cell,) = block.cells
+    assert cell.psnr is not None and cell.psnr.n == 2 and len(cell.copies) == 2
+
+
+def test_a_scan_without_truth_has_no_published_numbers_and_no_scores(tmp_path: Path) -> None:
+    (block,) = blocks_of(tmp_path, replace(scan("x"), dataset="public_scans"))
+    assert not block.known and not block.printed and block.cells[0].curve is not None
+    assert list(split(markdown([block]))[0]) == ["method", "n", "steps", "seconds", "TFLOP", "passes"]
+    assert "No truth" in markdown([block])
+    assert list(split(each([block]))[0]) == ["image", "method", "steps", "seconds"]
+
+
+def test_an_exact_image_is_shown_as_infinite(tmp_path: Path) -> None:
+    exact = dict.fromkeys(("start", "last", "best", "ema"), Score(math.inf, 1.0))
+    (block,) = blocks_of(tmp_path, replace(made.record("mri", "accel4", "aseqdip"), scores=exact))
+    (line,) = split(means([block]))
+    assert (line["ours"], line["start"], line["SSIM"]) == ("inf", "inf", "1.000")
+
+
+def test_methods_are_compared_with_aseqdip_on_the_images_both_have(tmp_path: Path) -> None:
+    records = []
+    for method, offset in (("aseqdip", 0), ("vanilla_dip", -1)):
+        for number in range(3 if method == "aseqdip" else 2):
+            one = made.record("mri", "accel4", method, f"i{number}")
+            one.scores["last"].psnr_db = 30.0 + number + offset
+            records.append(one)
+    (block,) = blocks_of(tmp_path, *records)
+    lines = split(means([block]))
+    assert [(c["method"], c["n"], c["ours"]) for c in lines] == [("Vanilla DIP", "2", "29.50"), ("aSeqDIP", "3", "31.00")]
+    assert [c["ahead"] for c in split(markdown([block]))[:2]] == ["0 of 2", "–"]
+    assert [c["- aSeqDIP"] for c in lines] == ["-1.00", "–"], "two images are too few for an interval"
+
+
+def test_the_screens_tables_fit(tmp_path: Path) -> None:
+    blocks = blocks_of(tmp_path, *made.campaign([c for c in made.CELLS if c[0] == "mri"], 2, 2, dataset="folder"))
+    assert max(map(len, each(blocks).splitlines())) <= 120
+    assert max(map(len, means(blocks).splitlines())) <= 125
+
+
+def test_latex_is_plain_text() -> None:
+    assert tex("a_b & 50 % {x} \\y #1 ~^ ±") == (
+        r"a\_b \& 50 \% \{x\} \textbackslash{}y \#1 \textasciitilde{}\textasciicircum{} $\pm$"
+    )
+
+
+@pytest.mark.parametrize("method", ["another", "zz"])
+def test_a_method_the_paper_does_not_have_has_its_place(tmp_path: Path, method: str) -> None:
+    other = replace(made.record("mri", "accel4", "vanilla_dip"), method=method, titles={"method": "Another"})
+    (block,) = blocks_of(tmp_path, other, *made.campaign([("mri", "accel4", m) for m in ("aseqdip", "tv_dip")], 1))
+    assert [cell.label for cell in block.cells] == ["TV-DIP", "Another", "aSeqDIP"]

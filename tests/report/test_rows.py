@@ -1,0 +1,207 @@
+"""From folders to one flat table, to files, and back from the compact form."""
+
+import base64
+import csv
+import json
+import math
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import report_records as made
+
+from aseqdip import records
+from aseqdip.errors import UserError
+from aseqdip.records import Failure, Score
+from aseqdip.report import __main__ as report
+from aseqdip.report.compact import compact
+from aseqdip.report.gallery import pictures
+from aseqdip.report.rows import Row, export, load
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """Four records, one failure, one unfinished image, and a file that is no record."""
+    outputs = tmp_path / "outputs"
+    made.write(outputs, made.campaign([("mri", "accel4", m) for m in ("aseqdip", "es_dip")], 2))
+    records.write_failure(outputs / "failed", Failure("x", "NonFiniteError: not finite", 7))
+    for name in ("broken/record.json", "begun/.claim"):
+        (outputs / name).parent.mkdir()
+        (outputs / name).touch()
+    return outputs
+
+
+def test_everything_below_is_found(outputs: Path) -> None:
+    found = load([outputs])
+    assert len(found.rows) == 4
+    others = (*found.damaged, *found.failed, *found.unfinished)
+    assert [trace.folder.name for trace in others] == ["broken", "failed", "begun"]
+    curve = found.rows[0].curve
+    assert len(curve) == 200 and found.rows[0].every == 2
+    assert found.rows[0].record.settings is found.rows[1].record.settings, "what is alike is kept once"
+
+
+def test_a_curve_with_holes_is_not_drawn(tmp_path: Path) -> None:
+    one = made.record("mri", "accel4", "aseqdip")
+    one.curve.psnr[3] = math.nan
+    made.write(tmp_path, [one])
+    assert not len(load([tmp_path]).rows[0].curve)
+
+
+def test_csv_holds_one_line_a_reconstruction(outputs: Path, tmp_path: Path) -> None:
+    found = load([outputs])
+    export(tmp_path / "table.csv", found.rows)
+    with (tmp_path / "table.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 4
+    for line, row in zip(lines, found.rows, strict=True):
+        trace = records.read(row.folder)
+        assert trace is not None and trace.record is not None
+        record = trace.record
+        assert line["method"] == record.method
+        assert float(line["result_psnr_db"]) == record.score.psnr_db
+        assert float(line["best_step"]) == record.scores["best"].step
+        assert float(line["tflop"]) == pytest.approx(record.flops_per_step * record.steps / 1e12)
+        assert (line["stopped_psnr_db"] == "") == ("stopped" not in record.scores)
+        assert line["command"] == "python run.py " + " ".join(record.command)
+
+
+@pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path, start: str) -> None:
+    one = made.record("mri", "accel4", "aseqdip", f"{start}|x", level=-5.0, command=[])
+    export(tmp_path / "t.csv", load_one(tmp_path / "o", one))
+    with (tmp_path / "t.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert line["image"] == f"'{start}|x"
+    assert float(line["result_psnr_db"]) < 0, "a negative number stays one"
+
+
+def load_one(folder: Path, record: records.Record) -> list[Row]:
+    made.write(folder, [record])
+    return load([folder]).rows
+
+
+def test_infinite_scores_and_names_that_are_no_text_are_written(tmp_path: Path) -> None:
+    exact = Score(math.inf, 1.0)
+    scores = dict.fromkeys(("start", "last", "best"), exact)
+    one = made.record("mri", "accel4", "aseqdip", os.fsdecode(b"caf\xe9"), scores=scores)
+    made.write(tmp_path / "o", [one])
+    files = {name: tmp_path / f"x.{name}" for name in ("html", "markdown", "latex")} | {"export": tmp_path / "x.csv"}
+    run(tmp_path / "o", *(word for name, path in files.items() for word in (f"--{name}", str(path))))
+    for path in files.values():
+        text = path.read_bytes().decode()
+        assert "inf" in text, path
+        assert path.suffix in (".markdown", ".latex") or "caf\\udce9" in text, path
+
+
+def run(*words: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["report", *map(str, words)])
+        report.main()
+
+
+def test_parquet_needs_pyarrow_and_says_so(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match="pip install pyarrow"):
+        export(tmp_path / "table.parquet", load([outputs]).rows)
+    with pytest.raises(UserError, match=r"\.csv or \.parquet"):
+        export(tmp_path / "table.xlsx", load([outputs]).rows)
+
+
+def test_parquet_holds_the_same_table(outputs: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: Parquet is not written")
+    rows = load([outputs]).rows
+    export(tmp_path / "table.parquet", rows)
+    table = parquet.read_table(tmp_path / "table.parquet").to_pylist()
+    assert [line["last_psnr_db"] for line in table] == [row.number("last_psnr_db") for row in rows]
+
+
+def test_the_command_line_writes_what_is_asked_for(
+    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: tmp_path / f"report.{name}" for name in ("html", "markdown", "latex")}
+    files["export"] = tmp_path / "t.csv"
+    run(outputs, *(part for name, path in files.items() for part in (f"--{name}", path)))
+    assert capsys.readouterr().out.split() == [str(path) for path in files.values()]
+    assert all(path.stat().st_size > 500 for path in files.values())
+    page = files["html"].read_text()
+    assert "NonFiniteError: not finite" in page and "expected an object" not in page
+    assert "not a record" in page, "why a record cannot be read"
+
+
+def test_without_files_it_prints_its_table(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(outputs, "--mean", "--method", "aseqdip")
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("MRI, accel4") and out[2].startswith("| method ") and len(out) == 5
+
+
+def test_an_empty_folder_is_an_error_with_advice(tmp_path: Path) -> None:
+    for folder, message in ((tmp_path, "run something first"), (tmp_path / "none", "There is no folder")):
+        with pytest.raises(SystemExit, match=message):
+            run(folder, "--html", tmp_path / "r.html")
+
+
+def test_only_damaged_records_still_make_a_page(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "record.json").write_text("{}")
+    run(tmp_path, "--html", tmp_path / "r.html")
+    assert "expected 1 or 2, found None" in (tmp_path / "r.html").read_text()
+
+
+# --- the compact form --------------------------------------------------------------------------------------------
+
+
+def test_the_compact_form_is_read_as_the_folders_were(tmp_path: Path) -> None:
+    cells = [("mri", "accel4", "aseqdip"), ("mri", "accel4", "direct"), ("ct", "views30", "direct")]
+    folders = made.write(tmp_path / "full", made.campaign(cells, 2))
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.random((1, 1, 48, 64), dtype=np.float32) for name in ("truth", "start", "shown")}
+    for folder in folders[:3]:
+        np.savez(folder / "reconstruction.npz", **arrays)
+    files = compact([tmp_path / "full"], tmp_path / "small")
+    assert [str(f.relative_to(tmp_path / "small")) for f in files] == ["ct/views30.jsonl", "mri/accel4.jsonl"]
+    whole, small = load([tmp_path / "full"]).rows, load([tmp_path / "small"]).rows
+    by_place = {row.folder.relative_to(tmp_path / "small"): row for row in small}
+    assert len(small) == len(whole)
+    for row in whole:
+        other = by_place[row.folder.relative_to(tmp_path / "full")]
+        assert other.record == row.record and np.array_equal(other.curve, row.curve)
+    pictured = [row for row in small if row.pictured]
+    kinds = sorted((row.record.image, *sorted(pictures(row))) for row in pictured)
+    assert kinds == [
+        ("image000", "result"),
+        ("image000", "result", "start", "truth"),
+        ("image001", "result", "start", "truth"),
+    ], "the start and the truth of an image are kept once"
+    kept = [data for row in pictured for data in pictures(row).values()]
+    assert all(base64.b64decode(data)[8:12] == b"WEBP" and len(data) < 8000 for data in kept)
+
+
+def test_a_later_campaign_adds_to_the_compact_form(tmp_path: Path) -> None:
+    made.write(tmp_path / "a", [made.record("mri", "accel4", "aseqdip", "one")])
+    made.write(tmp_path / "b", [made.record("mri", "accel4", "aseqdip", "two")])
+    compact([tmp_path / "a"], tmp_path / "small")
+    (file,) = compact([tmp_path / "b"], tmp_path / "small")
+    assert [json.loads(line)["record"]["image"] for line in file.read_text().splitlines()] == ["one", "two"]
+    before = file.read_text()
+    compact([tmp_path / "small"], tmp_path / "small")
+    assert file.read_text() == before
+
+
+def test_nothing_is_made_compact_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "record.json").write_text("{}")
+    with pytest.raises(UserError, match="Mend or delete it first"):
+        compact([tmp_path], tmp_path / "small")
+
+
+@pytest.mark.parametrize("line", ["", "[]", '{"folder": "../x", "record": {}}', '{"folder": 3}', '{"folder": "a"}'])
+def test_a_bad_line_is_named_and_the_others_are_read(tmp_path: Path, line: str) -> None:
+    good = records.dumps({"folder": "run/a", "record": replace(made.record("mri", "accel4", "aseqdip"))})
+    (tmp_path / "accel4.jsonl").write_text(f"{line}\n{good}\n")
+    found = load([tmp_path])
+    assert len(found.rows) == 1 and found.rows[0].folder == tmp_path / "accel4" / "run" / "a"
+    assert len(found.damaged) == 1 and "not a record" in found.damaged[0].error
