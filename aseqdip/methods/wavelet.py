@@ -98,7 +98,7 @@ def transform(x: Tensor, levels: int) -> Tensor:
     x = x.clone()
     for level in range(levels):
         part = coarse(x, level)
-        rows, columns = (split(side).to(x) for side in part.shape[-2:])
+        rows, columns = (split(side, x.device) for side in part.shape[-2:])
         part.copy_(rows @ part @ columns.T)
     return x
 
@@ -108,13 +108,13 @@ def inverse(found: Tensor, levels: int) -> Tensor:
     x = found.clone()
     for level in reversed(range(levels)):
         part = coarse(x, level)
-        rows, columns = (split(side).to(x) for side in part.shape[-2:])
+        rows, columns = (split(side, x.device) for side in part.shape[-2:])
         part.copy_(rows.T @ part @ columns)
     return x
 
 
 @cache
-def split(side: int) -> Tensor:
+def split(side: int, device: torch.device) -> Tensor:
     """One level in one dimension, periodic: an orthogonal matrix, (side, side), low frequencies first."""
     low = torch.tensor(FILTER, dtype=torch.float64)
     high = low.flip(0) * torch.tensor([1.0, -1.0]).repeat(len(low) // 2)
@@ -123,4 +123,4 @@ def split(side: int) -> Tensor:
     for part, taps in ((0, low), (side // 2, high)):
         where = (row + part).expand(-1, len(low)), (2 * row + tap) % side
         matrix.index_put_(where, taps.expand(side // 2, -1), accumulate=True)
-    return matrix.float()
+    return matrix.float().to(device)
