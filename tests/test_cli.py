@@ -74,7 +74,7 @@ def test_what_is_shown_instead_of_run(tmp_path: Path) -> None:
     assert call("--version", cwd=tmp_path).stdout == f"aseqdip {__version__}\n"
     shown = call("lam=3", "task=ct", "--cfg", "job", cwd=tmp_path).stdout
     assert "lam: 3" in shown and "views: 30" in shown
-    environment = {**os.environ, "COMP_LINE": "run.py method=tv", "COMP_POINT": "16"}
+    environment = {**os.environ, "COMP_LINE": "run.py method=tv_", "COMP_POINT": "17"}
     completed = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), "-sc", "query=bash"],
         env=environment,
