@@ -1,4 +1,6 @@
-"""A run's settings: the knobs that every run has, and those of the parts it chose. What there is to set, and who says so."""
+"""A run's settings: the knobs that every run has, and those of the parts it chose. What there is to set, and who says
+so.
+"""
 
 import dataclasses
 import difflib
@@ -104,14 +106,16 @@ class Config(Shared):
         result=False,
     )
     score_every: int = knob(
-        "PSNR and SSIM of every so many iterates (and the first and last); the result is the same, the best is sought among them",
+        "PSNR and SSIM of every so many iterates (and the first and last); the result is the same, the best is "
+        "sought among them",
         1,
         low=1,
         result=False,
     )
     checkpoint_minutes: float = knob("how often an unfinished reconstruction is saved", 2.0, above=0, result=False)
     study: str = knob(
-        "an experiment of its own: fig6, the paper's 1-D network (Appendix A.2); calibration, which reading of the paper "
+        "an experiment of its own: fig6, the paper's 1-D network (Appendix A.2); calibration, which reading of "
+        "the paper "
         "reproduces it (docs/reproduction.md)",
         "none",
         choices=("none", "fig6", "calibration"),
@@ -173,7 +177,9 @@ def shared_knobs() -> list[Known]:
 
 
 def parts() -> Iterator[tuple[str, str, type[Part]]]:
-    """Every part there is: its kind, its name, its class. One of another package that cannot be loaded is left out, and said."""
+    """Every part there is: its kind, its name, its class. One of another package that cannot be loaded is left out, and
+    said.
+    """
     for kind, registry in REGISTRIES.items():
         for name in registry:
             try:
@@ -257,7 +263,9 @@ def make_task(cfg: Config) -> Task:
 
 
 def typed(values: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
-    """A composed configuration, as plain values, typed and checked. UserError for what is unknown, wrong or out of range."""
+    """A composed configuration, as plain values, typed and checked. UserError for what is unknown, wrong or out of
+    range.
+    """
     _refuse_unknown(values)
     dataset, network = dict(values["dataset"]), dict(values["network"])
     part = NETWORKS[network["name"]]

@@ -182,7 +182,8 @@ class Executed(nn.Module):
 class Graph(Generic[T]):
     """A function without arguments, recorded into a CUDA graph after a few calls and replayed from then on.
 
-    What it returns are then the same tensors each time, overwritten by the next call. A function that cannot be recorded
+    What it returns are then the same tensors each time, overwritten by the next call. A function that cannot be
+    recorded
     goes on being called as it is; a warning says why. Belongs to the thread's current device.
 
     Args:
@@ -192,7 +193,8 @@ class Graph(Generic[T]):
     """
 
     warm_up = 3  # calls that find out algorithms, plan transforms and allocate optimiser states
-    #: also while warming up: cuDNN waits for the whole device when it compares algorithms, which breaks a recording elsewhere
+    #: also while warming up: cuDNN waits for the whole device when it compares algorithms, which breaks a recording
+    #: elsewhere
     _one_at_a_time = threading.Lock()
     #: the allocator goes on asking a broken recording whether memory is wanted for it
     _broken: ClassVar[list[Any]] = []
@@ -270,7 +272,8 @@ class Engine:
 
     Args:
         device: "auto", "cpu", "cuda" ...
-        precision: "auto", "fp32" or "bf16": of the network's arithmetic; weights, losses and the output layer stay fp32.
+        precision: "auto", "fp32" or "bf16": of the network's arithmetic; weights, losses and the output layer stay
+            fp32.
 
     Attributes:
         records: whether repeated functions are recorded into CUDA graphs.

@@ -1,7 +1,9 @@
-"""Operators of our own, each with its exact adjoint: convolution, reflected borders, bilinear up-sampling, output layer.
+"""Operators of our own, each with its exact adjoint: convolution, reflected borders, bilinear up-sampling, output
+layer.
 
 Their gradients, of any order, are such operators again. They keep the network's memory layout, add in a fixed order (no
-atomics of ours), and make nothing on the host once :func:`kept` has it, so that a step can be recorded into a CUDA graph.
+atomics of ours), and make nothing on the host once :func:`kept` has it, so that a step can be recorded into a CUDA
+graph.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +48,8 @@ switches = SimpleNamespace(
 def layout(*tensors: Tensor) -> torch.memory_format:
     """Channels last, or plain: that of the first tensor (of four axes) whose strides tell.
 
-    With one channel or one pixel none do; then as the engine: channels last, as tensor cores and oneDNN want it, but plain
+    With one channel or one pixel none do; then as the engine: channels last, as tensor cores and oneDNN want it, but
+    plain
     for fp32 on CUDA.
     """
     for x in tensors:
@@ -215,7 +218,9 @@ def _prefers_products(x: Tensor) -> bool:
 
 
 def _products(x: Tensor, g: Tensor, k: int, stride: int, padding: int) -> Tensor:
-    """Gradient by weight, one matrix product a tap: rows of pixels of x against the same rows of g, so many further on."""
+    """Gradient by weight, one matrix product a tap: rows of pixels of x against the same rows of g, so many
+    further on.
+    """
     x = F.pad(x, (padding,) * 4) if padding else x
     c, (out, h, w) = x.shape[1], g.shape[1:]
     result = x.new_empty(k, k, out, c)
@@ -237,9 +242,11 @@ def _products(x: Tensor, g: Tensor, k: int, stride: int, padding: int) -> Tensor
 
 
 def reflect(x: Tensor, border: int) -> Tensor:
-    """``F.pad(x, (border,) * 4, mode="reflect")``, with zeros up to as many channels as the hardware wants, in one copy.
+    """``F.pad(x, (border,) * 4, mode="reflect")``, with zeros up to as many channels as the hardware wants, in one
+    copy.
 
-    (n, channels, height, width) -> (n, ``whole(channels)``, height + 2 border, width + 2 border). Raises UserError where
+    (n, channels, height, width) -> (n, ``whole(channels)``, height + 2 border, width + 2 border). Raises UserError
+    where
     a side is no longer than the border. The adjoint adds each border line to the line that it mirrors.
     """
     n, c, h, w = x.shape

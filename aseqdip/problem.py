@@ -37,7 +37,8 @@ class Problem:
         z0: the start image, shape (1, channels, height, width): zero-filled, clipped FBP, or y itself.
         image: name of the image; names its random streams.
         seed: the run's seed.
-        noise_std: standard deviation of the noise in y per real component; 0 where there is none, None where it is not known.
+        noise_std: standard deviation of the noise in y per real component; 0 where there is none, None where it is not
+            known.
         references: names and images of other objects, shaped like z0, for a method that wants a similar one.
     """
 

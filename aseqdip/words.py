@@ -221,7 +221,8 @@ def _check_folder(folder: str) -> None:
         for path in Path(folder, group).glob("*.yaml"):
             if path.stem in registry:
                 raise UserError(
-                    f"{path} has the name of a {group} there is: give it another, and begin it with defaults: [{path.stem}]."
+                    f"{path} has the name of a {group} there is: give it another, and begin it with defaults: "
+                    f"[{path.stem}]."
                 )
 
 
@@ -246,7 +247,8 @@ def _check_launcher(name: str) -> None:
         raise UserError(f"hydra/launcher={name} needs {package}: pip install {package}.")
     if name in ("slurm", "submitit_slurm") and shutil.which("sbatch") is None:
         raise UserError(
-            f"hydra/launcher={name}: there is no Slurm here (no command sbatch); run it on a machine of the cluster, or use "
+            f"hydra/launcher={name}: there is no Slurm here (no command sbatch); run it on a machine of the "
+            "cluster, or use "
             "hydra/launcher=joblib."
         )
 
@@ -255,7 +257,9 @@ def _check_launcher(name: str) -> None:
 
 
 def rehearse(words: Sequence[str]) -> list[str]:
-    """Compose a command's first job; the warnings that its words deserve. Raises UserError for what cannot run at all."""
+    """Compose a command's first job; the warnings that its words deserve. Raises UserError for what cannot
+    run at all.
+    """
     own = settings(words)
     if (folder := user_folder(words)) is not None:
         own.append(f"hydra.searchpath=[file://{Path(folder).resolve()}]")
@@ -264,7 +268,8 @@ def rehearse(words: Sequence[str]) -> list[str]:
     unsaid = [name for name in over if name not in said]
     if unsaid and not sweeps(words) and not shows(words):
         raise UserError(
-            f"This is a sweep over {' and '.join(unsaid)}: add -m, as in python run.py -m {' '.join(settings(words))}; or give "
+            f"This is a sweep over {' and '.join(unsaid)}: add -m, as in python run.py -m "
+            f"{' '.join(settings(words))}; or give "
             f"one value of each."
         )
     if not sweeps(words):

@@ -2,10 +2,13 @@
 
     python scripts/benchmark.py [--json FILE] [--cases mri,ct,denoising] [--devices cpu,cuda] [--cycles 4]
 
-"naive" is aSeqDIP as a first-time user writes it: plain fp32 modules in the default layout, PyTorch's switches (on a GPU TF32
-in convolutions, no search for cuDNN's algorithms) and Adam as they come, the operator in the obvious way (CT by rotating the image), PSNR and SSIM by scikit-image on the host at each step.
+"naive" is aSeqDIP as a first-time user writes it: plain fp32 modules in the default layout, PyTorch's switches (on a
+GPU TF32
+in convolutions, no search for cuDNN's algorithms) and Adam as they come, the operator in the obvious way (CT by
+rotating the image), PSNR and SSIM by scikit-image on the host at each step.
 "ours" is the method with the engine's choices, scored at each step. Both take N = 2 updates and one more pass a cycle;
-a step's time is the median over cycles of a cycle's time / N. The ceiling is a large matrix product of random numbers in the
+a step's time is the median over cycles of a cycle's time / N. The ceiling is a large matrix product of random numbers
+in the
 precision of our step.
 """
 
@@ -204,7 +207,9 @@ def bulk_seconds(work: Callable[[], Any], device: torch.device, repeats: int) ->
 
 
 def ceilings(device: torch.device, precision: str, side: int | None = None) -> tuple[float, float]:
-    """FLOP/s of a large matrix product, and bytes/s of a large copy; of random numbers, since a GPU is faster on zeros."""
+    """FLOP/s of a large matrix product, and bytes/s of a large copy; of random numbers, since a GPU is faster
+    on zeros.
+    """
     n = side or (8192 if device.type == "cuda" else 2048)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     rng = torch.Generator(device).manual_seed(0)

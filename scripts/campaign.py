@@ -1,11 +1,14 @@
-"""A table in slots of a few minutes, on a machine that is lent: tests, benchmark, reconstructions, and small records to take home.
+"""A table in slots of a few minutes, on a machine that is lent: tests, benchmark, reconstructions, and small records to
+take home.
 
     python scripts/campaign.py --minutes 9 --out OUT preset=paper data=public data_root=DATA
     python scripts/campaign.py --merge OUT/records.zip [...]
 
 The first form runs what results/ lacks: the checks and the benchmark of the GPU (where there is one), then
-experiment=table2 with the settings given, MRI and CT first, then pictures, until the time is up. OUT then holds records.zip
-(the new records, and a small picture of each table cell's first image), gpu-check.jsonl and gpu-bench.jsonl. The second form
+experiment=table2 with the settings given, MRI and CT first, then pictures, until the time is up. OUT then holds
+records.zip
+(the new records, and a small picture of each table cell's first image), gpu-check.jsonl and gpu-bench.jsonl. The second
+form
 puts them into results/; the next slot goes on from there, and repeats checks that failed or were cut short. Nothing is
 downloaded; PyTorch, NumPy, SciPy, scikit-image, h5py, matplotlib, hydra-core and omegaconf are needed.
 """
@@ -74,7 +77,9 @@ def slot(end: float, out: Path, results: Path, experiment: str, settings: list[s
 
 
 def parts(experiment: str, settings: list[str]) -> list[list[str]]:
-    """The experiment's cells in the order of their worth: scans, pictures, and last a method whose steps take longest."""
+    """The experiment's cells in the order of their worth: scans, pictures, and last a method whose steps take
+    longest.
+    """
     content: Any = OmegaConf.to_container(OmegaConf.load(ROOT / f"configs/experiment/{experiment}.yaml"))
     params = content.get("hydra", {}).get("sweeper", {}).get("params", {})
     cells = [cell.strip() for cell in params.get("cell", "").split(",") if cell.strip()]
@@ -105,7 +110,9 @@ def passed(file: Path) -> bool:
 
 
 def execute(command: list[str], deadline: float) -> int:
-    """Run Python on ``command`` in the checkout until the deadline, its output shown as it comes; returns the exit status."""
+    """Run Python on ``command`` in the checkout until the deadline, its output shown as it comes; returns the exit
+    status.
+    """
     process = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )  # fmt: skip

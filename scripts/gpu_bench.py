@@ -3,7 +3,8 @@
     python scripts/gpu_bench.py [--out FOLDER] [--only steps,levers] [--device cuda:1]
     python scripts/gpu_bench.py --device cpu --tiny
 
-Results are appended to FOLDER/gpu-bench.jsonl as they come. Needed: as scripts/gpu_check.py says. The second form only shows
+Results are appended to FOLDER/gpu-bench.jsonl as they come. Needed: as scripts/gpu_check.py says. The second form only
+shows
 that it runs: its figures mean nothing.
 """
 
@@ -137,7 +138,9 @@ def lever(setup: Setup, *words: str) -> Figures:
 
 
 def images(setup: Setup, *words: str) -> Figures:
-    """Images an hour at the paper's budget, from short runs of two lengths: what an image costs, and each of its steps."""
+    """Images an hour at the paper's budget, from short runs of two lengths: what an image costs, and each of
+    its steps.
+    """
     count, lengths = (2, (4, 8)) if setup.tiny else (8, (100, 400))
     seconds = []
     for length in lengths:

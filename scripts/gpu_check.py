@@ -3,7 +3,8 @@
     python scripts/gpu_check.py [--out FOLDER] [--only recorded,resume] [--device cuda:1]
     python scripts/gpu_check.py --device cpu --tiny
 
-Results are appended to FOLDER/gpu-check.jsonl as they come. Needed: PyTorch, NumPy, SciPy, scikit-image, h5py, matplotlib,
+Results are appended to FOLDER/gpu-check.jsonl as they come. Needed: PyTorch, NumPy, SciPy, scikit-image, h5py,
+matplotlib,
 hydra-core and omegaconf. The second form is the same on a CPU, on tiny images, with recordings emulated.
 """
 

@@ -1,7 +1,9 @@
 """Where to get the data sets, what is missing, and the conversions they need. Nothing is downloaded.
 
-python scripts/prepare.py fastmri --root data                       check the files that data=paper lists, and say where they come from
-python scripts/prepare.py aapm    --root data --from RAW_FOLDER     convert the DICOM series into the listed slices, then check
+python scripts/prepare.py fastmri --root data                       check the files that data=paper lists, and say where
+they come from
+python scripts/prepare.py aapm    --root data --from RAW_FOLDER     convert the DICOM series into the listed slices,
+then check
 """
 
 import argparse
@@ -21,11 +23,11 @@ from aseqdip.errors import UserError
 from aseqdip.files import config_folder, write_atomically
 
 GUIDE = {
-    "fastmri": """fastMRI knee, multi-coil validation set ("knee_multicoil_val", about 94 GB; the listed 20 volumes are enough).
+    "fastmri": """fastMRI knee, multi-coil validation set ("knee_multicoil_val", 94 GB; the 20 listed are enough).
   Where:    https://fastmri.med.nyu.edu, after a request; the link comes by e-mail.
-  Licence:  the fastMRI data use agreement: research and education, not to be passed on; cite Zbontar et al. and Knoll et al.
+  Licence:  the fastMRI data use agreement: research and education, not to be passed on; cite Zbontar et al.
   Layout:   ROOT/multicoil_val/file1000000.h5 ... as they are.""",
-    "aapm": """Low Dose CT Grand Challenge of AAPM and the Mayo Clinic, full dose, 3 mm, patients L291, L310, L333, L506.
+    "aapm": """Low Dose CT Grand Challenge (AAPM, Mayo Clinic), full dose, 3 mm, patients L291, L310, L333, L506.
   Where:    https://www.aapm.org/GrandChallenge/LowDoseCT, after a request; also in the Cancer Imaging Archive.
   Licence:  that of the place it comes from: research use, with citation; not to be passed on.
   Layout:   --from FOLDER is searched for DICOM files (.IMA or .dcm); five slices a patient go to ROOT/aapm.""",
@@ -36,8 +38,8 @@ GUIDE = {
     "ffhq": """FFHQ faces, 20 of them, at 256 x 256.
   Where:    https://github.com/NVlabs/ffhq-dataset (images1024x1024).
   Licence:  CC BY-NC-SA 4.0 for the set; each photograph has its own.
-  Layout:   --from FOLDER is searched for the listed 1024 x 1024 files; averages of 4 x 4 pixels go to ROOT/natural/ffhq256.""",
-    "public": """Public images that stand in for fastMRI and AAPM, with CBSD68, faces, and two real scans: data=public, faces, scans.
+  Layout:   --from FOLDER is searched for the listed 1024 x 1024 files; 4 x 4 means go to ROOT/natural/ffhq256.""",
+    "public": """Public images in place of fastMRI and AAPM, CBSD68, faces and two scans: data=public, faces, scans.
   Where, licences and layout, file by file: docs/data.md.""",
     "calibration": """Two images a task for choosing settings, in none of the other lists: data=calibration.
   Where, licences and layout: docs/data.md.""",
@@ -97,7 +99,9 @@ def check(root: Path, name: str) -> bool:
 
 
 def convert_aapm(raw: Path, root: Path) -> None:
-    """From each listed patient's full-dose series, the slices at 1/10, 3/10 ... 9/10 of its length, in Hounsfield units."""
+    """From each listed patient's full-dose series, the slices at 1/10, 3/10 ... 9/10 of its length, in Hounsfield
+    units.
+    """
     _, folder, files = listed("paper_ct")
     for patient in sorted({name.split("_")[0] for name in files}):
         series = full_dose(raw, patient)

@@ -2,7 +2,8 @@
 
     python scripts/torture.py --kills 50 --seed 0
 
-Every method, several images, seeds and jobs at a time, every local launcher; SIGTERM, SIGINT, SIGHUP and SIGKILL. After each
+Every method, several images, seeds and jobs at a time, every local launcher; SIGTERM, SIGINT, SIGHUP and SIGKILL. After
+each
 trial nothing may be left over: no checkpoint, no half-written file, no process.
 """
 

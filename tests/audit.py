@@ -51,7 +51,9 @@ def audited(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, set[s
 
 
 def forgotten(cfg: Config, by_parts: set[str], by_runner: set[str]) -> set[str]:
-    """What was read and is not in the identity. Of the runner alone, a declaration that it changes no result is believed."""
+    """What was read and is not in the identity. Of the runner alone, a declaration that it changes no result is
+    believed.
+    """
     known = {*identity.identity(cfg), *(["network.name"] if cfg.learns else [])}  # it is said as "network"
     harmless = {name for name, all_ in catalogue().items() if not any(k.field.metadata["result"] for k in all_)}
     if not cfg.learns:

@@ -214,7 +214,8 @@ def test_installed_wheel_works_from_any_folder(tmp_path: Path) -> None:
     )
     result = subprocess.run(
         [sys.executable, "-c", code, "task=ct", "method=aseqdip", "preset=smoke", "device=cpu"],
-        cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=120, check=False,
+        cwd=empty, env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert list(empty.rglob("record.json"))

@@ -256,8 +256,9 @@ def test_every_value_of_a_sweep_is_checked() -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["lam=0.5,1,2", "steps=10", "images=[0,a]", "images=0:5", "images=all", "task=mri,ct", "center_fraction=null", "lr=1e-3",
-     "N=range(1,4)", "hydra.sweep.dir=x", "data_root=${oc.env:HOME}", "experiment=null", "cell=glob(ct-*)", "--cfg=job"],
+    ["lam=0.5,1,2", "steps=10", "images=[0,a]", "images=0:5", "images=all", "task=mri,ct", "center_fraction=null",
+     "lr=1e-3", "N=range(1,4)", "hydra.sweep.dir=x", "data_root=${oc.env:HOME}", "experiment=null",
+     "cell=glob(ct-*)", "--cfg=job"],
 )  # fmt: skip
 def test_good_words_pass(word: str) -> None:
     check(["-m", word] if not word.startswith("-") else [word])
@@ -306,7 +307,10 @@ SMOKE = ("preset=smoke",)
     ("words", "warnings"),
     [
         (("task=ct", "accel=8"), ["accel has no effect: it belongs to task=mri, and this is task=ct."]),
-        (("method=vanilla_dip", "lam=1"), ["lam has no effect: it belongs to method=aseqdip, and this is method=vanilla_dip."]),
+        (
+            ("method=vanilla_dip", "lam=1"),
+            ["lam has no effect: it belongs to method=aseqdip, and this is method=vanilla_dip."],
+        ),
         (("network.skip=4",), ["network.skip has no effect: it belongs to network=skip, and this is network=unet."]),
         (("window=5",), ["window has no effect: it belongs to stop=wmv, and this is stop=none."]),
         (("method=direct", "steps=3"), ["steps has no effect: method=direct does not use it."]),

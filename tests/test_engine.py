@@ -236,7 +236,9 @@ def test_layout(device: str, precision: str, layout: torch.memory_format) -> Non
 
 
 def test_the_host_stays_close_to_the_device() -> None:
-    """A device that finishes a step only when it is waited for: the host is never more than ``ahead`` steps before it."""
+    """A device that finishes a step only when it is waited for: the host is never more than ``ahead`` steps
+    before it.
+    """
     queued = finished = 0
 
     class Event:

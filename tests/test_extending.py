@@ -159,7 +159,11 @@ def test_what_is_missing_is_said(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('knob("weight of the sum of squared weights", 1e-3, low=0)', "1e-3", r"Options.shrink must say what it means and its default"),
+        (
+            'knob("weight of the sum of squared weights", 1e-3, low=0)',
+            "1e-3",
+            r"Options.shrink must say what it means and its default",
+        ),
         (", 1e-3, low=0", "", r"Options.shrink must say what it means and its default: shrink: ... = knob"),
         ("    @dataclass\n    class Options", "    class Options", "WeightDecay.Options must be a dataclass"),
         ('name = "weight_decay"', 'name = "decay"', "says name = 'weight_decay', like its file; found WeightDecay"),

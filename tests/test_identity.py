@@ -41,8 +41,9 @@ def picture(tmp_path: Path) -> Callable[[str, int], Path]:
     [
         (("images=3", "tracker=wandb", "checkpoint_minutes=5", "redo=true", "parallel=2", "data_root=/x"), True),
         (("views=18", "rho=3", "window=5", "network.skip=2"), True),  # of parts that were not chosen
-        *(((word,), False) for word in ("lam=2", "noise=0.1", "seed=1", "steps=6", "lr=1", "ema=0.9", "network.width=9")),
-        *(((word,), False) for word in ("size=32", "residual=norm", "stop=wmv", "network=skip", "coils=3", "N=1")),
+        *(((word,), False) for word in ("lam=2", "noise=0.1", "seed=1", "steps=6", "lr=1", "ema=0.9")),
+        *(((word,), False) for word in ("network.width=9", "size=32", "residual=norm", "stop=wmv")),
+        *(((word,), False) for word in ("network=skip", "coils=3", "N=1")),
     ],
 )  # fmt: skip
 def test_the_folder_depends_on_what_matters_alone(configure: Configure, words: tuple[str, ...], same: bool) -> None:
@@ -153,7 +154,8 @@ def test_a_changed_part_is_computed_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (
-        '"""A method."""\n\nfrom aseqdip.methods.vanilla_dip import VanillaDIP\n\n\nclass Mine(VanillaDIP):\n    """Words."""\n\n'
+        '"""A method."""\n\nfrom aseqdip.methods.vanilla_dip import VanillaDIP\n\n\n'
+        'class Mine(VanillaDIP):\n    """Words."""\n\n'
         '    name = "mine"\n    title = "Mine"\n    # a comment\n    factor = 1.0\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))

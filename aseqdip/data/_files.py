@@ -1,4 +1,6 @@
-"""The one place where a data file is opened: regular files only, sizes asked of the header, every library's error named."""
+"""The one place where a data file is opened: regular files only, sizes asked of the header, every library's error
+named.
+"""
 
 import logging
 import math
@@ -151,7 +153,8 @@ def load_arrays(
 ) -> dict[str, np.ndarray]:
     """The arrays of an ``.npz`` file that are among ``keys``; a bare ``.npy`` holds the first of them.
 
-    With ``headers``, nothing is read but them: arrays of that shape and type without memory of their own. Never unpickles. Raises UserError for a file without the first key, and for one that is damaged or too large.
+    With ``headers``, nothing is read but them: arrays of that shape and type without memory of their own. Never
+        unpickles. Raises UserError for a file without the first key, and for one that is damaged or too large.
     """
     with opened(path, expected) as file:
         magic = file.read(4)

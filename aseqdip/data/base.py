@@ -115,7 +115,9 @@ class FileReader(Reader):
         return {name: partial(self.read, path) for name, path in self.paths().items()}
 
     def paths(self) -> dict[str, Path]:
-        """The files by the names of their images, in order. Raises UserError if one of a list is missing, or for none."""
+        """The files by the names of their images, in order. Raises UserError if one of a list is missing, or
+        for none.
+        """
         folder = self.data_folder()
         files = self._listed(folder) if self.files is not None else self._found(folder)
         return unique_names(files, folder, self.suffixes)
@@ -135,7 +137,8 @@ class FileReader(Reader):
                 f"The data folder {printable(self.root)} cannot be opened ({error}): set data_root=..."
             ) from error
         raise UserError(
-            f"The data folder {printable(root)} {state}. dataset={self.dataset} expects its files in {printable(inside)} "
+            f"The data folder {printable(root)} {state}. dataset={self.dataset} expects its files in "
+            f"{printable(inside)} "
             f"or in {printable(root)}: set data_root=... (or the environment variable ASEQDIP_DATA)."
         )
 
@@ -165,7 +168,8 @@ class FileReader(Reader):
             seen = sorted({printable(f.suffix or f.name) for f in inside})[:8]
             raise UserError(
                 f"No {', '.join(self.suffixes)} file in {printable(folder)}, where dataset={self.dataset} expects its "
-                f"images; found {', '.join(seen) or 'an empty folder'}: set data_root=... to the folder that holds them."
+                f"images; found {', '.join(seen) or 'an empty folder'}: set data_root=... to the folder that "
+                "holds them."
             )
         return files
 
@@ -317,7 +321,8 @@ def select(names: Sequence[str], spec: Any) -> list[str]:
     """The images a user asks for, in order.
 
     ``spec``: "all", an index or a name, a range "2:5" (Python's meaning: it may reach beyond the end, and be empty),
-    "./NAME" for a name that looks like an index, or a list of these. Raises UserError for an index or name there is not,
+    "./NAME" for a name that looks like an index, or a list of these. Raises UserError for an index or name there is
+    not,
     and for what is one image's name and another's index.
     """
     if spec == "all":
@@ -332,7 +337,8 @@ def select(names: Sequence[str], spec: Any) -> list[str]:
     if text in names:
         if at not in (None, text) and text == str(index):
             raise UserError(
-                f"images={text} is the name of one image and the index of another ({at}): write images=./{text} for the "
+                f"images={text} is the name of one image and the index of another ({at}): write images=./{text} "
+                "for the "
                 f"name, images={text}:{int(text) + 1} for the index."
             )
         return [text]

@@ -79,7 +79,8 @@ class KSpace(VolumeReader):
         largest = float(maps.abs().max())
         if not 1e-6 <= largest <= 1e6:
             raise UserError(
-                f"{printable(path)}: the largest magnitude in 'sens_maps' is {largest:.3g}; expected about 1, the squares of "
+                f"{printable(path)}: the largest magnitude in 'sens_maps' is {largest:.3g}; expected about 1, "
+                "the squares of "
                 "all coils adding up to 1: rescale the maps, or remove them to have them estimated."
             )
         return maps
@@ -124,7 +125,8 @@ def _mask(path: Path, stored: "h5py.Dataset", columns: int) -> Tensor:
 def sampled_columns(kspace: Tensor, mask: Tensor | None, where: str) -> tuple[Tensor | None, list[str]]:
     """The columns of (coils, rows, columns) that were acquired, and what had to be guessed.
 
-    A stored mask must agree with the data: 0 where it says that nothing was acquired. Without one, empty columns between
+    A stored mask must agree with the data: 0 where it says that nothing was acquired. Without one, empty columns
+        between
     others are taken as not acquired; empty ones at the edges alone are zero-padding, as scanners add for a finer grid.
     Raises UserError where the data contradict the mask, or are undersampled other than by columns.
     """
@@ -143,7 +145,8 @@ def sampled_columns(kspace: Tensor, mask: Tensor | None, where: str) -> tuple[Te
     gaps = _gaps(columns > 0)
     if int(_gaps(rows > 0).sum()):
         raise UserError(
-            f"{where}: {int((rows == 0).sum())} of {len(rows)} rows of k-space are empty; columns are expected to be what is "
+            f"{where}: {int((rows == 0).sum())} of {len(rows)} rows of k-space are empty; columns are expected "
+            "to be what is "
             "undersampled: swap the last two axes of everything in the file."
         )
     _check_separable(size, where)
@@ -183,6 +186,7 @@ def _check_separable(size: Tensor, where: str) -> None:
     holes = float((centre == 0).float().mean())
     if holes > 0.05:
         raise UserError(
-            f"{where}: {holes:.0%} of the points in the acquired columns' centre are empty: only undersampling by whole "
+            f"{where}: {holes:.0%} of the points in the acquired columns' centre are empty: only undersampling "
+            "by whole "
             "columns can be reconstructed."
         )

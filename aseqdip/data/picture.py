@@ -25,7 +25,9 @@ DEPTHS = (8, 10, 12, 14, 16, 24, 31, 32)  # bits that cameras and scanners give
 
 
 class Picture(VolumeReader):
-    """Pictures as (1 or 3, rows, columns) in [0, 1], upright, without an alpha channel; a TIFF may hold a stack of them."""
+    """Pictures as (1 or 3, rows, columns) in [0, 1], upright, without an alpha channel; a TIFF may hold a stack of
+    them.
+    """
 
     name = "picture"
     title = "pictures"
@@ -34,7 +36,8 @@ class Picture(VolumeReader):
     @dataclass
     class Options(VolumeReader.Options):
         bits: int | None = knob(
-            "pictures of more than 8 bits: how many of them white has; default: as the file says, else the fewest usual ones "
+            "pictures of more than 8 bits: how many of them white has; default: as the file says, else the "
+            "fewest usual ones "
             "that hold its largest value",
             None,
             low=1,
@@ -106,7 +109,8 @@ class Picture(VolumeReader):
             if page is not None and isinstance(page.index, int) and (small or not _decodable(first)):
                 if not small and first.samplesperpixel > 2:
                     raise UserError(
-                        f"{printable(path)}: colours of more than 8 bits, compressed by {getattr(first.compression, 'name', first.compression)}, need "
+                        f"{printable(path)}: colours of more than 8 bits, compressed by "
+                        f"{getattr(first.compression, 'name', first.compression)}, need "
                         "the package imagecodecs: install it, or save the picture without compression."
                     )
                 return self._read_pillow(sample, path, file, page.index)
@@ -121,7 +125,8 @@ class Picture(VolumeReader):
         return _upright(self._scaled(sample, path, _plain(path, array, axes, first), _declared(first)), first)
 
     def _scaled(self, sample: Sample, path: Path, array: np.ndarray, declared: int | None = None) -> np.ndarray:
-        """Values as float32, white as 1. Whole numbers: white is what the file declares, or else a guess, which is said.
+        """Values as float32, white as 1. Whole numbers: white is what the file declares, or else a guess, which is
+        said.
 
         Args:
             declared: bits of a value, where the file says more than how much room each has.
@@ -139,7 +144,8 @@ class Picture(VolumeReader):
             bits = min(room, next((usual for usual in DEPTHS if most < 2**usual), room))
             if bits < room:
                 sample.notes.append(
-                    f"its largest value is {most}: taken as {bits}-bit data, white is {2**bits - 1}; if not, say dataset.bits"
+                    f"its largest value is {most}: taken as {bits}-bit data, white is {2**bits - 1}; if not, say "
+                    "dataset.bits"
                 )
         if bits is None or most >= 2**bits:
             raise UserError(f"{printable(path)} holds values up to {most}, more than dataset.bits={bits} allows.")
@@ -219,7 +225,9 @@ def _upright(array: np.ndarray, page: "tifffile.TiffPage") -> np.ndarray:
 
 
 def _low_bytes(file: BinaryIO, picture: "Image.Image") -> np.ndarray | None:
-    """The lower half of a PNG's 16-bit colours, of which Pillow keeps the upper: read again as if bytes were swapped."""
+    """The lower half of a PNG's 16-bit colours, of which Pillow keeps the upper: read again as if bytes were
+    swapped.
+    """
     from PIL import Image, ImageOps
 
     tiles: Any = getattr(picture, "tile", None) if picture.format == "PNG" else None

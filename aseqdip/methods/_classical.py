@@ -53,7 +53,8 @@ class OneStep(Classical):
 class Converging(Classical):
     """A method that iterates until the image no longer changes, or for ``iterations``.
 
-    Everything that must survive a kill is in ``state.extra``: tensors on the device, which nothing waits for but a check
+    Everything that must survive a kill is in ``state.extra``: tensors on the device, which nothing waits for but a
+    check
     after every ``every`` iterations.
     """
 
@@ -115,7 +116,8 @@ class Weighted(Converging):
     """min 1/2 ||A x - y||^2 + w R(x), with w = rho times the largest |A^H y|.
 
     Without a given ``rho`` the discrepancy principle chooses it where there is noise of known level: w is adapted along
-    the way until ||A x - y||^2 is the energy that the noise has left once a part of it is fitted. Else it is calibrated.
+    the way until ||A x - y||^2 is the energy that the noise has left once a part of it is fitted. Else it is
+    calibrated.
 
     Attributes:
         rhos: rho by the kind of operator, for data without noise, and for data with noise of a level not known.
@@ -123,7 +125,8 @@ class Weighted(Converging):
 
     rhos: ClassVar[dict[type[Operator], tuple[float, float]]] = {}
     usual_rhos: ClassVar[tuple[float, float]] = (1e-4, 1e-3)
-    #: the part of the noise that a good image fits, of that in as many values as are measured or as the image has, whichever
+    #: the part of the noise that a good image fits, of that in as many values as are measured or as the image has,
+    #: whichever
     #: is less; calibrated, and much the same for all operators
     fitted: ClassVar[float] = 0.35
     #: bounds of w in units of the noise: where few of the image's values are determined, no image fits that part
@@ -133,7 +136,8 @@ class Weighted(Converging):
     @dataclass
     class Options(Converging.Options):
         rho: float | None = knob(
-            "weight of the regulariser, relative to the largest |A^H y|; default: by the discrepancy principle where there "
+            "weight of the regulariser, relative to the largest |A^H y|; default: by the discrepancy principle "
+            "where there "
             "is noise of known level, else one calibrated for the operator",
             None,
             above=0,
@@ -166,7 +170,8 @@ class Weighted(Converging):
         return still & self.adapt(problem, s, terms["data"]) if "slope" in s else still
 
     def adapt(self, problem: Problem, s: Tensors, data: Tensor) -> Tensor:
-        """Change the weight so that the fitted part of the noise comes nearer to what it should be; whether it is there.
+        """Change the weight so that the fitted part of the noise comes nearer to what it should be; whether it is
+        there.
 
         A secant step on the logarithm of the weight. The slope is held in bounds: the image is still on its way.
         """
@@ -196,7 +201,9 @@ def image_by(name: str, problem: Problem, engine: Engine, signed: bool) -> Tenso
 
 
 def check_image_by(word: str, name: str, kind: Kind) -> None:
-    """Raise UserError unless a problem of this kind has an image by that method; ``word``: what a user chose it with."""
+    """Raise UserError unless a problem of this kind has an image by that method; ``word``: what a user chose
+    it with.
+    """
     part = classical(name)
     try:
         part.check(part.Options(), Shared(), kind)

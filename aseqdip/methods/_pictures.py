@@ -14,7 +14,9 @@ from aseqdip.problem import Kind, Problem
 
 
 class Denoiser(OneStep):
-    """A method that takes Gaussian noise off a picture; where its level is not given it is estimated from the picture."""
+    """A method that takes Gaussian noise off a picture; where its level is not given it is estimated from the
+    picture.
+    """
 
     @classmethod
     def check(cls, options: Any, shared: Shared, kind: Kind) -> None:

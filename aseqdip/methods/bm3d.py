@@ -17,7 +17,10 @@ class BM3D(Denoiser):
 
     name = "bm3d"
     title = "BM3D"
-    paper = "Dabov, Foi, Katkovnik, Egiazarian: Image denoising by sparse 3-D transform-domain collaborative filtering, IEEE TIP 2007"
+    paper = (
+        "Dabov, Foi, Katkovnik, Egiazarian: Image denoising by sparse 3-D transform-domain collaborative "
+        "filtering, IEEE TIP 2007"
+    )
 
     def denoise(self, problem: Problem, sigma: float) -> Tensor:
         if find_spec("bm3d") is None:

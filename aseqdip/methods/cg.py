@@ -22,7 +22,10 @@ class CG(Converging):
 
     name = "cg"
     title = "CG"
-    paper = "Pruessmann, Weiger, Bornert, Boesiger: Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 2001"
+    paper = (
+        "Pruessmann, Weiger, Bornert, Boesiger: Advances in sensitivity encoding with arbitrary k-space "
+        "trajectories, MRM 2001"
+    )
     every = 1  # a few iterations are all there are
     #: the part of the noise that is fitted at the end, as for TV
     fitted: ClassVar[float] = 0.35

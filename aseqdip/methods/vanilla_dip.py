@@ -22,7 +22,8 @@ class VanillaDIP(NetworkMethod):
     """min_phi ||A f_phi(z) - y||^2 with a fixed input z (paper, eq. 1).
 
     z ~ U(0, 0.1) (``input=noise``, as the original), N(0, s^2) (``normal``; s: ``input_noise``), the start image z0
-    (``measurement``), the image of a classical method (``tv``, ``cg``, ``wavelet``), or the nearest image of a pool (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
+    (``measurement``), the image of a classical method (``tv``, ``cg``, ``wavelet``), or the nearest image of a pool
+    (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
     ``oracle`` is the truth + N(0, s^2): not a method but the diagnostic of the paper's Fig. 1.
     ``perturb`` adds fresh N(0, perturb^2) noise to z at each step (the original's regularisation, 1/30).
     """

@@ -26,7 +26,8 @@ FILTER = (
 class Wavelet(Weighted):
     """min_x 1/2 ||A x - y||^2 + rho max|A^H y| ||W x||_1 by FISTA; channels share the size of a coefficient.
 
-    W: orthogonal Daubechies wavelets, periodic; the coarsest level is free. Translation invariance by random shifts: the
+    W: orthogonal Daubechies wavelets, periodic; the coarsest level is free. Translation invariance by random shifts:
+        the
     proximal map is the mean of those of ``shifts`` transforms, each shifted by numbers of pixels drawn anew for every
     iteration. shifts=0 is the one transform that is not shifted, whose iterates converge to the minimum.
     """
@@ -61,7 +62,9 @@ class Wavelet(Weighted):
         return s["x"], self.terms(s["Ax"] - problem.y, s["x"], s["weight"])
 
     def shifts(self, problem: Problem, step: int) -> list[tuple[int, int]]:
-        """The shifts of an iteration, down and right in pixels: a function of its number alone, so that a resumed run has them."""
+        """The shifts of an iteration, down and right in pixels: a function of its number alone, so that a resumed run
+        has them.
+        """
         if self.options.shifts == 0:
             return [(0, 0)]
         rng, span = problem.generator(f"shifts {step}"), 2**self.options.levels

@@ -21,13 +21,17 @@ class Wiener(OneStep):
 
     name = "wiener"
     title = "Wiener"
-    paper = "Orieux, Giovannelli, Rodet: Bayesian estimation of regularization and point spread function parameters for Wiener-Hunt deconvolution, JOSA A 2010"
+    paper = (
+        "Orieux, Giovannelli, Rodet: Bayesian estimation of regularization and point spread function "
+        "parameters for Wiener-Hunt deconvolution, JOSA A 2010"
+    )
 
     @classmethod
     def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
         if not (kind.image and kind.linear) or kind.hole or kind.identity:
             raise UserError(
-                f"method=wiener undoes a linear blur: it is for task=deblurring with kernel=motion, not task={kind.task}."
+                "method=wiener undoes a linear blur: it is for task=deblurring with kernel=motion, not "
+                f"task={kind.task}."
             )
 
     def solve(self, problem: Problem) -> Tensor:

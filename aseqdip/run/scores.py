@@ -34,7 +34,8 @@ class Scores:
         decay: of the running average of iterates.
         averaged: whether that average is the result.
         restarts: the steps at which it begins anew.
-        every: PSNR and SSIM of every so many iterates, and of the first and the ``last_step``; in other rows they are NaN.
+        every: PSNR and SSIM of every so many iterates, and of the first and the ``last_step``; in other rows they are
+            NaN.
 
     Attributes:
         rows: finished rows of the curve.

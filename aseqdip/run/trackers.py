@@ -1,4 +1,6 @@
-"""Sinks for curves. Files are the source of truth (``records.py``); these mirror them and can never fail or hold up a run."""
+"""Sinks for curves. Files are the source of truth (``records.py``); these mirror them and can never fail or hold up a
+run.
+"""
 
 import atexit
 import contextlib
@@ -61,7 +63,9 @@ class ProgressBar(Tracker):
 
 
 class Estimate(Tracker):
-    """The paper's budget on a CPU: says once how long it takes, from the first steps; the user may prefer preset=quick."""
+    """The paper's budget on a CPU: says once how long it takes, from the first steps; the user may prefer
+    preset=quick.
+    """
 
     steps = 3  # to measure by: the very first one also allocates
 
@@ -77,7 +81,8 @@ class Estimate(Tracker):
             minutes = (now - self.begin[1]) / (step - self.begin[0]) * (self.total - step) / 60
             with _beside_the_bar():
                 log.info(
-                    "%s: about %.0f min on this CPU at the paper's budget (%d steps); preset=quick takes a few minutes.",
+                    "%s: about %.0f min on this CPU at the paper's budget (%d steps); preset=quick takes a few "
+                    "minutes.",
                     *(self.title, minutes, self.total),
                 )
             self.total = 0
@@ -129,7 +134,8 @@ class Guarded(Tracker):
 class Mirror:
     """W&B in a process of its own (``mirror.py``), one for all reconstructions of this process.
 
-    ``send`` never waits. ``close`` waits at most ``patience`` seconds for the process to finish what it was sent; then it
+    ``send`` never waits. ``close`` waits at most ``patience`` seconds for the process to finish what it was sent; then
+    it
     is killed, or, if it uploads, left to itself for the minute that it has.
     """
 
@@ -331,7 +337,9 @@ def _is_path(value: Any) -> bool:
 
 
 def group_of(cfg: Config, known: dict[str, Any]) -> str:
-    """What W&B groups by: task/setting/method, recipe, preset, and a hash of all that decides the result but the seed."""
+    """What W&B groups by: task/setting/method, recipe, preset, and a hash of all that decides the result but
+    the seed.
+    """
     shared = {name: value for name, value in known.items() if name != "seed"}
     setting = make_task(cfg).setting
     return f"{cfg.task.name}/{setting}/{cfg.method.name} {cfg.recipe} {cfg.preset} {digest(shared)[:6]}"
@@ -345,7 +353,9 @@ def tags_of(cfg: Config) -> list[str]:
 
 
 def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int, on_cpu: bool) -> list[Tracker]:
-    """The progress bar over ``total`` steps (if tqdm is installed), W&B if the config names it, and a word on long runs."""
+    """The progress bar over ``total`` steps (if tqdm is installed), W&B if the config names it, and a word on long
+    runs.
+    """
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb" and os.environ.get("WANDB_MODE") != "disabled":
         trackers.append(Guarded("W&B", lambda: WandB(cfg, image, run_id, folder)))

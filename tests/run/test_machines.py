@@ -1,4 +1,6 @@
-"""Machines that fail: a full disk, no home folder, no UTF-8, nobody who reads. What is finished stays; each command ends."""
+"""Machines that fail: a full disk, no home folder, no UTF-8, nobody who reads. What is finished stays; each command
+ends.
+"""
 
 import os
 import subprocess
