@@ -136,7 +136,7 @@ def mean_curve(curves: Sequence[tuple[int, np.ndarray, int]], images: Sequence[H
         same = step == every and steps == end
         row[:] = values if same else np.interp(at, np.arange(len(values)) * step + (step + 1) / 2, values)
     means = by_image(table, images)
-    low, high = interval(means, draws=1000) or (None, None)
+    low, high = interval(means, draws=500) or (None, None)
     shortened = max(c[2] for c in curves) > end
     return MeanCurve(every, at, end, means.mean(axis=0), low, high, len(curves), shortened)
 

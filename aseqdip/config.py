@@ -77,6 +77,11 @@ class Config(Shared):
         "known: measurements are simulated and scored; none: the file itself is the measurement", "known",
         choices=("known", "none"),
     )  # fmt: skip
+    start: str = knob(
+        "z0: paper, the task's own (zero-filled, filtered back-projection, the measurement); adjoint (ct); mean "
+        "(inpainting); or the image of a classical method: tv, cg, wavelet ...",
+        "paper",
+    )
     precision: str = knob(
         "of the network: auto is bf16 where the hardware has it", "auto", choices=("auto", "fp32", "bf16")
     )
@@ -246,7 +251,9 @@ def value_of(cfg: Config, known: Known) -> Any:
 def make_task(cfg: Config) -> Task:
     """The task of a run, with its options."""
     cache_folder = Path(cfg.outputs) / "cache"
-    return cfg.task.part(cfg.task.options, size=cfg.size, seed=cfg.seed, truth=cfg.truth, cache=cache_folder)
+    return cfg.task.part(
+        cfg.task.options, size=cfg.size, seed=cfg.seed, truth=cfg.truth, cache=cache_folder, start=cfg.start
+    )
 
 
 def typed(values: Mapping[str, Any], words: Sequence[str] = ()) -> Config:

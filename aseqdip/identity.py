@@ -20,6 +20,7 @@ from aseqdip.config import Config, in_force, make_task, value_of
 from aseqdip.data._files import opened
 from aseqdip.data.base import FileReader, Sample
 from aseqdip.engine import pick_device, pick_precision
+from aseqdip.methods import METHODS
 from aseqdip.networks import NETWORKS
 
 #: raised whenever the same settings give other numbers than before, by code that is not a part's own (engine, operators ...)
@@ -96,6 +97,8 @@ def departures(cfg: Config) -> dict[str, Any]:
     """The knobs whose value is not the paper's, among those this run uses; what the method itself is made of is none."""
     chosen = {**problem(cfg), **settings(cfg)}
     paper = {**PAPER, **cfg.method.part.defaults}
+    if not cfg.learns:  # its weight is not TV-DIP's
+        paper = {"start": PAPER["start"]}
     return {name: chosen[name] for name in paper if name in chosen and chosen[name] != paper[name]}
 
 
@@ -140,7 +143,10 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _file(path: Path, size: int, modified: int) -> str:
     """The hash of a file's bytes; read again once its size or time is another."""
     with opened(path, "a file that can be read") as file:  # a pipe, say, would never end
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            found.update(piece)
+        return found.hexdigest()
 
 
 # --- code --------------------------------------------------------------------------------------------------------
@@ -149,6 +155,9 @@ def _file(path: Path, size: int, modified: int) -> str:
 def sources(cfg: Config) -> str:
     """A hash of the code of the chosen parts and of what they extend, without comments and docstrings."""
     parts: list[type] = [cfg.task.part, cfg.method.part, cfg.dataset.reader.part]
+    parts += [METHODS[name] for name in cfg.method.part.uses(cfg.method.options)]
+    if cfg.start not in cfg.task.part.starts:
+        parts.append(METHODS[cfg.start])
     if cfg.learns:
         parts.append(NETWORKS[cfg.network.name])
     if cfg.rule is not None and cfg.method.part.iterative:

@@ -34,12 +34,12 @@ def kept(device: torch.device, make: Callable[..., Tensor], *args: Any) -> Tenso
 
 #: what a measurement may switch off: each on its own, read at every call
 switches = SimpleNamespace(
-    convolution=True,  # off: PyTorch's, with its second derivatives
+    convolution=True,  # off: PyTorch's module, so without the next four as well
+    reflect=True,
     channel_padding=True,
     skip_bias=True,
-    reflect=True,
-    upsample=True,
     products=True,
+    upsample=True,
 )
 
 
@@ -107,8 +107,6 @@ def convolution(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         weight: (out, channels, k, k), of the same dtype.
         stride, padding: along both axes.
     """
-    if not switches.convolution:
-        return F.conv2d(x, F.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - weight.shape[1])), None, stride, padding)
     weight = weight.view_as(weight)  # no leaf: see _asked
     return cast(Tensor, _Derivative.apply(2, stride, padding, x, weight, None))  # type: ignore[no-untyped-call]
 
@@ -146,7 +144,7 @@ def _asked(ctx: Any, i: int) -> bool:
         return False
     try:
         return bool(torch._C._will_engine_execute_node(ctx.next_functions[i][0]))
-    except RuntimeError:  # it does not say for leaves
+    except (RuntimeError, AttributeError):  # it does not say for leaves; a private name, which may go
         return True
 
 
@@ -212,7 +210,8 @@ def _by_weight(x: Tensor, g: Tensor, size: Sequence[int], stride: int, padding: 
 def _prefers_products(x: Tensor) -> bool:
     """Where oneDNN's weight gradients of channels-last features reach a sixth of what the processor can do."""
     old = on_cpu(x) and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return old and x.dtype == torch.float32 and x.shape[1] >= 8 and switches.products
+    wide = x.shape[1] >= 8 and layout(x) == torch.channels_last
+    return old and wide and x.dtype == torch.float32 and switches.products
 
 
 def _products(x: Tensor, g: Tensor, k: int, stride: int, padding: int) -> Tensor:
@@ -258,37 +257,42 @@ def reflect(x: Tensor, border: int) -> Tensor:
 
 
 def _reflect(x: Tensor, border: int, channels: int) -> Tensor:
-    n, c, h, w = x.shape
+    (n, c, h, w), inner = x.shape, slice(border, -border)
     result = _empty((n, channels, h + 2 * border, w + 2 * border), x, layout(x))
     result[:, c:].zero_()  # one kernel; a number from Python would be made on the device first
     filled = result[:, :c]
-    filled[:, :, border:-border, border:-border] = x
+    middle = filled[..., inner]
+    middle[:, :, inner] = x
     for outside, inside in _mirrored(h, border):
-        filled[:, :, outside] = filled[:, :, inside]
+        middle[:, :, outside] = x[:, :, inside]
     for outside, inside in _mirrored(w, border):
-        filled[..., outside] = filled[..., inside]
+        filled[..., outside] = middle[..., inside]
     return result
 
 
 def _fold(g: Tensor, border: int, channels: int) -> Tensor:
     h, w = (side - 2 * border for side in g.shape[2:])
-    form = layout(g)
-    g = g[:, :channels].clone(memory_format=form)
+    g, inner = g[:, :channels], slice(border, -border)
+    result = _arranged(g[:, :, inner, inner].clone(memory_format=layout(g)), layout(g))
     for outside, inside in _mirrored(w, border):
-        g[..., inside].add_(g[..., outside])
+        result[..., inside].add_(g[:, :, inner, outside])
     for outside, inside in _mirrored(h, border):
-        g[:, :, inside].add_(g[:, :, outside])
-    return _arranged(g[:, :, border:-border, border:-border], form)
+        lines = g[:, :, outside].clone()
+        middle = lines[..., inner]
+        for beyond, within in _mirrored(w, border):
+            middle[..., within].add_(lines[..., beyond])
+        result[:, :, inside].add_(middle)
+    return result
 
 
 def _mirrored(side: int, border: int) -> Iterator[tuple[slice, slice]]:
-    """Lines beyond the borders and those that they mirror, counted in the padded image."""
+    """Lines beyond the borders, counted in the padded image, and those that they mirror, counted in the image."""
     for i in range(1, border + 1):
-        low, high = (border - i, border + i), (border + side - 1 + i, border + side - 1 - i)
-        if low[1] < high[1]:  # both borders in one kernel
-            yield slice(low[0], high[0] + 1, high[0] - low[0]), slice(low[1], high[1] + 1, high[1] - low[1])
+        (before, low), (after, high) = (border - i, i), (border + side - 1 + i, side - 1 - i)
+        if low < high:  # both borders in one kernel
+            yield slice(before, after + 1, after - before), slice(low, high + 1, high - low)
         else:
-            yield from ((slice(o, o + 1), slice(m, m + 1)) for o, m in (low, high))
+            yield from ((slice(o, o + 1), slice(m, m + 1)) for o, m in ((before, low), (after, high)))
 
 
 # --- up-sampling ---------------------------------------------------------------------------------------------------

@@ -51,6 +51,12 @@ def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
     }
 
 
+@cache
+def _shape(kind: Any) -> tuple[Any, tuple[Any, ...], bool]:
+    """list[float] as list and (float,); and whether it is a dataclass."""
+    return typing.get_origin(kind), typing.get_args(kind), dataclasses.is_dataclass(kind)
+
+
 def typed(value: Any, kind: Any, where: str) -> Any:
     """The value as its type says. Raises ValueError, with the place, for one that is of another."""
     if type(value) is kind and kind in (str, int, bool):  # isinstance would take a bool for an int
@@ -59,28 +65,28 @@ def typed(value: Any, kind: Any, where: str) -> Any:
         return _number(value, where)
     if kind is Any:
         return _scalar(value, where)
-    if dataclasses.is_dataclass(kind):
+    origin, inner, compound = _shape(kind)
+    if compound:
         if not isinstance(value, dict):
             raise ValueError(f"{where}: expected an object, found {type(value).__name__}")
-        fields = _fields(kind)  # type: ignore[arg-type]
+        fields = _fields(kind)
         if missing := [name for name, (_, needed) in fields.items() if needed and name not in value]:
             raise ValueError(f"{where}: {missing[0]} is missing")
         place = "" if where == "record" else f"{where}."
         given = {name: typed(value[name], fields[name][0], place + name) for name in fields if name in value}
-        return kind(**given)  # type: ignore[operator]
-    origin = typing.get_origin(kind)
+        return kind(**given)
     if origin is types.UnionType:
-        return None if value is None else typed(value, typing.get_args(kind)[0], where)
+        return None if value is None else typed(value, inner[0], where)
     if origin is dict and isinstance(value, dict):
-        inner = typing.get_args(kind)[1]
-        return {name: typed(v, inner, f"{where}.{name}") for name, v in value.items()}
+        (_, item) = inner
+        return {name: typed(v, item, f"{where}.{name}") for name, v in value.items()}
     if origin is list and isinstance(value, list):
-        (inner,) = typing.get_args(kind)
-        if inner is float:
+        (item,) = inner
+        if item is float:
             if {*map(type, value)} <= {float} and math.isfinite(sum(value)):  # nearly always
                 return value
             return [math.nan if v is None else _number(v, where) for v in value]
-        return [typed(v, inner, where) for v in value]
+        return [typed(v, item, where) for v in value]
     raise ValueError(f"{where}: expected {getattr(origin or kind, '__name__', kind)}, found {_shown(value)}")
 
 

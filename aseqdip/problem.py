@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aseqdip.operators.base import Operator
+from aseqdip.operators.base import Operator, Scaled
 from aseqdip.operators.identity import Identity
+from aseqdip.operators.mask import Mask
 
 
 def generator(*purpose: object) -> torch.Generator:
@@ -36,7 +37,7 @@ class Problem:
         z0: the start image, shape (1, channels, height, width): zero-filled, clipped FBP, or y itself.
         image: name of the image; names its random streams.
         seed: the run's seed.
-        noise_std: standard deviation of the noise in y per real component, if known.
+        noise_std: standard deviation of the noise in y per real component; 0 where there is none, None where it is not known.
         references: names and images of other objects, shaped like z0, for a method that wants a similar one.
     """
 
@@ -54,8 +55,9 @@ class Problem:
 
     def kind(self) -> "Kind":
         """What its settings are checked against."""
+        A = self.operator.operator if isinstance(self.operator, Scaled) else self.operator
         same = self.y.shape == self.z0.shape
-        return Kind("operator", self.operator.linear, same, isinstance(self.operator, Identity), self.noise_std)
+        return Kind("operator", A.linear, same, isinstance(A, Identity), isinstance(A, Mask), self.noise_std)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Kind:
         linear: whether A is linear.
         image: whether measurements are images themselves, of the same shape.
         identity: whether A x = x, so that y is the image plus noise.
+        hole: whether A leaves out pixels, and does nothing else.
         noise: standard deviation of the noise in y, in any unit; None or 0 where there is none or it is not known.
     """
 
@@ -74,4 +77,5 @@ class Kind:
     linear: bool = True
     image: bool = False
     identity: bool = False
+    hole: bool = False
     noise: float | None = None

@@ -338,6 +338,8 @@ def _read_lines(path: Path) -> Iterator[Trace]:
                 folder = path.with_suffix("") / f"line {number}"
                 try:
                     content = loads(line)
+                    if not {"folder", "record"} & content.keys():
+                        continue  # of another file of JSON lines, a benchmark's
                     name = PurePath(content["folder"])
                     if name.is_absolute() or ".." in name.parts:
                         raise ValueError(f"folder: expected one below {path.stem}, found '{name}'")

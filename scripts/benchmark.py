@@ -106,9 +106,9 @@ def as_pytorch_comes() -> Iterator[None]:
 
 
 def host_scores(truth: Any, shown: Any, data_range: float) -> None:
-    peak_signal_noise_ratio(truth, shown, data_range=data_range)  # type: ignore[no-untyped-call]
+    peak_signal_noise_ratio(truth, shown, data_range=data_range)
     window = {"gaussian_weights": True, "sigma": 1.5, "channel_axis": 0}
-    structural_similarity(truth, shown, data_range=data_range, **window)  # type: ignore[no-untyped-call]
+    structural_similarity(truth, shown, data_range=data_range, **window)
 
 
 def naive_steps(cfg: Config, case: Case) -> Iterator[None]:

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 #: seconds after which a process that should have ended did hang
-PATIENCE = 120
+PATIENCE = 300
 
 
 class Wrong(Exception):
@@ -78,12 +78,17 @@ def wait(process: "subprocess.Popen[bytes]", what: str) -> int:
         raise Wrong(f"{what}: it did not end within {PATIENCE} s") from None
 
 
-def begun(folder: Path, process: "subprocess.Popen[bytes]", after: int) -> float:
-    """Wait until its first image is computed (or its end); returns the time of that."""
-    marker = b", seed "
-    while process.poll() is None and marker not in (folder / "log").read_bytes()[after:]:
+def begun(folder: Path, process: "subprocess.Popen[bytes]", before: int) -> float:
+    """Wait until one more image is begun than before (or the end of the process); returns the time of that."""
+    while process.poll() is None and images_begun(folder) <= before:
         time.sleep(0.02)
     return time.monotonic()
+
+
+def images_begun(folder: Path) -> int:
+    """How many times a job has said that it begins: in the command's log, or in those of submitit's workers."""
+    logs = [folder / "log", *(folder / "outputs" / ".sweeps").rglob("*_log.out")]
+    return sum(path.read_bytes().count(b", seed ") for path in logs if path.exists())
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -138,7 +143,7 @@ def trial(words: tuple[str, ...], folder: Path, expected: Whole, draw: random.Ra
         group = which == signal.SIGINT and draw.random() < 0.5  # Ctrl-C reaches every process of the terminal
         starting = draw.random() < 0.1
         moment = draw.uniform(0, 3 if starting else expected.seconds)
-        before = (folder / "log").stat().st_size if (folder / "log").exists() else 0
+        before = images_begun(folder)
         process = start(words, folder)
         if not starting:
             begun(folder, process, before)

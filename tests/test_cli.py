@@ -74,7 +74,7 @@ def test_what_is_shown_instead_of_run(tmp_path: Path) -> None:
     assert call("--version", cwd=tmp_path).stdout == f"aseqdip {__version__}\n"
     shown = call("lam=3", "task=ct", "--cfg", "job", cwd=tmp_path).stdout
     assert "lam: 3" in shown and "views: 30" in shown
-    environment = {**os.environ, "COMP_LINE": "run.py method=tv", "COMP_POINT": "16"}
+    environment = {**os.environ, "COMP_LINE": "run.py method=tv_", "COMP_POINT": "17"}
     completed = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), "-sc", "query=bash"],
         env=environment,
@@ -150,7 +150,7 @@ def test_a_sweep_twice(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_survives_a_bad_job(tmp_path: Path) -> None:
     result = call("-m", "preset=smoke", "images=0,99,30:40,1", cwd=tmp_path)
-    assert result.returncode == 1
+    assert result.returncode == 2, "bad input"
     assert len(list((tmp_path / "outputs").rglob("record.json"))) == 2
     assert "images=99: there is no such image" in result.stdout + result.stderr
     assert "Nothing to do: dataset=brain ends before images=30:40." in result.stdout

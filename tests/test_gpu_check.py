@@ -57,7 +57,7 @@ def test_every_method_and_every_task_is_recorded_in_both_precisions() -> None:
     words = list(gpu_check.combinations(gpu_check.Setup("cuda", tiny=False)))
     for precision in ("bf16", "fp32"):
         said = {word for case in words if f"precision={precision}" in case for word in case}
-        assert {f"method={method}" for method in METHODS} - said == {"method=direct"}  # it has no steps
+        assert {f"method={name}" for name, method in METHODS.items() if method.learns} <= said  # others record nothing
         assert {f"task={task}" for task in gpu_check.TASKS} <= said
         assert {"stop=wmv", "stop=emv", "stop=discrepancy", "input_update=data_consistent", "network=s2s"} <= said
     tiny = {word for case in gpu_check.combinations(SETUP) for word in case}

@@ -159,6 +159,11 @@ class Method(Part, ABC, Generic[S]):
         """What it must be given besides measurements: "references", "truth" (a diagnostic), or nothing."""
         return ""
 
+    @classmethod
+    def uses(cls, options: Any) -> tuple[str, ...]:
+        """The names of other methods whose image it takes."""
+        return ()
+
     @property
     def steps(self) -> int:
         """How many iterates there will be."""

@@ -9,16 +9,20 @@ import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.methods.base import Iterate, NetworkMethod, NetworkState
+from aseqdip.methods._classical import check_image_by, image_by
+from aseqdip.methods.base import Iterate, NetworkMethod, NetworkState, Shared
 from aseqdip.parts import knob
-from aseqdip.problem import Problem
+from aseqdip.problem import Kind, Problem
+
+#: methods whose image may be the input
+BY_METHOD = ("tv", "cg", "wavelet")
 
 
 class VanillaDIP(NetworkMethod):
     """min_phi ||A f_phi(z) - y||^2 with a fixed input z (paper, eq. 1).
 
     z ~ U(0, 0.1) (``input=noise``, as the original), N(0, s^2) (``normal``; s: ``input_noise``), the start image z0
-    (``measurement``), or the nearest image of a pool (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
+    (``measurement``), the image of a classical method (``tv``, ``cg``, ``wavelet``), or the nearest image of a pool (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
     ``oracle`` is the truth + N(0, s^2): not a method but the diagnostic of the paper's Fig. 1.
     ``perturb`` adds fresh N(0, perturb^2) noise to z at each step (the original's regularisation, 1/30).
     """
@@ -33,7 +37,7 @@ class VanillaDIP(NetworkMethod):
             "fixed input: U(0, 0.1), N(0, s^2), the start image, the nearest image of a pool, or (oracle) the truth: "
             "no method, a diagnostic of the paper's Fig. 1",
             "noise",
-            choices=("noise", "normal", "measurement", "reference", "oracle"),
+            choices=("noise", "normal", "measurement", "reference", "oracle", *BY_METHOD),
         )
         input_noise: float = knob(
             "input=normal, oracle: standard deviation s of its Gaussian noise, drawn once; images are about 1 at their "
@@ -57,6 +61,15 @@ class VanillaDIP(NetworkMethod):
         )
 
     @classmethod
+    def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
+        if options.input in BY_METHOD:
+            check_image_by("input", options.input, kind)
+
+    @classmethod
+    def uses(cls, options: Any) -> tuple[str, ...]:
+        return (options.input,) if options.input in BY_METHOD else ()
+
+    @classmethod
     def wants(cls, options: Any) -> str:
         return {"reference": "references", "oracle": "truth"}.get(options.input, "")
 
@@ -68,6 +81,8 @@ class VanillaDIP(NetworkMethod):
         z, rng = problem.z0, problem.generator("input")
         if self.options.input == "measurement":
             return z.clone()
+        if self.options.input in BY_METHOD:
+            return image_by(self.options.input, problem, self.engine, self.signed)
         if self.options.input == "reference":
             self.facts["reference"], image = nearest_reference(problem, self.signed)
             return image

@@ -43,6 +43,8 @@ class Conv(nn.Conv2d):
         self.border, self.shifted = kernel // 2, shifted
 
     def forward(self, features: Tensor) -> Tensor:
+        if not kernels.switches.convolution:
+            return super().forward(features)
         device = features.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
         with torch.autocast(device, enabled=False):

@@ -104,7 +104,7 @@ COLUMNS = {
 PUBLISHED = ("published", "difference", "onset_published", "ssim_published")
 UNSCORED = ("n", "steps", "seconds", "tflop", "passes")
 DOCUMENT = ("published", "ours", "n", "difference", "best", "versus", "wins", "ssim_published", "ssim", "seconds")
-SCREEN = ("n", "start", "ours", "ssim", "best", "ema", "versus", "wins", "seconds", "tflop")
+SCREEN = ("n", "start", "ours", "ssim", "best", "ema", "versus", "onset", "seconds", "tflop")
 
 
 def columns(block: Block, wanted: Sequence[str] = tuple(COLUMNS)) -> list[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from aseqdip.case import Case, Scoring
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
+from aseqdip.methods._classical import check_image_by, image_by
 from aseqdip.methods.base import Method, Shared
 from aseqdip.networks import NETWORKS
 from aseqdip.networks.base import NetworkSettings
@@ -67,7 +69,7 @@ def reconstruct(
     method: str = "aseqdip",
     *,
     truth: Array | None = None,
-    start: Array | None = None,
+    start: Array | str | None = None,
     references: Iterable[Array] = (),
     noise_std: float | None = None,
     complex_images: bool | None = None,
@@ -92,7 +94,8 @@ def reconstruct(
         method: aseqdip, vanilla_dip, tv_dip ...
         truth: the true image if it is known, to be scored against; no method sees it. Range of PSNR and SSIM: 0 to its
             maximum.
-        start: the start image; default: the operator's one-step reconstruction ``operator.direct(y)``.
+        start: the start image, or the classical method that makes it: tv, cg, wavelet; default: the operator's one-step
+            reconstruction ``operator.direct(y)``.
         references: images of other objects, for ref_guided_dip.
         noise_std: standard deviation of the noise in y per real number, for the methods and rules that need it.
         complex_images: whether two channels are a real and an imaginary part; default: for MultiCoilMRI.
@@ -116,7 +119,9 @@ def reconstruct(
     given.refuse_the_rest(method)
     A = operator if isinstance(operator, Operator) else Functions(*operator)
     signed = isinstance(A, MultiCoilMRI) if complex_images is None else complex_images
-    case, unit = _case(A, y, start, truth, noise_std, signed, name, seed)
+    case, unit = _case(A, y, None if isinstance(start, str) else start, truth, noise_std, signed, name, seed)
+    if isinstance(start, str):
+        check_image_by("start", start, case.problem.kind())
     engine = Engine(device, precision)
     made = part(options, shared, engine, signed)
     part.check(options, shared, case.problem.kind())
@@ -126,7 +131,12 @@ def reconstruct(
     case.problem.references = _wanted(made, case, references, unit)
     average = part.defaults.get("ema", 0.0) if ema is None else ema
     with engine.current():
+        begin = time.perf_counter()
+        if isinstance(start, str):
+            case.problem.z0 = image_by(start, case.problem, engine, signed)
+        seconds = time.perf_counter() - begin
         run = Reconstruction(case, made, picked, average)
+        run.clock.seconds["start"] += seconds
         bar = [_Bar(name, made.steps)] if progress else []
         try:
             run.run(bar)

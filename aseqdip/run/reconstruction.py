@@ -96,7 +96,8 @@ class Reconstruction:
         self.rule, self.ema = (rule, ema) if method.iterative else (None, 0.0)
         self.clock = Clock(method.engine.device)
         self.pace = method.engine.pace()
-        self.state = method.start(case.problem)
+        with self.clock.measure("start"):
+            self.state = method.start(case.problem)
         self.scores = self._empty_scores()
         self.input = fingerprint(case.problem.y, case.problem.z0)
         self.checkpoint: Checkpoint | None = None

@@ -20,6 +20,9 @@ from aseqdip.data.base import Items, Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed
+from aseqdip.methods import METHODS
+from aseqdip.methods._classical import check_image_by, image_by
+from aseqdip.methods.direct import Direct
 from aseqdip.networks import check_size
 from aseqdip.records import Failure, Record
 from aseqdip.run import results
@@ -79,10 +82,20 @@ def check_combination(cfg: Config) -> None:
         )
     task.check()
     method.check(cfg.method.options, cfg.shared(), task.kind())
+    if cfg.start not in task.starts:
+        check_start(cfg.start, task)
     if method.learns and task.size is not None:
         check_size(cfg.network, (task.size, task.size), f"size={cfg.size}: an image")
     if method.iterative and cfg.rule is not None:
         cfg.rule.part.check(cfg.method.name, method.offers, task.kind())
+
+
+def check_start(name: str, task: Task) -> None:
+    """Raise UserError unless a method makes a start image of this name for the task."""
+    others = [m for m in METHODS if METHODS[m].group == "classical" and METHODS[m] is not Direct]
+    if name not in others:
+        raise UserError(f"start={name}: task={task.name} expects {', '.join((*task.starts, *others))}.")
+    check_image_by("start", name, task.kind())
 
 
 def sweep_device(number: int) -> str:
@@ -164,7 +177,7 @@ class Seed:
         record: Record | None = None
         try:
             begin = time.perf_counter()
-            case = self.task.make(name, sample).to(engine.device)
+            case = self.started(self.task.make(name, sample).to(engine.device))
             seconds = time.perf_counter() - begin
             for note in sample.notes:
                 log.warning("%s: %s", name, note)
@@ -199,6 +212,14 @@ class Seed:
             why = "out of time" if self.interrupt.signal is None else "interrupted"
             log.info("%s: %s; the same command continues it.", name, why)
 
+    def started(self, case: Case) -> Case:
+        """The case, its z0 the image of the method that the config names for it."""
+        if self.cfg.start in self.task.starts:
+            return case
+        image = image_by(self.cfg.start, case.problem, self.engine, case.signed)
+        case.problem.z0 = image if case.signed else image.clamp(0, 1)
+        return case
+
     def known(self, name: str, sample: Sample, content: str) -> Record:
         """The record as far as it is known before anything is computed."""
         cfg, task = self.cfg, self.task
@@ -217,7 +238,7 @@ class Seed:
                 "setting": task.setting_title,
                 "method": cfg.method.part.title,
                 "group": cfg.method.part.group,
-                "start": task.start_title,
+                "start": task.start_title if cfg.start in task.starts else METHODS[cfg.start].title,
             },
             seed=cfg.seed,
             departures=identity.departures(cfg),

@@ -62,7 +62,7 @@ class PictureTask(Task):
         """1 where nothing is known of the image, (1, 1, height, width); None where something is known everywhere."""
         return None
 
-    def start(self, operator: Operator, y: Tensor) -> Tensor:
+    def first(self, operator: Operator, y: Tensor) -> Tensor:
         """z0 from y."""
         return operator.direct(y)
 
@@ -81,7 +81,9 @@ class PictureTask(Task):
             clean = operator(image)
             noisy = clean + sigma / 255 * torch.randn(clean.shape, generator=self.rng(name, "noise"))
         y = self.kept(operator, noisy)
-        problem = Problem(y, operator, self.start(operator, y), name, self.seed, sigma / 255 or None)
+        problem = Problem(
+            y, operator, self.first(operator, y), name, self.seed, sigma / 255 or (0.0 if known else None)
+        )
         scoring = Scoring(image, 1.0, self.hole(operator)) if known else None
         facts = {"operator_norm": operator_norm(problem)}
         return Case(problem, scoring, facts=facts, truth=image if known else None)

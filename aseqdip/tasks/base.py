@@ -27,24 +27,33 @@ class Task(Part, ABC):
         seed: of all random numbers.
         truth: "known" where measurements are simulated and scored; "none" where the file itself is the measurement.
         cache: folder for what takes long and depends on the data alone; None to keep nothing.
+        start: z0, one of ``starts``; what is none of them is for others to make, from a case with the paper's.
 
     Attributes:
         defaults: shared settings that this task has otherwise than others, by name: size, and the data set and network
             where none is chosen.
-        start_title: what its start image is called.
+        starts: start images it has of its own; "paper" is the first.
+        start_title: what that one is called.
         takes: what it can be made of: "image", "kspace".
         signed: whether its images take negative values.
     """
 
     defaults: ClassVar[dict[str, Any]] = {"size": "512", "dataset": "photos", "network": "skip"}
+    starts: ClassVar[tuple[str, ...]] = ("paper",)
     start_title: ClassVar[str] = "measurement"
     takes: ClassVar[tuple[str, ...]] = ("image",)
     signed: ClassVar[bool] = False
 
     def __init__(
-        self, options: Any, size: str = "native", seed: int = 0, truth: str = "known", cache: Path | None = None
+        self,
+        options: Any,
+        size: str = "native",
+        seed: int = 0,
+        truth: str = "known",
+        cache: Path | None = None,
+        start: str = "paper",
     ) -> None:
-        self.options, self.seed, self.truth, self.cache = options, seed, truth, cache
+        self.options, self.seed, self.truth, self.cache, self.start = options, seed, truth, cache, start
         self.size = None if size == "native" else int(size)
 
     @property

@@ -25,17 +25,13 @@ class CT(Task):
     name = "ct"
     title = "CT"
     defaults = {"size": "512", "dataset": "body", "network": "medium"}
+    starts = ("paper", "adjoint")  # clipped filtered back-projection, or A^H y, scaled to fit y
     start_title = "filtered back-projection"
 
     @dataclass
     class Options:
         views: int = knob("projection angles over 180 degrees", 30, low=1)
         photons: float | None = knob("photons per ray for Poisson noise; default: noise-free", None, above=0, high=1e12)
-        start: str = knob(
-            "z0: clipped filtered back-projection (paper), or the adjoint A^H y, scaled to fit y",
-            "paper",
-            choices=("paper", "adjoint"),
-        )
 
     @property
     def setting(self) -> str:
@@ -58,8 +54,9 @@ class CT(Task):
             expected = o.photons * torch.exp(-per_pixel * operator.radon_norm * y)
             counts = torch.poisson(expected, self.rng(name, "photons"))
             y = -torch.log(counts.clamp_min(1) / o.photons) / (per_pixel * operator.radon_norm)
-        start = operator.direct(y) if o.start == "paper" else fitted_adjoint(operator, y)
-        problem = Problem(y, operator, start.clamp(0, 1), name, self.seed)
+        start = fitted_adjoint(operator, y) if self.start == "adjoint" else operator.direct(y)
+        noise = 0.0 if o.photons is None else None
+        problem = Problem(y, operator, start.clamp(0, 1), name, self.seed, noise)
         facts = {"operator_norm": operator.radon_norm, "scaled_by_norm": True}
         return Case(problem, Scoring(image, 1.0), facts=facts, truth=image)
 

@@ -1,6 +1,6 @@
 """A hole in a photograph."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator
 from aseqdip.operators.mask import Mask, center_hole, random_hole
 from aseqdip.parts import knob
+from aseqdip.problem import Kind
 from aseqdip.tasks._pictures import PictureTask
 
 
@@ -18,17 +19,13 @@ class Inpainting(PictureTask):
 
     name = "inpainting"
     title = "In-painting"
+    starts = ("paper", "mean")  # the measurement, or its hole filled with the mean of the known pixels
 
     @dataclass
     class Options(PictureTask.Options):
         mask: str = knob("center, random, or a picture file (white = known)", "center", file=True)
         hiar: float = knob("mask=center: area of the central hole over the image's area", 0.1, above=0, high=0.9)
         missing: float = knob("mask=random: fraction of the pixels missing", 0.97, above=0, high=1)
-        start: str = knob(
-            "z0: the measurement (paper), or mean, its hole filled with the mean of the known pixels",
-            "paper",
-            choices=("paper", "mean"),
-        )
 
     @property
     def setting(self) -> str:
@@ -44,6 +41,9 @@ class Inpainting(PictureTask):
         mask = self.options.mask
         if mask not in ("center", "random") and not Path(mask).is_file():
             raise UserError(f"mask={mask}: expected center, random, or a picture file (white = known pixel).")
+
+    def kind(self) -> Kind:
+        return replace(super().kind(), hole=True)
 
     def operator(self, name: str, height: int, width: int) -> Operator:
         o = self.options
@@ -66,9 +66,9 @@ class Inpainting(PictureTask):
         assert isinstance(operator, Mask)
         return 1 - operator.mask
 
-    def start(self, operator: Operator, y: Tensor) -> Tensor:
+    def first(self, operator: Operator, y: Tensor) -> Tensor:
         z0 = operator.direct(y)
-        if self.options.start == "paper":
+        if self.start != "mean":
             return z0
         hole = self.hole(operator)
         return z0 + hole * (y.sum((-2, -1), keepdim=True) / (1 - hole).sum((-2, -1), keepdim=True))

@@ -92,7 +92,8 @@ class MRI(Task):
             raise UserError(f"{sample.source}: the sampled k-space is zero everywhere; nothing can be reconstructed.")
         y = y / level
         per_component = noise_std / 2**0.5 / float(level)
-        problem = Problem(y, operator, operator.direct(y), name, self.seed, per_component or None)
+        unknown = 0.0 if sample.kspace is None else None  # a scan has noise of its own
+        problem = Problem(y, operator, operator.direct(y), name, self.seed, per_component or unknown)
         support = ((maps.abs() ** 2).sum(0) > 0).float()[None, None]
         scoring, image = None, None
         if truth is not None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from test_ct import write_dicom
+from test_ct_slices import write_dicom
 
 from aseqdip.data import make_reader
 from aseqdip.errors import UserError

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -127,22 +127,12 @@ def test_gradient_of_upsampling_in_bf16(align_corners: bool) -> None:
     assert float((ours - exact).norm() / exact.norm()) < 0.01
 
 
-class PyTorchs(nn.Conv2d):
-    """The convolution as PyTorch has it: with its bias, and reflection as a step of its own."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        if self.padding_mode == "reflect" and self.kernel_size[0] > 1:
-            features = F.pad(features, self._reversed_padding_repeated_twice, mode="reflect")
-            return F.conv2d(features, self.weight, self.bias, self.stride)
-        return F.conv2d(features, self.weight, self.bias, self.stride, self.padding)
-
-
 def plain(network: nn.Module) -> nn.Module:
     """A copy of a network with PyTorch's convolutions, by its saved state: what it computed before ours."""
     copy = deepcopy(network)
     for module in copy.modules():
         if isinstance(module, Conv):
-            module.__class__ = PyTorchs  # type: ignore[assignment]
+            module.__class__ = nn.Conv2d
     copy.load_state_dict(network.state_dict())
     return copy
 
@@ -175,6 +165,24 @@ def test_networks_are_what_they_were(name: str, precision: str, cuda: bool, monk
             assert float(other.grad.norm()) < 1e-5 * scale, "rounding, where it was computed"
         elif precision == "fp32":
             assert float((ours.grad - other.grad).norm()) < 1e-3 * float(other.grad.norm()) + 1e-5 * scale, key
+
+
+@pytest.mark.parametrize("switch", sorted(vars(kernels.switches)))
+def test_what_a_measurement_switches_off(switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """computes the same, the way PyTorch does."""
+    monkeypatch.setattr(kernels, "on_cpu", lambda x: False)
+    network = make_network(NetworkSettings(name="skip", width=12, depth=2), 3, 3, False, rng())
+    x, found = torch.rand(1, 3, 32, 32, generator=rng(1)), []
+    for on in (True, False):
+        monkeypatch.setattr(kernels.switches, switch, on)
+        with Kernels() as seen:
+            y = network(x)
+            found.append(
+                (y.detach(), *torch.autograd.grad(y.square().sum(), [p for p in network.parameters() if p.ndim == 4]))
+            )
+        assert switch != "convolution" or bool(seen.ours) is on
+    for ours, exact in zip(*found, strict=True):
+        assert float((ours - exact).norm() / exact.norm()) < 1e-3
 
 
 def test_biases_before_batch_norm_stay_as_they_are() -> None:
@@ -211,13 +219,14 @@ def test_second_gradients_by_convolutions_of_the_same_size(name: str) -> None:
 
 
 class Kernels(TorchDispatchMode):
-    """The largest kernel of PyTorch's and our convolutions."""
+    """The largest kernel of PyTorch's and our convolutions, and how many are ours."""
 
-    largest = 0
+    largest = ours = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func._overloadpacket.__name__ == "convolution":
             self.largest = max(self.largest, *args[1].shape[2:])
+            self.ours += func.namespace == "aseqdip"
         return func(*args, **(kwargs or {}))
 
 

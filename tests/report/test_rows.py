@@ -202,6 +202,7 @@ def test_nothing_is_made_compact_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_bad_line_is_named_and_the_others_are_read(tmp_path: Path, line: str) -> None:
     good = records.dumps({"folder": "run/a", "record": replace(made.record("mri", "accel4", "aseqdip"))})
     (tmp_path / "accel4.jsonl").write_text(f"{line}\n{good}\n")
+    (tmp_path / "benchmark.jsonl").write_text('{"seconds": 1}\n')
     found = load([tmp_path])
     assert len(found.rows) == 1 and found.rows[0].folder == tmp_path / "accel4" / "run" / "a"
     assert len(found.damaged) == 1 and "not a record" in found.damaged[0].error

@@ -117,7 +117,7 @@ def test_what_cannot_work_is_said(settings: dict[str, object], message: str) -> 
 
 def test_it_needs_no_hydra() -> None:
     code = (
-        "import sys, aseqdip; assert 'torch' not in sys.modules; aseqdip.reconstruct;"
+        "import sys, aseqdip; assert 'torch' not in sys.modules; aseqdip.reconstruct; aseqdip.operators.Mask;"
         "sys.exit(any(name in sys.modules for name in ('hydra', 'omegaconf')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -224,7 +224,7 @@ def test_what_nobody_takes_is_not_kept_for_ever(
     assert "W&B takes nothing any more" in caplog.text
     begin = time.monotonic()
     trackers.close_mirrors()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 6  # it is waited for 5 s at most
 
 
 def test_nothing_is_online_unless_told(configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

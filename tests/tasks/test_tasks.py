@@ -257,7 +257,7 @@ def test_same_seed_same_measurements(configure: Configure) -> None:
         (("task=denoising", "size=32"), "32 pixels on its short side.*and more on the other"),
         (("task=denoising", "size=16"), "16 pixels on its short side.*needs at least 32"),
         (("task=denoising", "dataset=brain"), "needs real images"),
-        (("task=ct", "start=mean"), "start=mean: expected one of paper, adjoint"),
+        (("task=ct", "start=mean"), "start=mean: task=ct expects paper, adjoint, "),
     ],
 )
 def test_combinations_that_cannot_work(configure: Configure, words: tuple[str, ...], message: str) -> None:

@@ -1,0 +1,50 @@
+"""What methods on pictures share that are computed by NumPy libraries."""
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aseqdip.errors import UserError
+from aseqdip.methods._classical import OneStep
+from aseqdip.methods.base import Shared
+from aseqdip.problem import Kind, Problem
+
+
+class Denoiser(OneStep):
+    """A method that takes Gaussian noise off a picture; where its level is not given it is estimated from the picture."""
+
+    @classmethod
+    def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
+        if not kind.identity:
+            raise UserError(
+                f"method={cls.name} takes noise off a picture: it is for task=denoising, not task={kind.task}."
+            )
+
+    @abstractmethod
+    def denoise(self, problem: Problem, sigma: float) -> Tensor:
+        """The picture without noise of standard deviation ``sigma``."""
+
+    def solve(self, problem: Problem) -> Tensor:
+        sigma = problem.noise_std or estimated_sigma(problem.y)
+        self.facts["sigma_used"] = float(f"{sigma:.4g}")
+        return self.denoise(problem, sigma)
+
+
+def estimated_sigma(picture: Tensor) -> float:
+    """Standard deviation of white noise, from the finest diagonal differences (Donoho and Johnstone, 1994)."""
+    p = picture[..., : picture.shape[-2] // 2 * 2, : picture.shape[-1] // 2 * 2]
+    diagonal = (p[..., ::2, ::2] - p[..., 1::2, ::2] - p[..., ::2, 1::2] + p[..., 1::2, 1::2]) / 2
+    return float(diagonal.abs().median()) / 0.6745
+
+
+def as_array(picture: Tensor) -> np.ndarray[Any, Any]:
+    """(1, channels, height, width) as (height, width, channels)."""
+    return np.ascontiguousarray(picture[0].permute(1, 2, 0).cpu().numpy())
+
+
+def as_tensor(picture: np.ndarray[Any, Any]) -> Tensor:
+    """(height, width, channels) as (1, channels, height, width)."""
+    return torch.from_numpy(np.ascontiguousarray(picture, dtype=np.float32)).permute(2, 0, 1)[None].contiguous()
