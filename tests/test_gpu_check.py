@@ -60,8 +60,8 @@ def test_every_method_and_every_task_is_recorded_in_both_precisions() -> None:
         assert {f"method={name}" for name, method in METHODS.items() if method.learns} <= said  # others record nothing
         assert {f"task={task}" for task in gpu_check.TASKS} <= said
         assert {"stop=wmv", "stop=emv", "stop=discrepancy", "input_update=data_consistent", "network=s2s"} <= said
-    tiny = {word for case in gpu_check.combinations(SETUP) for word in case}
-    assert {f"method={method}" for method in METHODS} - tiny == {"method=direct"}
+    tiny = {word for case in (*gpu_check.combinations(SETUP), *gpu_check.comparisons(SETUP)) for word in case}
+    assert {f"method={method}" for method in METHODS} - tiny == {"method=bm3d"}
 
 
 # --- each check fails where what it checks is broken ------------------------------------------------------------------
