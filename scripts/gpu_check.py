@@ -39,6 +39,8 @@ from aseqdip import engine, figures  # noqa: E402
 from aseqdip.compose import compose  # noqa: E402
 from aseqdip.config import Config  # noqa: E402
 from aseqdip.engine import Engine, Graph  # noqa: E402
+from aseqdip.errors import UserError  # noqa: E402
+from aseqdip.methods import METHODS  # noqa: E402
 from aseqdip.operators import ct  # noqa: E402
 from aseqdip.records import COLUMNS, Record, read_curve  # noqa: E402
 from aseqdip.run import checkpoint, runner  # noqa: E402
@@ -246,6 +248,27 @@ def paper_sizes(setup: Setup) -> Iterator[tuple[str, ...]]:
         sized = f"network.width={width}", f"size={size}", "precision=bf16"
         if not setup.tiny:
             yield "preset=paper", "tracker=none", f"task={task}", *sized
+
+
+def as_on_a_cpu(setup: Setup, *words: str) -> str:
+    """The same curves on the device as on a CPU."""
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        here = reconstruct(setup.config(*words, outputs=one))
+        there = reconstruct(replace(setup.config(*words, outputs=other), device="cpu"), recorded=False)
+    (curve, *_) = here.curves.values()
+    return agree(gap(here, there), f"{len(curve['psnr'])} iterates")
+
+
+def comparisons(setup: Setup) -> Iterator[tuple[str, ...]]:
+    """Every task with the paper's method, and each method without a network on the first task that it is for."""
+    yield from [("task=mri",)] if setup.tiny else tasks(setup)
+    for method in METHODS:
+        if not METHODS[method].learns and method != "bm3d":  # a package of its own, which nobody may ship
+            for words in (*tasks(setup), ("task=deblurring", "kernel=motion")):
+                with contextlib.suppress(UserError):
+                    runner.check_combination(setup.config(*words, f"method={method}"))
+                    yield *words, f"method={method}"
+                    break
 
 
 def without_training(setup: Setup, *words: str) -> str:
@@ -473,6 +496,7 @@ STAGES: dict[str, tuple[Callable[..., str], Callable[[Setup], Iterable[tuple[str
     "fallback": (fallback, once),
     "operators": (same_operator, tasks),
     "recorded": (compare, combinations),
+    "cpu": (as_on_a_cpu, comparisons),
     "optimiser": (without_training, lambda setup: [("task=mri",)] if setup.tiny else tasks(setup)),
     "parallel": (parallel, once),
     "resume": (resume, once),
