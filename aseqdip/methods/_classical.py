@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.methods.base import Iterate, Method, Shared, State
 from aseqdip.operators.base import Operator, Scaled
+from aseqdip.operators.mask import Mask
 from aseqdip.parts import knob
 from aseqdip.problem import Kind, Problem
 
@@ -223,6 +225,22 @@ def bare(A: Operator) -> Operator:
     return A.operator if isinstance(A, Scaled) else A
 
 
+def first_image(problem: Problem) -> Tensor:
+    """Where iterations begin: z0, its holes filled: a minimum may be far from black."""
+    A = bare(problem.operator)
+    return filled(problem.z0, A.mask) if isinstance(A, Mask) else problem.z0.clone()
+
+
+def filled(x: Tensor, mask: Tensor) -> Tensor:
+    """An image with its unknown pixels (mask 0) interpolated from the next coarser scale that knows them."""
+    if bool(mask.all()) or min(x.shape[-2:]) < 2:
+        return x.clone()
+    known = avg_pool2d(mask, 2, ceil_mode=True)
+    coarse = avg_pool2d(mask * x, 2, ceil_mode=True) / known.clamp_min(1e-6)
+    smooth = interpolate(filled(coarse, (known > 0).to(x)), size=x.shape[-2:], mode="bilinear")
+    return torch.where(mask > 0, x, smooth)
+
+
 def squared(residual: Tensor) -> Tensor:
     """``||r||_2^2``; real and imaginary parts count separately."""
     return (torch.view_as_real(residual) if residual.is_complex() else residual).square().sum()
@@ -253,7 +271,7 @@ Prox = Callable[[Tensor, Tensor], Tensor]
 
 def begin_descent(problem: Problem) -> Tensors:
     """What :func:`descend` needs: image x and its A x, the same of the extrapolated v, momentum, Lipschitz constant."""
-    A, x = problem.operator, problem.z0.clone()
+    A, x = problem.operator, first_image(problem)
     lipschitz = bound(problem) if A.linear else 1.0
     Ax = A(x)
     return {"x": x, "Ax": Ax, "v": x, "Av": Ax, "t": x.new_ones(()), "lipschitz": x.new_tensor(lipschitz)}

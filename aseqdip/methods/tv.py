@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aseqdip.methods._classical import Tensors, Weighted, bare, begin_descent, descend, momentum
+from aseqdip.methods._classical import Tensors, Weighted, bare, begin_descent, descend, first_image, momentum
 from aseqdip.operators.base import Operator
 from aseqdip.operators.blur import CameraBlur, MotionBlur
 from aseqdip.operators.ct import ParallelBeam
@@ -42,7 +42,7 @@ class TV(Weighted):
         return lengths(gradient(x)).sum()
 
     def begin(self, problem: Problem) -> Tensors:
-        x = problem.z0.clone()
+        x = first_image(problem)
         q = x.new_zeros(2, *x.shape)  # dual of the image's differences
         if not problem.operator.linear:
             return {**begin_descent(problem), "q": q, **self.weights(problem)}

@@ -17,7 +17,7 @@ from aseqdip.config import Config
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
-from aseqdip.methods._classical import noise_fitted, squared
+from aseqdip.methods._classical import filled, noise_fitted, squared
 from aseqdip.methods.base import Shared
 from aseqdip.methods.tv import gradient, gradient_adjoint, lengths
 from aseqdip.methods.wavelet import FILTER, coarse, inverse, split, transform
@@ -201,6 +201,17 @@ def test_scaled_operators_are_what_they_scale() -> None:
     twice, _, two = solve("tv", scaled, iterations=300)
     assert two.facts["rho"] == pytest.approx(one.facts["rho"], rel=0.05)
     assert float((plain - twice).norm() / plain.norm()) < 0.01
+
+
+def test_a_hole_is_filled_before_iterations_begin() -> None:
+    """A slope, seen at a tenth of its pixels and with a corner missing: what is known stays, the rest is near the slope."""
+    x = torch.linspace(0, 1, 31).expand(1, 2, 29, 31)
+    mask = (torch.rand(1, 1, 29, 31, generator=torch.Generator().manual_seed(0)) < 0.1).float()
+    mask[..., :8, :8] = 0
+    found = filled(mask * x, mask)
+    assert torch.equal(found[(mask > 0).expand_as(x)], x[(mask > 0).expand_as(x)])
+    assert float((found - x).abs().mean()) < 0.05
+    assert torch.allclose(filled(mask, mask), torch.ones(1), atol=1e-4)
 
 
 # --- the weight --------------------------------------------------------------------------------------------------
