@@ -204,7 +204,7 @@ def test_scaled_operators_are_what_they_scale() -> None:
 
 
 def test_a_hole_is_filled_before_iterations_begin() -> None:
-    """A slope, seen at a tenth of its pixels and with a corner missing: what is known stays, the rest is near the slope."""
+    """A slope seen at a tenth of its pixels, a corner missing: what is known stays, the rest is near the slope."""
     x = torch.linspace(0, 1, 31).expand(1, 2, 29, 31)
     mask = (torch.rand(1, 1, 29, 31, generator=torch.Generator().manual_seed(0)) < 0.1).float()
     mask[..., :8, :8] = 0
