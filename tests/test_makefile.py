@@ -39,7 +39,7 @@ def test_setup_keeps_the_torch_it_was_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["gpu-check", "gpu-bench", "campaign"])
 def test_gpu_targets_need_no_setup(target: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
-    words = ["make", "-n", target, "PYTHON=python9", "DEVICE=cpu", "TINY=1", "OUT=slot"]
+    words = ["make", "--no-print-directory", "-n", target, "PYTHON=python9", "DEVICE=cpu", "TINY=1", "OUT=slot"]
     printed = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert printed.startswith(f"python9 scripts/{target.replace('-', '_')}.py")
     assert "pip" not in printed

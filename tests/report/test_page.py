@@ -1,7 +1,6 @@
 """The page: nothing that runs, nothing from elsewhere, charts that say what tables say, pictures or why none."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -197,6 +196,23 @@ def test_contrast_is_at_least_wcag_aa(scheme: int) -> None:
         assert {colours[name]: name for name in charts.NAMES.values()} == charts.NAMES
 
 
+MEASURED = """
+import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:])
+_, status, used = os.wait4(process.pid, 0)
+print(json.dumps({"cpu": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss / 1024}))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def slower(outputs: Path) -> float:
+    """How much slower this machine reads the records' JSON than one that takes 1.5 seconds of CPU; 1 if it is not."""
+    begin = time.process_time()
+    for path in outputs.rglob("record.json"):
+        json.loads(path.read_bytes())
+    return max(1.0, (time.process_time() - begin) / 1.5)
+
+
 @pytest.mark.slow
 def test_ten_thousand_records_in_20_seconds_and_little_memory(tmp_path: Path) -> None:
     cells = made.CELLS
@@ -205,19 +221,19 @@ def test_ten_thousand_records_in_20_seconds_and_little_memory(tmp_path: Path) ->
     page = tmp_path / "report.html"
     line = [sys.executable, "-X", "importtime", "-m", "aseqdip.report", str(tmp_path / "outputs"), "--html", str(page)]
     begin = time.perf_counter()
-    with (tmp_path / "imports").open("w+") as imports:
-        process = subprocess.Popen(line, cwd=HERE.parent.parent, stderr=imports)
-        _, status, used = os.wait4(process.pid, 0)  # of this process alone, not of other tests'
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0
-        imports.seek(0)
-        imported = imports.read()
-    wall, cpu = time.perf_counter() - begin, used.ru_utime + used.ru_stime
+    # by a small process: one is charged with the memory of whoever starts it, until it has loaded its own program
+    measured = [sys.executable, "-c", MEASURED, *line]
+    started = subprocess.run(measured, cwd=HERE.parent.parent, capture_output=True, text=True)
+    assert started.returncode == 0, started.stderr[-2000:]
+    used, imported = json.loads(started.stdout.splitlines()[-1]), started.stderr
+    wall, cpu = time.perf_counter() - begin, used["cpu"]
     size = page.stat().st_size / 1e6
-    memory = used.ru_maxrss / 1024
+    memory = used["memory"]
     figures = f"{3 * count * len(cells)} records: {wall:.1f} s ({cpu:.1f} s of CPU), {memory:.0f} MiB, {size:.1f} MB"
     sys.stdout.write(figures + "\n")
-    assert cpu < 20, figures  # its own time: one thread, so that of an idle machine's clock
+    assert cpu < 20 * slower(tmp_path / "outputs"), (
+        figures
+    )  # its own time: one thread, so that of an idle machine's clock
     assert memory < 400, figures
     assert size < 4, figures
     assert not re.search(r"\| (torch|hydra|omegaconf)$", imported, re.MULTILINE), "neither PyTorch nor Hydra"
