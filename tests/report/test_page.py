@@ -231,9 +231,8 @@ def test_ten_thousand_records_in_20_seconds_and_little_memory(tmp_path: Path) ->
     memory = used["memory"]
     figures = f"{3 * count * len(cells)} records: {wall:.1f} s ({cpu:.1f} s of CPU), {memory:.0f} MiB, {size:.1f} MB"
     sys.stdout.write(figures + "\n")
-    assert cpu < 20 * slower(tmp_path / "outputs"), (
-        figures
-    )  # its own time: one thread, so that of an idle machine's clock
+    # its own time: one thread, so that of an idle machine's clock
+    assert cpu < 20 * slower(tmp_path / "outputs"), figures
     assert memory < 400, figures
     assert size < 4, figures
     assert not re.search(r"\| (torch|hydra|omegaconf)$", imported, re.MULTILINE), "neither PyTorch nor Hydra"
