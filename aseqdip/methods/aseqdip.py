@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aseqdip.errors import UserError
 from aseqdip.methods.base import Iterate, NetworkMethod, NetworkState, Shared
+from aseqdip.methods.tv_dip import total_variation
 from aseqdip.parts import knob
 from aseqdip.problem import Kind, Problem
 
@@ -30,6 +31,7 @@ class ASeqDIP(NetworkMethod):
     class Options:
         N: int = knob("parameter updates per input update; steps must be a multiple", 2, low=1)
         lam: float = knob("weight lambda of the autoencoding term", 1.0, low=0)
+        rho: float = knob("weight of total variation of the output, which the paper has not", 0.0, low=0)
         input_update: str = knob(
             "next input z is the network's output (paper), that made consistent with the data, or 2y - f(z)",
             "network",
@@ -58,13 +60,17 @@ class ASeqDIP(NetworkMethod):
         return 1 / self.options.N
 
     def iterates(self, problem: Problem, state: NetworkState) -> Iterator[Iterate]:
-        A, y, N, lam = problem.operator, problem.y, self.options.N, self.options.lam
+        A, y, N, lam, rho = problem.operator, problem.y, self.options.N, self.options.lam, self.options.rho
         f, z = state.network, state.z
 
         def objective() -> tuple[Tensor, dict[str, Tensor]]:
             x = f(z)
             data, autoencoding = self.distance(A(x) - y), self.distance(x - z)
-            return x, {"loss": data + lam * autoencoding, "data": data, "autoencoding": autoencoding}
+            loss, terms = data + lam * autoencoding, {"data": data, "autoencoding": autoencoding}
+            if rho:
+                terms["regulariser"] = rho * total_variation(x, isotropic=True)
+                loss = loss + terms["regulariser"]
+            return x, {"loss": loss, **terms}
 
         @torch.no_grad()
         def update_input() -> Tensor:

@@ -11,6 +11,7 @@ from aseqdip.files import config_folder
 
 Configure = Callable[..., Config]
 
+CHOOSING = ("calibration", "tuning")
 LISTS = [(p.stem.split("_")[0], p.stem.split("_")[1]) for p in (config_folder() / "data_task").glob("*.yaml")]
 
 
@@ -19,17 +20,23 @@ def test_every_list_of_images_is_complete(configure: Configure, data: str, task:
     cfg = configure(f"data={data}", f"task={task}")
     files = cfg.dataset.files
     assert files is not None
-    assert len(set(files)) == len(files) == (2 if data in ("scans", "calibration") else 20)
-    assert cfg.dataset.name.startswith(("calibration_" if data == "calibration" else "public_", "paper_"))
+    assert len(set(files)) == len(files) == {"scans": 2, "calibration": 2, "tuning": 4}.get(data, 20)
+    assert cfg.dataset.name.startswith((f"{data}_" if data in CHOOSING else "public_", "paper_"))
 
 
 @pytest.mark.parametrize("task", ["mri", "ct", "denoising"])
-def test_settings_are_chosen_on_images_that_are_in_no_other_list(configure: Configure, task: str) -> None:
-    own = set(configure("data=calibration", f"task={task}").dataset.files or [])
+@pytest.mark.parametrize("choosing", CHOOSING)
+def test_settings_are_chosen_on_images_that_are_in_no_other_list(configure: Configure, choosing: str, task: str) -> None:
+    own = configure(f"data={choosing}", f"task={task}").dataset.files or []
     for data, other in LISTS:
-        if data != "calibration":
+        if data != choosing:
             files = configure(f"data={data}", f"task={other}").dataset.files or []
-            assert not {Path(f).name for f in own} & {Path(f).name for f in files}
+            assert not {patient(f) for f in own} & {patient(f) for f in files}, (data, other)
+
+
+def patient(file: str) -> str:
+    """A CT file's patient, which stands after its number; other files are one object each."""
+    return Path(file).stem.partition("TCGA")[2] or Path(file).name
 
 
 @pytest.mark.parametrize(("choice", "task"), [pair for pair in LISTS if pair[0] != "paper"])
