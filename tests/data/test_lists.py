@@ -26,7 +26,7 @@ def test_every_list_of_images_is_complete(configure: Configure, data: str, task:
 
 @pytest.mark.parametrize("task", ["mri", "ct", "denoising"])
 @pytest.mark.parametrize("choosing", CHOOSING)
-def test_settings_are_chosen_on_images_that_are_in_no_other_list(configure: Configure, choosing: str, task: str) -> None:
+def test_settings_are_chosen_on_images_in_no_other_list(configure: Configure, choosing: str, task: str) -> None:
     own = configure(f"data={choosing}", f"task={task}").dataset.files or []
     for data, other in LISTS:
         if data != choosing:
