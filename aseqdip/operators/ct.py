@@ -213,7 +213,7 @@ def _interpolated(sinogram: Tensor, kept: Tensor) -> Tensor:
     high = high.clamp(0, last)
     share = ((bins - low) / (high - low).clamp_min(1)).to(sinogram)
     known = sinogram * kept
-    return torch.lerp(*(known.gather(2, index.expand_as(known)) for index in (low, high)), share)
+    return torch.lerp(known.gather(2, low.expand_as(known)), known.gather(2, high.expand_as(known)), share)
 
 
 def _detectors(size: int) -> int:

@@ -96,7 +96,11 @@ def check_start(name: str, task: Task, rule: Rule = None) -> None:
     others = [m for m in METHODS if METHODS[m].group == "classical" and METHODS[m] is not Direct]
     if name not in others:
         raise UserError(f"start={name}: task={task.name} expects {', '.join((*task.starts, *others))}.")
-    check_image_by("start", name, fitted_kind(rule, task.kind()))
+    check_image_by("start", name, task.kind())
+    try:
+        check_image_by("start", name, fitted_kind(rule, task.kind()))
+    except UserError as error:
+        raise UserError(f"stop=holdout leaves measurements out, and without them: {error}") from error
 
 
 def sweep_device(number: int) -> str:
