@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cases import case_of
@@ -16,6 +19,7 @@ from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask
 from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.problem import Problem
+from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.runner import run
 from aseqdip.stopping.holdout import outer_columns, part_of, split
 
@@ -115,6 +119,28 @@ def test_what_cannot_go_with_it_is_refused(configure: Configure, words: tuple[st
     task = () if words[0].startswith("task") else ("task=denoising",)
     with pytest.raises(UserError, match=why):
         run(configure(*task, *words, "stop=holdout"))
+
+
+@pytest.mark.parametrize("method", ["vanilla_dip", "tv"])
+def test_killed_and_continued_gives_the_same_bits(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    words = ("task=mri", f"method={method}", "stop=holdout", "steps=8")
+    whole = run(configure(*words, f"outputs={tmp_path / 'whole'}"))
+    cfg = configure(*words, f"outputs={tmp_path / 'parts'}")
+    calls = count()
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "due", property(lambda self: next(calls) > 5))
+        assert run(cfg).records == []
+    (checkpoint,) = (tmp_path / "parts").rglob("checkpoint.pt")
+    parts = run(cfg)
+    assert not checkpoint.exists()
+    assert parts.records[0].scores == whole.records[0].scores
+    assert parts.records[0].facts["heldout"] == whole.records[0].facts["heldout"]
+    assert parts.records[0].seconds != whole.records[0].seconds, "computed, not found"
+    files = [next((tmp_path / f).rglob("reconstruction.npz")) for f in ("whole", "parts")]
+    with np.load(files[0]) as a, np.load(files[1]) as b:
+        assert np.array_equal(a["reconstruction"], b["reconstruction"])
 
 
 def test_a_run_is_given_the_part_alone_and_scored_on_the_whole(configure: Configure) -> None:
