@@ -72,6 +72,7 @@ class Case:
         facts: for the record: scale, operator norm, where maps come from.
         truth: the true image, shaped like z0; None where there is none. For scoring alone, but for input=oracle.
         bounded: whether images that are not complex lie in [0, 1].
+        whole: the problem with all measurements, where a stopping rule holds some of them out of ``problem``.
     """
 
     problem: Problem
@@ -81,15 +82,15 @@ class Case:
     facts: dict[str, Any] = field(default_factory=dict)
     truth: Tensor | None = None
     bounded: bool = True
+    whole: Problem | None = None
 
     def to(self, device: torch.device) -> "Case":
         """The same case with every tensor on ``device``."""
-        p = self.problem
-        problem = replace(p, y=p.y.to(device), operator=p.operator.to(device), z0=p.z0.to(device))
+        problem, whole = _moved(self.problem, device), self.whole and _moved(self.whole, device)
         scoring = None if self.scoring is None else self.scoring.to(device)
         support = None if self.support is None else self.support.to(device)
         truth = None if self.truth is None else self.truth.to(device)
-        return Case(problem, scoring, self.signed, support, self.facts, truth, self.bounded)
+        return Case(problem, scoring, self.signed, support, self.facts, truth, self.bounded, whole)
 
     def show(self, image: Tensor) -> Tensor:
         """What a person looks at and what is scored: magnitude on the support for MRI, else clipped to [0, 1]."""
@@ -97,3 +98,7 @@ class Case:
             return image.clamp(0, 1) if self.bounded else image
         # on CPUs a norm over this short axis takes a hundred times as long
         return torch.hypot(image[:, :1], image[:, 1:]) * self.support
+
+
+def _moved(p: Problem, device: torch.device) -> Problem:
+    return replace(p, y=p.y.to(device), operator=p.operator.to(device), z0=p.z0.to(device))

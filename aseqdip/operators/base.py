@@ -108,3 +108,27 @@ class Scaled(Operator):
 
     def direct(self, measurements: Tensor) -> Tensor:
         return self.operator.direct(measurements / self.factor)
+
+
+class Restricted(Scaled):
+    """``factor * W A`` with W = 1 for measurements that are kept and 0 for all others.
+
+    Args:
+        kept: W, boolean; any shape that can be multiplied with measurements.
+    """
+
+    kept: Tensor
+
+    def __init__(self, operator: Operator, kept: Tensor, factor: float = 1.0) -> None:
+        super().__init__(operator, factor)
+        self.linear = operator.linear
+        self.register_buffer("kept", kept)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.kept * super().forward(image)
+
+    def adjoint(self, measurements: Tensor) -> Tensor:
+        return super().adjoint(self.kept * measurements)
+
+    def direct(self, measurements: Tensor) -> Tensor:
+        return super().direct(self.kept * measurements)

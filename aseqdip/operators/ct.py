@@ -1,5 +1,6 @@
 """Parallel-beam computed tomography: Radon transform, its exact adjoint, filtered back-projection."""
 
+import copy
 import math
 import warnings
 from functools import lru_cache, partial
@@ -48,6 +49,7 @@ class ParallelBeam(Operator):
     footprint: Tensor
     tent: Tensor
     ramp: Tensor
+    kept: Tensor | None
 
     def __init__(self, *, size: int, views: int, normalise: bool = True) -> None:
         super().__init__()
@@ -64,6 +66,7 @@ class ParallelBeam(Operator):
             ("ramp", _ramp(self.detectors)),
         ):
             self.register_buffer(name, constant, persistent=False)
+        self.register_buffer("kept", None, persistent=False)
         self.scale = 1.0
         self.radon_norm = self.norm((1, 1, size, size))
         if normalise:
@@ -82,13 +85,25 @@ class ParallelBeam(Operator):
         """
         self._check("image", image, (1, self.size, self.size))
         project, backproject = self._pair(self.footprint)
-        return self.scale * linear_map(image.float(), project, backproject)
+        return self._only_kept(self.scale * linear_map(image.float(), project, backproject))
+
+    def without(self, kept: Tensor) -> "ParallelBeam":
+        """The same operator whose measurements are 0 where ``kept``, (detectors, views), is False.
+
+        Its ``direct`` interpolates them along the detector.
+        """
+        part = copy.copy(self)
+        part._buffers = {**self._buffers, "kept": kept}
+        return part
+
+    def _only_kept(self, sinogram: Tensor) -> Tensor:
+        return sinogram if self.kept is None else sinogram * self.kept
 
     def adjoint(self, measurements: Tensor) -> Tensor:
         """Back-projection ``A^T y``, (batch, 1, detectors, views) to (batch, 1, size, size), fp32."""
         self._check("sinogram", measurements, (1, self.detectors, self.views))
         project, backproject = self._pair(self.footprint)
-        return linear_map(self.scale * measurements.float(), backproject, project)
+        return linear_map(self.scale * self._only_kept(measurements).float(), backproject, project)
 
     def direct(self, measurements: Tensor) -> Tensor:
         """Filtered back-projection: Ram-Lak ramp, linear interpolation; image units, not clipped.
@@ -98,6 +113,8 @@ class ParallelBeam(Operator):
         """
         self._check("sinogram", measurements, (1, self.detectors, self.views))
         length = 2 * (len(self.ramp) - 1)
+        if self.kept is not None:
+            measurements = _interpolated(measurements, self.kept)
         spectrum = torch.fft.rfft(measurements.float(), n=length, dim=2) * self.ramp[:, None]
         filtered = torch.fft.irfft(spectrum, n=length, dim=2)[:, :, : self.detectors]
         weighted = filtered * (math.pi / (2 * self.views * self.scale))
@@ -184,6 +201,19 @@ def _to_torch(matrix: sparse.csr_array, device: torch.device) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(starts, columns, values, size=matrix.shape, check_invariants=False)
+
+
+def _interpolated(sinogram: Tensor, kept: Tensor) -> Tensor:
+    """The sinogram with bins that are not kept interpolated linearly, along the detector, from those that are."""
+    last = len(kept) - 1
+    bins = torch.arange(len(kept), device=kept.device)[:, None].expand_as(kept)
+    before = torch.where(kept, bins, -1).cummax(0).values
+    after = torch.where(kept, bins, last + 1).flip(0).cummin(0).values.flip(0)
+    low, high = torch.where(before < 0, after, before).clamp(0, last), torch.where(after > last, before, after)
+    high = high.clamp(0, last)
+    share = ((bins - low) / (high - low).clamp_min(1)).to(sinogram)
+    known = sinogram * kept
+    return torch.lerp(known.gather(2, low.expand_as(known)), known.gather(2, high.expand_as(known)), share)
 
 
 def _detectors(size: int) -> int:

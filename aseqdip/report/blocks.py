@@ -1,6 +1,7 @@
 """Rows gathered as the paper's tables have them: blocks of one task, setting and data, a cell for each method."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -175,6 +176,8 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     for number, variant in enumerate(order, start=1):
         printed_one = by_method.get(variant[0])
         block.cells.append(_cell(f"{key}c{number}", labels[variant], variants[variant], printed_one))
+    if not block.known:  # all there is to rank methods by; cells without it keep their order, behind
+        block.cells.sort(key=lambda cell: cell.means.get("heldout", math.inf))
     _compare(block)
     block.printed = printed
     block.missing = [p for p in printed if p.method not in {c.method for c in block.cells}]
@@ -218,7 +221,7 @@ def _cell(key: str, variant: str, rows: list[Row], printed: Published | None) ->
             known = [(v, row.image) for row in rows if (v := row.number(column)) is not None]
             if known:
                 scores[column] = summary([v for v, _ in known], [image for _, image in known])
-    for column in ("method_seconds", "tflop", "passes", "steps"):
+    for column in ("heldout", "method_seconds", "tflop", "passes", "steps"):
         values = [v for row in rows if (v := row.number(column)) is not None]
         if values:
             means[column] = sum(values) / len(values)

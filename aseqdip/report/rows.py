@@ -55,6 +55,9 @@ class Row:
         if what == "seconds":
             return self.record.seconds.get(which)
         record = self.record
+        if column == "heldout":
+            error = record.facts.get("heldout")
+            return float(error) if isinstance(error, (int, float)) else None
         if column in ("passes", "tflop"):
             return record.steps * (record.passes_per_step if column == "passes" else record.flops_per_step / 1e12)
         return float(getattr(record, column))
@@ -62,7 +65,7 @@ class Row:
 
 NUMBERS = (
     *(f"{which}_{what}" for which in WHICH for what in ("psnr_db", "ssim")),
-    *("best_step", "stopped_step", "steps", "network_parameters", "passes", "tflop"),
+    *("heldout", "best_step", "stopped_step", "steps", "network_parameters", "passes", "tflop"),
     *("start_seconds", "method_seconds", "scoring_seconds", "saving_seconds"),
 )
 

@@ -95,6 +95,10 @@ COLUMNS = {
     "onset_published": ("paper, Fig. 4", "where the paper's figure shows the fall to begin"),
     "ssim_published": ("SSIM published", ""),
     "ssim": ("SSIM", "of the result"),
+    "heldout": (
+        "held-out error",
+        "||A x - y|| / ||y|| over measurements kept from the method (stop=holdout); less is better",
+    ),
     "seeds": ("± seeds", "standard deviation across seeds, mean over images"),
     "steps": ("steps", ""),
     "seconds": ("seconds", "of the method alone, without scoring and saving"),
@@ -102,16 +106,28 @@ COLUMNS = {
     "passes": ("passes", "forward passes of the network"),
 }
 PUBLISHED = ("published", "difference", "onset_published", "ssim_published")
-UNSCORED = ("n", "steps", "seconds", "tflop", "passes")
-DOCUMENT = ("published", "ours", "n", "difference", "best", "versus", "wins", "ssim_published", "ssim", "seconds")
-SCREEN = ("n", "start", "ours", "ssim", "best", "ema", "versus", "onset", "seconds", "tflop")
+UNSCORED = ("n", "heldout", "steps", "seconds", "tflop", "passes")
+DOCUMENT = (
+    "published",
+    "ours",
+    "n",
+    "difference",
+    "best",
+    "versus",
+    "wins",
+    "ssim_published",
+    "ssim",
+    "heldout",
+    "seconds",
+)
+SCREEN = ("n", "start", "ours", "ssim", "heldout", "best", "ema", "versus", "onset", "seconds", "tflop")
 
 
 def columns(block: Block, wanted: Sequence[str] = tuple(COLUMNS)) -> list[str]:
     """Those of the wanted columns that the block has something for."""
-    if not block.known:
-        return list(UNSCORED)
-    return [key for key in wanted if block.printed or key not in PUBLISHED]
+    chosen = [key for key in wanted if block.printed or key not in PUBLISHED] if block.known else list(UNSCORED)
+    held = any("heldout" in cell.means for cell in block.cells)
+    return [key for key in chosen if key != "heldout" or held]
 
 
 def cells(block: Block, cell: Cell, std: bool = True) -> dict[str, str]:
@@ -135,6 +151,7 @@ def cells(block: Block, cell: Cell, std: bool = True) -> dict[str, str]:
         "ssim_published": "–" if printed is None else spread(printed.ssim, printed.ssim_std, 3),
         "ssim": score("result_ssim", 3),
         "seeds": "one seed" if psnr is None or psnr.over_seeds != psnr.over_seeds else db(psnr.over_seeds),
+        "heldout": significant(cell.means.get("heldout")),
         "steps": db(cell.means.get("steps"), 0),
         "seconds": db(cell.means.get("method_seconds"), 1),
         "tflop": significant(cell.means.get("tflop")),
@@ -170,7 +187,8 @@ def each(blocks: Sequence[Block]) -> str:
 
 def _each(block: Block) -> list[list[str]]:
     scores = ["start", "result / SSIM", "last", "oracle", "EMA"] if block.known else []
-    table = [["image", "method", "steps", *scores, "seconds"]]
+    held = ["held-out error"] if any("heldout" in cell.means for cell in block.cells) else []
+    table = [["image", "method", "steps", *scores, *held, "seconds"]]
     for cell, row in ((c, row) for c in block.cells for row in c.rows):
         start, result, last, best, ema = (
             db(row.number(f"{w}_psnr_db")) for w in ("start", "result", "last", "best", "ema")
@@ -179,6 +197,7 @@ def _each(block: Block) -> list[list[str]]:
             best += f" at {step:.0f}"
         shown = [start, f"{result} / {db(row.number('result_ssim'), 3)}", last, best, ema] if block.known else []
         image = row.label if row.record.seed == 0 else f"{row.label}, seed {row.record.seed}"
+        shown += [significant(row.number("heldout"))] * len(held)
         table.append([image, cell.label, db(row.number("steps"), 0), *shown, db(row.number("method_seconds"), 0)])
     return table
 

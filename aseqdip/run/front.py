@@ -25,6 +25,7 @@ from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.parts import Chosen, make_options
 from aseqdip.problem import Problem
 from aseqdip.records import COLUMNS, Score
+from aseqdip.run.holdout import check_method, fitted_case, fitted_kind, holds_out
 from aseqdip.run.reconstruction import Reconstruction, Sink
 from aseqdip.stopping import STOPPING
 from aseqdip.stopping.base import StoppingRule
@@ -111,7 +112,7 @@ def reconstruct(
     Raises UserError, naming what was expected, for a setting there is not, and for shapes that do not fit.
     """
     part, chosen = METHODS[method], stop if stop is not None else METHODS[method].defaults.get("stop", "none")
-    rule = None if chosen == "none" or not part.iterative else STOPPING[chosen]
+    rule = None if chosen == "none" or not (part.iterative or chosen == "holdout") else STOPPING[chosen]
     given = _Given(settings)
     options = given.options(part.Options)
     shared = given.shared(network)
@@ -119,15 +120,15 @@ def reconstruct(
     given.refuse_the_rest(method)
     A = operator if isinstance(operator, Operator) else Functions(*operator)
     signed = isinstance(A, MultiCoilMRI) if complex_images is None else complex_images
+    if holds_out(picked) and start is not None and not isinstance(start, str):
+        raise UserError("stop=holdout makes the start image of what it keeps: leave start out, or name a method.")
     case, unit = _case(A, y, None if isinstance(start, str) else start, truth, noise_std, signed, name, seed)
     if isinstance(start, str):
-        check_image_by("start", start, case.problem.kind())
+        check_image_by("start", start, fitted_kind(picked, case.problem.kind()))
     engine = Engine(device, precision)
     made = part(options, shared, engine, signed)
-    part.check(options, shared, case.problem.kind())
-    if picked is not None:
-        picked.part.check(method, part.offers, case.problem.kind())
-    case = case.to(engine.device)
+    check_method(picked, part, options, shared, case.problem.kind())
+    case = fitted_case(case, picked).to(engine.device)
     case.problem.references = _wanted(made, case, references, unit)
     average = part.defaults.get("ema", 0.0) if ema is None else ema
     with engine.current():
@@ -151,7 +152,7 @@ def reconstruct(
             which=run.scores.headline,
             curve=dict(zip(COLUMNS, table, strict=True)),
             arrays={key: array.cpu() * unit for key, array in made.arrays(run.state).items()},
-            facts=made.facts,
+            facts={**made.facts, **({} if (error := run.heldout()) is None else {"heldout": error})},
             seconds=dict(run.clock.seconds),
         )
 

@@ -18,6 +18,7 @@ from aseqdip.records import Rows
 from aseqdip.run.checkpoint import Checkpoint
 from aseqdip.run.scores import EMA_DECAY, Scores
 from aseqdip.stopping.base import StoppingRule
+from aseqdip.stopping.holdout import Holdout
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class Reconstruction:
         rule = None
         if self.rule is not None:
             rule = self.rule.part(self.rule.options, self.case.signed)
-            rule.begin(self.case.problem, self.method.shared.residual == "squared")
+            rule.begin(self.case.whole or self.case.problem, self.method.shared.residual == "squared")
         restarts = self.method.average_restarts
         every = self.score_every, self.method.steps
         return Scores(self.case, self.method.engine, rule, self.ema or EMA_DECAY, self.ema > 0, restarts, *every)
@@ -205,6 +206,11 @@ class Reconstruction:
             with self.clock.measure("saving"):
                 for sink in sinks:
                     sink.rows(rows)
+
+    def heldout(self) -> float | None:
+        """The result's relative error in the measurements that were held out; None where none were."""
+        rule = self.scores.rule
+        return float(f"{float(rule.error(self.result())):.5g}") if isinstance(rule, Holdout) else None
 
     def result(self) -> Tensor:
         """The reconstruction: the last iterate, the running average, or what the stopping rule kept."""

@@ -59,6 +59,8 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
         versions=records.environment(),
         commit=records.commit(),
     )
+    if (heldout := run.heldout()) is not None:
+        record.facts["heldout"] = heldout
     records.write(folder, record)
     (folder / "failure.json").unlink(missing_ok=True)
     if run.checkpoint is not None:

@@ -26,6 +26,7 @@ from aseqdip.methods.direct import Direct
 from aseqdip.networks import check_size
 from aseqdip.records import Failure, Record
 from aseqdip.run import results
+from aseqdip.run.holdout import Rule, check_method, fitted_case, fitted_kind, holds_out
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.reconstruction import Reconstruction
 from aseqdip.run.trackers import Tracker, make_trackers
@@ -81,21 +82,25 @@ def check_combination(cfg: Config) -> None:
             f"{reader.gives}: use another task or another data set."
         )
     task.check()
-    method.check(cfg.method.options, cfg.shared(), task.kind())
+    check_method(cfg.rule, method, cfg.method.options, cfg.shared(), task.kind())
     if cfg.start not in task.starts:
-        check_start(cfg.start, task)
+        check_start(cfg.start, task, cfg.rule)
+    elif holds_out(cfg.rule) and cfg.start != task.starts[0]:
+        raise UserError(f"start={cfg.start} uses all measurements: with stop=holdout leave it out, or use start=tv.")
     if method.learns and task.size is not None:
         check_size(cfg.network, (task.size, task.size), f"size={cfg.size}: an image")
-    if method.iterative and cfg.rule is not None:
-        cfg.rule.part.check(cfg.method.name, method.offers, task.kind())
 
 
-def check_start(name: str, task: Task) -> None:
+def check_start(name: str, task: Task, rule: Rule = None) -> None:
     """Raise UserError unless a method makes a start image of this name for the task."""
     others = [m for m in METHODS if METHODS[m].group == "classical" and METHODS[m] is not Direct]
     if name not in others:
         raise UserError(f"start={name}: task={task.name} expects {', '.join((*task.starts, *others))}.")
     check_image_by("start", name, task.kind())
+    try:
+        check_image_by("start", name, fitted_kind(rule, task.kind()))
+    except UserError as error:
+        raise UserError(f"stop=holdout leaves measurements out, and without them: {error}") from error
 
 
 def sweep_device(number: int) -> str:
@@ -177,7 +182,7 @@ class Seed:
         record: Record | None = None
         try:
             begin = time.perf_counter()
-            case = self.started(self.task.make(name, sample).to(engine.device))
+            case = self.started(fitted_case(self.task.make(name, sample), cfg.rule).to(engine.device))
             seconds = time.perf_counter() - begin
             for note in sample.notes:
                 log.warning("%s: %s", name, note)

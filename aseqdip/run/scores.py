@@ -159,10 +159,11 @@ class Scores:
             images["stopped"] = self.rule.image
         result = {name: Score() for name in images}
         if (scoring := self.case.scoring) is not None:
+            y = (self.case.whole or self.case.problem).y
             for name, image in images.items():
                 assert image is not None
                 shown = self.case.show(image)
-                extras = scoring.extras(shown, self.case.problem.y)
+                extras = scoring.extras(shown, y)
                 result[name] = Score(float(scoring.psnr(shown)), float(scoring.ssim(shown)), extras={**extras})
             scored = (row for row in self.rows if row[PSNR] == row[PSNR])
             result["best"].step = int(max(scored, key=lambda row: row[PSNR])[0])

@@ -1,0 +1,64 @@
+"""What ``stop=holdout`` asks of a run: which choices it goes with, and the case without its held-out values."""
+
+from dataclasses import replace
+from typing import Any
+
+from aseqdip.case import Case
+from aseqdip.errors import UserError
+from aseqdip.methods.base import Method, Shared
+from aseqdip.operators.ct import ParallelBeam
+from aseqdip.parts import Chosen
+from aseqdip.problem import Kind
+from aseqdip.stopping.base import StoppingRule
+from aseqdip.stopping.holdout import Holdout, kind_of_part, part_of
+
+Rule = Chosen[StoppingRule] | None
+
+
+def holds_out(rule: Rule) -> bool:
+    """Whether the rule keeps measurements from the method."""
+    return rule is not None and issubclass(rule.part, Holdout)
+
+
+def fitted_kind(rule: Rule, kind: Kind) -> Kind:
+    """The kind of problem that a method is given."""
+    return kind_of_part(kind) if holds_out(rule) else kind
+
+
+def check_method(rule: Rule, method: type[Method[Any]], options: Any, shared: Shared, kind: Kind) -> None:
+    """Raise UserError unless method and rule go with a problem of this kind, and with each other."""
+    method.check(options, shared, kind)
+    if holds_out(rule):
+        _check_holdout(method, options, shared, kind)
+    if method.iterative and rule is not None:
+        rule.part.check(method.name, method.offers, kind)
+
+
+def _check_holdout(method: type[Method[Any]], options: Any, shared: Shared, kind: Kind) -> None:
+    if not method.iterative:
+        raise UserError(
+            f"stop=holdout chooses among iterates, and method={method.name} computes one image, from all measurements: "
+            "leave stop out for it."
+        )
+    if own := method.defaults.get("stop"):
+        raise UserError(
+            f"method={method.name} is what it is by its own rule, stop={own}: use stop=holdout with another method, "
+            "as vanilla_dip."
+        )
+    try:
+        method.check(options, shared, kind_of_part(kind))
+    except UserError as error:
+        raise UserError(f"stop=holdout leaves measurements out, and without them: {error}") from error
+
+
+def fitted_case(case: Case, rule: Rule) -> Case:
+    """The case that a method is given; ``whole`` then has all measurements, for the rule.
+
+    To be called before anything is computed from the measurements, and on the CPU. UserError where there are too few.
+    """
+    if rule is None or not holds_out(rule):
+        return case
+    problem = part_of(case.problem, rule.options.holdout_fraction)
+    if isinstance(problem.operator, ParallelBeam) and case.bounded:  # as the task clips its start image
+        problem.z0 = problem.z0.clamp(0, 1)
+    return replace(case, problem=problem, whole=case.problem)

@@ -1,0 +1,38 @@
+"""Held-out error in tables: its own column, and what methods are ranked by where there is no truth."""
+
+from pathlib import Path
+
+import report_records as made
+
+from aseqdip.records import Curve, Score
+from aseqdip.report import tables
+from aseqdip.report.blocks import Block, build
+from aseqdip.report.rows import load
+
+BLIND = {"scores": {"start": Score(), "last": Score()}, "curve": Curve()}
+
+
+def block(folder: Path, errors: dict[str, float | None], **more: object) -> Block:
+    for method, error in errors.items():
+        facts = {} if error is None else {"heldout": error}
+        made.write(folder, [made.record("mri", "accel4", method, facts=facts, **more)])
+    (found,) = build(load([folder]).rows)
+    return found
+
+
+def test_without_a_truth_the_least_error_comes_first(tmp_path: Path) -> None:
+    found = block(tmp_path, {"aseqdip": 0.3, "vanilla_dip": 0.1, "tv_dip": None, "sgld_dip": 0.2}, **BLIND)
+    assert [cell.method for cell in found.cells] == ["vanilla_dip", "sgld_dip", "aseqdip", "tv_dip"]
+    for text in (tables.means([found]), tables.each([found]), tables.document([found])):
+        assert "held-out error" in text
+        assert "0.1 " in text
+
+
+def test_with_a_truth_the_order_stays_and_the_column_is_there(tmp_path: Path) -> None:
+    found = block(tmp_path, {"aseqdip": 0.1, "vanilla_dip": 0.3})
+    assert [cell.method for cell in found.cells] == ["vanilla_dip", "aseqdip"]
+    assert "held-out error" in tables.means([found])
+
+
+def test_without_a_held_out_error_there_is_no_column(tmp_path: Path) -> None:
+    assert "held-out" not in tables.means([block(tmp_path, {"aseqdip": None})])

@@ -1,0 +1,152 @@
+"""stop=holdout: what is held out is unknown to the method, the same for all of them, and finds the turning point."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cases import case_of
+
+from aseqdip.config import Config
+from aseqdip.errors import UserError
+from aseqdip.operators.base import Operator, Scaled
+from aseqdip.operators.blur import MotionBlur
+from aseqdip.operators.ct import ParallelBeam
+from aseqdip.operators.identity import Identity
+from aseqdip.operators.mask import Mask
+from aseqdip.operators.mri import MultiCoilMRI
+from aseqdip.problem import Problem
+from aseqdip.run.interrupt import Interrupt
+from aseqdip.run.runner import run
+from aseqdip.stopping.holdout import outer_columns, part_of, split
+
+Configure = Callable[..., Config]
+
+
+def normal(*shape: int, seed: int = 0, complex_: bool = False) -> torch.Tensor:
+    dtype = torch.complex64 if complex_ else torch.float32
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def mri() -> MultiCoilMRI:
+    mask = torch.zeros(32, dtype=torch.bool)
+    mask[14:18] = mask[1:14:3] = mask[20::3] = True
+    return MultiCoilMRI(normal(3, 24, 32, complex_=True) / 3, mask)
+
+
+OPERATORS: dict[str, tuple[Callable[[], Operator], int]] = {
+    "mri": (mri, 2),
+    "ct": (lambda: ParallelBeam(size=32, views=9), 1),
+    "denoising": (Identity, 3),
+    "inpainting": (lambda: Mask((normal(1, 1, 24, 32, seed=5) > 0).float()), 3),
+    "deblurring": (lambda: MotionBlur(torch.ones(5, 5) / 25), 3),
+    "scaled": (lambda: Scaled(mri(), 0.5), 2),
+}
+
+
+def problem(kind: str, seed: int = 0) -> Problem:
+    make, channels = OPERATORS[kind]
+    A = make()
+    x = normal(1, channels, 32 if kind == "ct" else 24, 32, seed=1)
+    y = A(x)
+    return Problem(y, A, A.direct(y), "a", seed)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_the_restricted_operator_has_its_exact_adjoint_and_gives_the_kept_values(kind: str) -> None:
+    whole = problem(kind)
+    part = part_of(whole, 0.2)
+    A, x = part.operator, normal(*whole.z0.shape, seed=2)
+    r = normal(*part.y.shape, seed=3, complex_=part.y.is_complex())
+    forward, back = (A(x).conj() * r).sum().real, (x * A.adjoint(r)).sum()
+    assert float(forward) == pytest.approx(float(back), rel=1e-3, abs=1e-3)
+    kept, full = split(whole, 0.2), whole.operator(x)
+    expected = full[..., kept] if "mri" in (kind, "mri" * (kind == "scaled")) else full * kept
+    assert torch.allclose(A(x), expected, atol=1e-5)
+    assert A.norm(tuple(x.shape)) <= 1.001 * whole.operator.norm(tuple(x.shape))
+    assert part.z0.shape == whole.z0.shape
+    assert 0 < int((~kept).sum()) < kept.numel() / 3
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_no_held_out_value_enters_what_a_method_is_given(kind: str) -> None:
+    whole = problem(kind)
+    kept = split(whole, None)
+    other = replace(whole, y=torch.where(kept, whole.y, 100 * whole.y), z0=torch.full_like(whole.z0, torch.nan))
+    one, two = part_of(whole, None), part_of(other, None)
+    assert torch.equal(one.y, two.y)
+    assert torch.equal(one.z0, two.z0)
+
+
+def test_the_split_belongs_to_image_and_seed() -> None:
+    assert torch.equal(split(problem("denoising"), None), split(problem("denoising"), None))
+    assert not torch.equal(split(problem("denoising"), None), split(problem("denoising", seed=1), None))
+
+
+def test_the_centre_of_k_space_is_never_held_out() -> None:
+    outer = outer_columns(mri().mask)
+    assert not outer[13:18].any(), "13 is sampled beside the centre, and belongs to the block"
+    assert int(outer.sum()) == int(mri().mask.sum()) - 5
+    full = outer_columns(torch.ones(100, dtype=torch.bool))
+    assert (~full).nonzero().flatten().tolist() == list(range(46, 54))
+
+
+def test_it_ends_before_noise_is_fitted(configure: Configure) -> None:
+    words = ("task=denoising", "sigma=50", "size=64", "method=vanilla_dip", "network.width=32", "lr=0.01", "steps=900")
+    (record,) = run(configure(*words, "stop=holdout", "patience=899")).records
+    scores = record.scores
+    assert scores["stopped"].psnr_db > scores["best"].psnr_db - 1
+    assert scores["stopped"].psnr_db > scores["last"].psnr_db + 1
+    assert 0 < record.facts["heldout"] < 1
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("method=es_dip",), "its own rule, stop=wmv"),
+        (("method=rethinking_dip",), "its own rule, stop=zero"),
+        (("method=nlm",), "computes one image"),
+        (("method=direct",), "computes one image"),
+        (("method=aseqdip", "input_update=reflection"), "leaves measurements out"),
+        (("start=nlm",), "leaves measurements out"),
+        (("task=ct", "start=adjoint"), "uses all measurements"),
+    ],
+)
+def test_what_cannot_go_with_it_is_refused(configure: Configure, words: tuple[str, ...], why: str) -> None:
+    task = () if words[0].startswith("task") else ("task=denoising",)
+    with pytest.raises(UserError, match=why):
+        run(configure(*task, *words, "stop=holdout"))
+
+
+@pytest.mark.parametrize("method", ["vanilla_dip", "tv"])
+def test_killed_and_continued_gives_the_same_bits(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    words = ("task=mri", f"method={method}", "stop=holdout", "steps=8")
+    whole = run(configure(*words, f"outputs={tmp_path / 'whole'}"))
+    cfg = configure(*words, f"outputs={tmp_path / 'parts'}")
+    calls = count()
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "due", property(lambda self: next(calls) > 5))
+        assert run(cfg).records == []
+    (checkpoint,) = (tmp_path / "parts").rglob("checkpoint.pt")
+    parts = run(cfg)
+    assert not checkpoint.exists()
+    assert parts.records[0].scores == whole.records[0].scores
+    assert parts.records[0].facts["heldout"] == whole.records[0].facts["heldout"]
+    assert parts.records[0].seconds != whole.records[0].seconds, "computed, not found"
+    files = [next((tmp_path / f).rglob("reconstruction.npz")) for f in ("whole", "parts")]
+    with np.load(files[0]) as a, np.load(files[1]) as b:
+        assert np.array_equal(a["reconstruction"], b["reconstruction"])
+
+
+def test_a_run_is_given_the_part_alone_and_scored_on_the_whole(configure: Configure) -> None:
+    cfg = configure("task=inpainting", "method=tv", "stop=holdout", "iterations=5")
+    (record,) = run(cfg).records
+    assert record.result == "stopped"
+    assert record.settings["holdout_fraction"] is None
+    assert case_of(cfg).problem.y.count_nonzero() > 0
+    assert "heldout" in record.facts
