@@ -23,11 +23,17 @@ def make_network(
         signed: whether images take negative values (complex MRI); a sigmoid output then makes no sense.
         generator: CPU generator for the initial weights.
 
-    Raises UserError for an unknown name or a sigmoid on signed images.
+    Raises UserError for an unknown name, a sigmoid on signed images, or ``add_input`` where input and output differ.
     """
     part = NETWORKS[settings.name]
     settings = settings if settings.options is not None else replace(settings, options=part.Options())
-    sigmoid = part.sigmoid and not signed if settings.sigmoid is None else settings.sigmoid
+    plain = not signed and not settings.add_input
+    sigmoid = part.sigmoid and plain if settings.sigmoid is None else settings.sigmoid
+    if settings.add_input and (sigmoid or in_channels != out_channels):
+        raise UserError(
+            f"network.add_input=true adds the output to an input of {in_channels} channels: it needs as many out "
+            f"({out_channels}), and network.sigmoid=false."
+        )
     if sigmoid and signed:
         raise UserError(
             "network.sigmoid=true keeps the output in (0, 1), but a complex MRI image has negative parts: "
@@ -37,7 +43,11 @@ def make_network(
         network = part.build(settings, in_channels, out_channels, sigmoid)
     network = network.to_empty(device="cpu")
     initialise(network, settings.init, generator)
-    return Padded(network, part.multiple(settings))
+    if settings.add_input:
+        *_, last = (module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+        for parameter in last.parameters():
+            torch.nn.init.zeros_(parameter)
+    return Padded(network, part.multiple(settings), settings.add_input)
 
 
 def check_size(settings: NetworkSettings, shape: tuple[int, ...], image: str) -> None:

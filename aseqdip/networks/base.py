@@ -27,6 +27,11 @@ class NetworkSettings:
         "normal",
         choices=("normal", "default", "he"),
     )
+    add_input: bool = knob(
+        "the output is the input plus what the network makes of it, at first nothing: for an input that is an image, "
+        "start=tv or input=tv (not in the paper)",
+        False,
+    )
     options: Any = None
 
 

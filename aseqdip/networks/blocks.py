@@ -125,12 +125,14 @@ class Padded(nn.Module):
     Args:
         network: takes sides that are multiples of ``multiple``.
         multiple: 2^(number of scales).
+        add_input: whether its output is added to the image.
     """
 
-    def __init__(self, network: nn.Module, multiple: int) -> None:
+    def __init__(self, network: nn.Module, multiple: int, add_input: bool = False) -> None:
         super().__init__()
         self.network = network
         self.multiple = multiple
+        self.add_input = add_input
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
@@ -138,4 +140,6 @@ class Padded(nn.Module):
         if down or right:
             image = F.pad(image, (0, right, 0, down), mode="reflect")
         result: Tensor = self.network(image)
+        if self.add_input:
+            result = image + result
         return result[..., :height, :width]

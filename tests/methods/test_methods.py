@@ -76,6 +76,17 @@ def test_terms_add_up(configure: Configure) -> None:
         assert float(terms["loss"]) == pytest.approx(float(terms["data"] + 2 * terms["autoencoding"]), rel=1e-5)
 
 
+def test_total_variation_of_the_output_is_a_term_of_its_own(configure: Configure) -> None:
+    cfg = configure("lam=2", "rho=0.3")
+    plain, *_ = iterates(configure("lam=2"), case_of(cfg))
+    first, *others = iterates(cfg, case_of(cfg))
+    assert first.terms["regulariser"] == 0.3 * total_variation(first.image, isotropic=True)
+    assert float(first.terms["loss"]) == pytest.approx(
+        float(plain.terms["loss"] + first.terms["regulariser"]), rel=1e-5
+    )
+    assert others
+
+
 def test_plain_norms(configure: Configure) -> None:
     cfg = configure()
     case = case_of(cfg)

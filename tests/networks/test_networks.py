@@ -54,6 +54,24 @@ def test_weights_depend_on_the_generator_alone() -> None:
     assert not all(torch.equal(first[k], other[k]) for k in first)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_added_input_comes_out_first_and_then_changes(name: str) -> None:
+    cfg = NetworkSettings(name=name, width=8, depth=2, add_input=True)
+    network, image = make_network(cfg, 3, 3, False, rng()), torch.rand(1, 3, 21, 32, generator=rng(1))
+    network.eval()  # S2S drops out at random
+    assert torch.equal(network(image), image)
+    network(image).sum().backward()
+    torch.optim.Adam(network.parameters(), lr=1e-2).step()
+    assert not torch.equal(network(image), image)
+
+
+@pytest.mark.parametrize(("channels", "sigmoid"), [((3, 3), True), ((32, 3), None)])
+def test_an_input_that_cannot_be_added(channels: tuple[int, int], sigmoid: bool | None) -> None:
+    cfg = NetworkSettings(name="skip", width=8, depth=2, add_input=True, sigmoid=sigmoid)
+    with pytest.raises(UserError, match=r"add_input=true.*sigmoid=false"):
+        make_network(cfg, *channels, False, rng())
+
+
 def test_normal_initialisation() -> None:
     network = make_network(NetworkSettings(name="unet", width=32, depth=3), 2, 2, True, rng())
     for module in network.modules():
