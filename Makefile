@@ -20,6 +20,8 @@ setup: .venv/.ready
 	touch $@
 
 demo: setup
+	@echo "First without a network, in seconds: total variation. Then aSeqDIP, in minutes. Ctrl-C stops; the same command goes on."
+	$(BIN)/python run.py task=mri method=tv accel=4 tracker=none
 	$(BIN)/python run.py task=mri method=aseqdip accel=4 preset=quick tracker=none
 
 check: setup
