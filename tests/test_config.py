@@ -148,7 +148,7 @@ def test_a_users_own_configs(configure: Configure, tmp_path: Path) -> None:
     (preset / "slow.yaml").write_text("# @package _global_\npreset: {name: slow}\nlr: 1e-5\n")
     where = f"hydra.searchpath=[file://{tmp_path}]"
     cfg = configure(where, "method=mine", "preset=slow")
-    assert (cfg.method.name, cfg.rule.options.window, cfg.lr, cfg.preset) == ("es_dip", 7, 1e-5, "slow")  # type: ignore[union-attr]
+    assert (cfg.method.name, cfg.rule.options.window, cfg.lr, cfg.preset) == ("es_dip", 7, 1e-5, "slow")
     with pytest.raises(UserError, match=r"by_preset:...} says nothing for preset=slow: add slow: or default:"):
         configure(where, "experiment=fig9", "preset=slow")
     check(["--config-dir", str(tmp_path), "method=mine"])
@@ -174,7 +174,7 @@ def parts_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type], Non
     before = list(parts())
 
     def add(part: type) -> None:
-        monkeypatch.setattr(config, "parts", lambda: [*before, ("method", part.name, part)])  # type: ignore[attr-defined]
+        monkeypatch.setattr(config, "parts", lambda: [*before, ("method", part.name, part)])
         catalogue.cache_clear()
 
     yield add

@@ -158,8 +158,8 @@ def test_an_error_of_one_image_begins_no_other() -> None:
 
 
 def replays(function: object, times: int = 6) -> list[float]:
-    graph = Graph(function, ())  # type: ignore[arg-type]
-    values = [float(graph()) for _ in range(times)]  # type: ignore[arg-type]
+    graph = Graph(function, ())
+    values = [float(graph()) for _ in range(times)]
     assert graph.graph is not None
     return values
 

@@ -37,7 +37,7 @@ def test_public_lists_can_be_read(configure: Configure, data: Path, choice: str,
     items = open_dataset(configure(f"data={choice}", f"task={task}", f"data_root={data}", "size=native"))
     for load_one in items.values():
         sample = load_one()
-        shape = (sample.image if sample.kspace is None else sample.kspace).shape  # type: ignore[union-attr]
+        shape = (sample.image if sample.kspace is None else sample.kspace).shape
         assert min(shape[-2:]) >= 180
 
 

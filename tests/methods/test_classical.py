@@ -189,7 +189,6 @@ def test_nonlinear_blur_gets_better(configure: Configure) -> None:
     cfg = configure("task=deblurring", "method=tv", "kernel_size=5", "iterations=60")
     case = case_of(cfg)
     *_, last = iterates(cfg, case)
-    assert case.scoring is not None
     assert case.scoring.psnr(case.show(last.image)) > case.scoring.psnr(case.show(case.problem.z0)) + 3
 
 
@@ -316,7 +315,6 @@ def test_wavelets_reach_the_minimum(kind: str) -> None:
 def test_random_shifts_are_better_than_none(configure: Configure) -> None:
     cfg = configure("task=mri", "noise=0.03", "method=wavelet", "size=96")
     case = case_of(cfg)
-    assert case.scoring is not None
     *_, shifted = iterates(cfg, case)
     *_, fixed = iterates(configure("task=mri", "noise=0.03", "method=wavelet", "size=96", "shifts=0"), case)
     assert case.scoring.psnr(case.show(shifted.image)) > case.scoring.psnr(case.show(fixed.image)) + 0.3
@@ -328,7 +326,6 @@ def test_sides_that_do_not_halve(configure: Configure) -> None:
     case = case_of(cfg)
     *_, last = iterates(cfg, case)
     assert last.image.shape == case.problem.z0.shape
-    assert case.scoring is not None
     assert case.scoring.psnr(case.show(last.image)) > case.scoring.psnr(case.show(case.problem.z0)) + 3
 
 
@@ -353,8 +350,6 @@ def test_sides_that_do_not_halve(configure: Configure) -> None:
 def test_each_makes_its_task_better(configure: Configure, method: str, words: tuple[str, ...], gain: float) -> None:
     (record,) = run(configure(*words, f"method={method}", "size=96")).records
     last, start = record.scores["last"].psnr_db, record.scores["start"].psnr_db
-    assert last is not None
-    assert start is not None
     assert last > start + gain
     assert (record.titles["group"], record.network_parameters) == ("classical", 0)
 

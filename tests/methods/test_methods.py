@@ -118,16 +118,16 @@ class WithPenalty(VanillaDIP):
         return torch.rand(problem.z0.shape, generator=problem.generator("input"))
 
     def penalty(self, x: Tensor) -> Tensor | None:
-        z = self.initial_input(Problem(x, self.operator, x, self.image, 0))  # type: ignore[attr-defined]
-        return self.alpha * squared(x - z)  # type: ignore[attr-defined]
+        z = self.initial_input(Problem(x, self.operator, x, self.image, 0))
+        return self.alpha * squared(x - z)
 
 
 def test_self_guided_without_noise_is_vanilla_with_its_regulariser(configure: Configure) -> None:
     words = ("method=self_guided_dip", "eta=0", "lr_z=0", "passes=1", "steps=5")
     cfg = configure(*words)
     case = case_of(cfg)
-    WithPenalty.operator, WithPenalty.image = case.problem.operator, case.problem.image  # type: ignore[attr-defined]
-    WithPenalty.alpha = cfg.method.options.alpha  # type: ignore[attr-defined]
+    WithPenalty.operator, WithPenalty.image = case.problem.operator, case.problem.image
+    WithPenalty.alpha = cfg.method.options.alpha
     for ours, vanilla in zip(iterates(cfg, case), iterates(cfg, case, WithPenalty), strict=True):
         torch.testing.assert_close(ours.image, vanilla.image, rtol=1e-3, atol=1e-4)
 
@@ -194,7 +194,7 @@ def test_sgld_result_is_the_mean_of_its_samples(configure: Configure) -> None:
     state = method.start(case.problem)
     outputs = []
     plain = method.estimate
-    method.estimate = lambda x, s: (outputs.append(x), plain(x, s))[1]  # type: ignore[attr-defined,method-assign,func-returns-value]
+    method.estimate = lambda x, s: (outputs.append(x), plain(x, s))[1]
     *_, last = method.iterates(case.problem, state)
     samples = torch.stack([outputs[4], outputs[6]])  # steps 5 and 7
     torch.testing.assert_close(last.image, samples.mean(0))
@@ -260,7 +260,6 @@ def test_oracle_input_is_the_truth_and_the_record_says_so(configure: Configure, 
     cfg = configure(*words, "input=oracle", "input_noise=0")
     case = case_of(cfg)
     assert case.truth is not None
-    assert case.scoring is not None
     assert torch.allclose(case.show(case.truth), case.scoring.truth, atol=1e-6), "the truth, as the network sees it"
     (record,) = run(cfg).records
     assert record.facts["oracle_input"] is True
@@ -313,7 +312,6 @@ def test_rethinking_loss_estimates_the_error(configure: Configure) -> None:
     """Without perturbation and for a linear f: E[loss] is the mean squared error to the truth (Stein)."""
     cfg = configure("method=rethinking_dip", "task=denoising", "perturb=0", "sigma=50", "steps=1")
     case = case_of(cfg)
-    assert case.scoring is not None
 
     class Half(torch.nn.Module):
         def __init__(self) -> None:
@@ -350,7 +348,7 @@ def test_the_most_similar_reference_is_found(configure: Configure, task: str) ->
     name, load = next(iter(open_dataset(cfg).items()))
     sample = load()
     case = make_task(cfg).make(name, sample)
-    twin = dataclasses.replace(sample, source="a twin", image=0.5 * sample.image)  # type: ignore[operator]
+    twin = dataclasses.replace(sample, source="a twin", image=0.5 * sample.image)
     pool = {**dict(list(open_dataset(cfg).items())[1:5]), "twin": lambda: twin}
     found = list(make_task(cfg).references(sample, case.problem.z0, pool))
     assert len(found) == 5
@@ -430,6 +428,5 @@ def test_flops_of_the_medium_unet() -> None:
     network = Engine("cpu", "fp32").prepare(unet)
     with torch.no_grad(), network.counting():
         network(torch.zeros(1, 2, 64, 64))
-    assert network.cost is not None
     assert network.cost.passes == 1
     assert network.cost.pass_flops * 25 == pytest.approx(94.6e9, rel=0.01), "at 320 x 320"

@@ -45,7 +45,6 @@ def only(summary: Summary) -> tuple[Record, Path]:
 def test_record_is_complete(configure: Configure) -> None:
     record, folder = only(run(configure("steps=6", "lam=2")))
     trace = read(folder)
-    assert trace is not None
     assert trace.record == record
     assert {"start", "last", "best", "ema"} == set(record.scores)
     assert 1 <= (record.scores["best"].step or 0) <= 6

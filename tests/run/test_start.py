@@ -45,7 +45,7 @@ def test_the_time_of_a_start_counts(configure: Configure, monkeypatch: pytest.Mo
 
             def slow(*given: object) -> torch.Tensor:
                 time.sleep(0.5)
-                return image_by(*given)  # type: ignore[arg-type]
+                return image_by(*given)
 
             patch.setattr("aseqdip.run.runner.image_by", slow)
             patch.setattr("aseqdip.methods.vanilla_dip.image_by", slow)

@@ -61,7 +61,6 @@ def test_fit_is_the_first_step_below_the_energy(dynamics: Callable[[Tensor, Tens
     y, z = random(30), random(30, seed=1)
     theory = dynamics(z, y)
     step = theory.fit(0.3)
-    assert step is not None
     before, after = (theory.outputs(torch.tensor([step - 1.0, step]).double()) - y).square().sum(1)
     assert after < 0.3 <= before
     assert dynamics(y, y).fit(0.3) == 0
