@@ -1,15 +1,12 @@
 """The lists of images that ``data=`` names."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cases import Configure
 
-from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.files import config_folder
-
-Configure = Callable[..., Config]
 
 LISTS = [(p.stem.split("_")[0], p.stem.split("_")[1]) for p in (config_folder() / "data_task").glob("*.yaml")]
 

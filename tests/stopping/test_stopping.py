@@ -1,12 +1,10 @@
 """Stopping rules: the minimum of a stream with a known answer, without the truth, resumable."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from cases import Configure
 from torch import Tensor
 
-from aseqdip.config import Config
 from aseqdip.errors import UserError
 from aseqdip.operators.identity import Identity
 from aseqdip.problem import Problem
@@ -16,8 +14,6 @@ from aseqdip.stopping.discrepancy import noise_energy
 from aseqdip.stopping.emv import ExponentialVariance
 from aseqdip.stopping.wmv import WindowedVariance
 from aseqdip.stopping.zero import Zero
-
-Configure = Callable[..., Config]
 
 LOSS = torch.ones(())
 

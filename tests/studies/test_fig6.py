@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import Configure
 from torch import Tensor
 from torch.nn import functional as F
 
-from aseqdip.config import Config
 from aseqdip.engine import Engine
 from aseqdip.identity import digest
 from aseqdip.records import scan
@@ -22,8 +22,6 @@ from aseqdip.run.interrupt import Interrupt
 from aseqdip.studies import fig6
 from aseqdip.studies.fig6_report import summarise
 from aseqdip.studies.fig6_theory import Dynamics, kernels, variances
-
-Configure = Callable[..., Config]
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -1,25 +1,22 @@
 """Tasks: measurements, start image, scoring window and data range, for each of the five."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from cases import case_of, iterates
+from cases import Configure, case_of, iterates, sampled
 from PIL import Image
 
-from aseqdip.config import Config, make_task
+from aseqdip.config import make_task
 from aseqdip.data import open_dataset
 from aseqdip.data.base import Sample
 from aseqdip.errors import UserError
 from aseqdip.operators.coils import simulated_coils
 from aseqdip.operators.mri import fft2c, to_complex
 from aseqdip.problem import generator
-
-Configure = Callable[..., Config]
 
 
 def test_mri_is_scaled_by_its_own_zero_filled_image(configure: Configure) -> None:
@@ -33,9 +30,7 @@ def test_mri_is_scaled_by_its_own_zero_filled_image(configure: Configure) -> Non
 
 def test_mri_truth_fits_its_measurements(configure: Configure) -> None:
     cfg = configure("size=64", "accel=2")
-    name, load = next(iter(open_dataset(cfg).items()))
-    sample = load()
-    case = make_task(cfg).make(name, sample)
+    _, sample, case = sampled(cfg)
     truth = torch.cat((sample.image.real, sample.image.imag))[None] * case.facts["scale"]
     residual = case.problem.operator(truth) - case.problem.y
     assert float(residual.norm() / case.problem.y.norm()) < 1e-5
@@ -206,8 +201,7 @@ def test_deblurring_blurs(configure: Configure) -> None:
 
 def test_a_picture_can_be_the_measurement(configure: Configure, tmp_path: Path) -> None:
     Image.new("RGB", (70, 66), (90, 20, 200)).save(tmp_path / "a.png")
-    cfg = configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none", "size=native")
-    case = case_of(cfg)
+    case = case_of(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none", "size=native"))
     assert case.scoring is None
     assert case.problem.y.shape == (1, 3, 66, 70)
     assert torch.allclose(case.problem.y[0, :, 0, 0], torch.tensor([90, 20, 200]) / 255)
