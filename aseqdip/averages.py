@@ -33,29 +33,34 @@ class Summary:
     over_seeds: float
 
 
-def by_image(values: np.ndarray, images: Sequence[Hashable]) -> np.ndarray:
-    """Each image's mean over its seeds, in the order in which images first appear; values: (n, ...)."""
+def numbered(images: Sequence[Hashable]) -> np.ndarray:
+    """The number of each image, in the order in which they first appear."""
     order = {image: number for number, image in enumerate(dict.fromkeys(images))}
-    which = np.array([order[image] for image in images])
-    sums = np.zeros((len(order), *values.shape[1:]))
+    return np.array([order[image] for image in images])
+
+
+def by_image(values: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Each image's mean over its seeds; values: (n, ...), which: of which image each is, (n,)."""
+    counts = np.bincount(which)
+    sums = np.zeros((len(counts), *values.shape[1:]))
     np.add.at(sums, which, values)
-    return sums / np.bincount(which).reshape(-1, *(1,) * (values.ndim - 1))
+    return sums / counts.reshape(-1, *(1,) * (values.ndim - 1))
 
 
 def summary(values: Sequence[float], images: Sequence[Hashable]) -> Summary:
     """Mean and both spreads of the values, with the image of each. Raises ValueError if there is none."""
     if not len(values):
         raise ValueError("a summary needs at least one score.")
-    scores = np.asarray(values, dtype=float)
-    groups: dict[Hashable, list[float]] = {}
-    for value, image in zip(values, images, strict=True):
-        groups.setdefault(image, []).append(value)
-    means = by_image(scores, images)
-    if not np.isfinite(means).all():  # an exact image among them
-        return Summary(len(means), len(scores), float(means.mean()), NAN, NAN)
-    repeated = [np.std(group, ddof=1) for group in groups.values() if len(group) > 1]
-    spread = float(means.std(ddof=1)) if len(means) > 1 else NAN
-    return Summary(len(means), len(scores), float(means.mean()), spread, float(np.mean(repeated)) if repeated else NAN)
+    scores, which = np.asarray(values, dtype=float), numbered(images)
+    means, counts = by_image(scores, which), np.bincount(which)
+    spread = over_seeds = NAN
+    if np.isfinite(means).all():  # else an exact image is among them
+        if len(means) > 1:
+            spread = float(means.std(ddof=1))
+        if (again := counts > 1).any():
+            squares = np.bincount(which, (scores - means[which]) ** 2)
+            over_seeds = float(np.sqrt(squares[again] / (counts[again] - 1)).mean())
+    return Summary(len(means), len(scores), float(means.mean()), spread, over_seeds)
 
 
 def interval(means: np.ndarray, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray] | None:
@@ -97,7 +102,7 @@ def paired(method: Sequence[float], reference: Sequence[float], images: Sequence
         raise ValueError(f"pairs are needed; found {len(method)} and {len(reference)} values.")
     # two exact images differ by nothing, though their infinite PSNRs have no difference
     difference = np.array([0.0 if a == b else a - b for a, b in zip(method, reference, strict=True)])
-    means = by_image(difference, images)
+    means = by_image(difference, numbered(images))
     low, high = (float(v) for v in interval(means) or (NAN, NAN))
     return Paired(len(difference), int((difference > 0).sum()), float(means.mean()), low, high)
 
@@ -135,7 +140,7 @@ def mean_curve(curves: Sequence[tuple[int, np.ndarray, int]], images: Sequence[H
     for row, (step, values, steps) in zip(table, curves, strict=True):
         same = step == every and steps == end
         row[:] = values if same else np.interp(at, np.arange(len(values)) * step + (step + 1) / 2, values)
-    means = by_image(table, images)
+    means = by_image(table, numbered(images))
     low, high = interval(means, draws=500) or (None, None)
     shortened = max(c[2] for c in curves) > end
     return MeanCurve(every, at, end, means.mean(axis=0), low, high, len(curves), shortened)

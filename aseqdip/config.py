@@ -1,6 +1,4 @@
-"""A run's settings: the knobs that every run has, and those of the parts it chose. What there is to set, and who says
-so.
-"""
+"""A run's settings: the knobs that every run has, and those of its parts; what there is to set, and who says so."""
 
 import dataclasses
 import difflib
@@ -106,17 +104,16 @@ class Config(Shared):
         result=False,
     )
     score_every: int = knob(
-        "PSNR and SSIM of every so many iterates (and the first and last); the result is the same, the best is "
-        "sought among them",
+        "PSNR and SSIM of every so many iterates (and the first and last); the result is the same, the best is sought "
+        "among them",
         1,
         low=1,
         result=False,
     )
     checkpoint_minutes: float = knob("how often an unfinished reconstruction is saved", 2.0, above=0, result=False)
     study: str = knob(
-        "an experiment of its own: fig6, the paper's 1-D network (Appendix A.2); calibration, which reading of "
-        "the paper "
-        "reproduces it (docs/reproduction.md)",
+        "an experiment of its own: fig6, the paper's 1-D network (Appendix A.2); calibration, which reading of the "
+        "paper reproduces it (docs/reproduction.md)",
         "none",
         choices=("none", "fig6", "calibration"),
         result=False,
@@ -177,9 +174,7 @@ def shared_knobs() -> list[Known]:
 
 
 def parts() -> Iterator[tuple[str, str, type[Part]]]:
-    """Every part there is: its kind, its name, its class. One of another package that cannot be loaded is left out, and
-    said.
-    """
+    """Every part: its kind, name and class. One of another package that cannot be loaded is left out, and said."""
     for kind, registry in REGISTRIES.items():
         for name in registry:
             try:
@@ -263,9 +258,7 @@ def make_task(cfg: Config) -> Task:
 
 
 def typed(values: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
-    """A composed configuration, as plain values, typed and checked. UserError for what is unknown, wrong or out of
-    range.
-    """
+    """A composed configuration, as plain values, typed and checked. UserError for what is unknown or wrong."""
     _refuse_unknown(values)
     dataset, network = dict(values["dataset"]), dict(values["network"])
     part = NETWORKS[network["name"]]

@@ -1,6 +1,7 @@
 """Pictures of one reconstruction: what came out, and how it got there."""
 
 import io
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ from aseqdip.records import COLUMNS, Rows, Score
 
 if TYPE_CHECKING:  # the report draws with what is here, and needs no tensors
     from torch import Tensor
+
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # says that it has made its list of fonts
 
 
 def new_figure(columns: int, height: float, width: float = 3.2, rows: int = 1) -> tuple[Any, Any]:

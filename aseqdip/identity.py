@@ -1,8 +1,7 @@
 """What makes two runs the same: every knob of their parts, the parts' code, the content of their files. Fails safe.
 
 What is not known to be without effect counts: a knob that somebody forgot computes again instead of taking another
-result for
-its own. Only a knob declared ``result=False`` is left out.
+result for its own. Only a knob declared ``result=False`` is left out.
 """
 
 import ast
@@ -24,12 +23,10 @@ from aseqdip.engine import pick_device, pick_precision
 from aseqdip.methods import METHODS
 from aseqdip.networks import NETWORKS
 
-#: raised whenever the same settings give other numbers than before, by code that is not a part's own (engine, operators
-#: ...)
+#: raised whenever the same settings give other numbers than before, by code that is no part's own (engine, operators)
 RESULTS = 3
 
-#: what the paper states (Sec. 4.1, Algorithm 1; App. C.6 for TV-DIP); any other value is a departure that the record
-#: names
+#: what the paper states (Sec. 4.1, Algorithm 1; App. C.6 for TV-DIP); the record names any departure from it
 PAPER: dict[str, Any] = {
     "steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network", "start": "paper",
     "rho": 1.0, "network.init": "normal", "ema": 0.0, "stop": "none",
@@ -42,9 +39,7 @@ def problem(cfg: Config) -> dict[str, Any]:
 
 
 def settings(cfg: Config) -> dict[str, Any]:
-    """All others that the result depends on: the method's, and where it iterates the network's, the rule's, steps, lr
-    ...
-    """
+    """All others that the result depends on: the method's; where it iterates the network's, the rule's, steps ..."""
     chosen = _knobs(cfg)[1]
     if cfg.learns:
         chosen["network"] = cfg.network.name
@@ -71,9 +66,7 @@ def identity(cfg: Config) -> dict[str, Any]:
 
 
 def _knobs(cfg: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The knobs in force that can change a result: those of the measurements, and the others. Files as their
-    content.
-    """
+    """The knobs in force that can change a result: of the measurements, and the others. Files as their content."""
     measured: dict[str, Any] = {}
     other: dict[str, Any] = {}
     for name, known in in_force(cfg).items():
@@ -101,9 +94,7 @@ def image_folder(cfg: Config, name: str, sample: Sample) -> str:
 
 
 def departures(cfg: Config) -> dict[str, Any]:
-    """The knobs whose value is not the paper's, among those this run uses; what the method itself is made of
-    is none.
-    """
+    """The knobs whose value is not the paper's, among those this run uses, but for what makes the method itself."""
     chosen = {**problem(cfg), **settings(cfg)}
     paper = {**PAPER, **cfg.method.part.defaults}
     if not cfg.learns:  # its weight is not TV-DIP's
@@ -184,13 +175,6 @@ def code(module: ModuleType) -> str:
     except (OSError, TypeError):  # compiled, without its source
         return f"{module.__name__} {getattr(module, '__version__', '')}"
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-            first = body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = body[1:] or [ast.Pass()]
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()

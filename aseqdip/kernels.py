@@ -218,9 +218,7 @@ def _prefers_products(x: Tensor) -> bool:
 
 
 def _products(x: Tensor, g: Tensor, k: int, stride: int, padding: int) -> Tensor:
-    """Gradient by weight, one matrix product a tap: rows of pixels of x against the same rows of g, so many
-    further on.
-    """
+    """Gradient by weight, one matrix product a tap: rows of pixels of x against those of g, so many further on."""
     x = F.pad(x, (padding,) * 4) if padding else x
     c, (out, h, w) = x.shape[1], g.shape[1:]
     result = x.new_empty(k, k, out, c)

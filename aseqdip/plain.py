@@ -38,17 +38,16 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
 
+#: types of values that stay as JSON gave them, by what is declared
+_AS_THEY_ARE: dict[Any, set[type]] = {str: {str}, int: {int}, Any: {str, int, bool, type(None)}}
+
+
 @cache
 def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
     """Type of each field of a dataclass, and whether it must be given."""
     hints = typing.get_type_hints(kind)
-    return {
-        f.name: (
-            hints[f.name],
-            f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING,
-        )
-        for f in dataclasses.fields(kind)
-    }
+    absent = dataclasses.MISSING
+    return {f.name: (hints[f.name], f.default is f.default_factory is absent) for f in dataclasses.fields(kind)}
 
 
 @cache
@@ -79,6 +78,8 @@ def typed(value: Any, kind: Any, where: str) -> Any:
         return None if value is None else typed(value, inner[0], where)
     if origin is dict and isinstance(value, dict):
         (_, item) = inner
+        if {*map(type, value.values())} <= _AS_THEY_ARE.get(item, set()):  # nearly always
+            return value
         return {name: typed(v, item, f"{where}.{name}") for name, v in value.items()}
     if origin is list and isinstance(value, list):
         (item,) = inner
@@ -86,6 +87,8 @@ def typed(value: Any, kind: Any, where: str) -> Any:
             if {*map(type, value)} <= {float} and math.isfinite(sum(value)):  # nearly always
                 return value
             return [math.nan if v is None else _number(v, where) for v in value]
+        if {*map(type, value)} <= _AS_THEY_ARE.get(item, set()):
+            return value
         return [typed(v, item, where) for v in value]
     raise ValueError(f"{where}: expected {getattr(origin or kind, '__name__', kind)}, found {_shown(value)}")
 

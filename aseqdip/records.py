@@ -353,14 +353,12 @@ def _read_lines(path: Path) -> Iterator[Trace]:
 
 
 def parse(content: dict[str, Any]) -> Record:
-    """A record from what JSON made of it, of this schema or the one before. Raises ValueError for what is none."""
+    """A record from what JSON made of it. Raises ValueError for what is none of this schema."""
     schema = content.get("schema")
     if schema == 1:
-        from aseqdip.old_records import converted
-
-        content = converted(content)
-    elif schema != SCHEMA:
-        raise ValueError(f"schema: expected 1 or {SCHEMA}, found {schema!r}; a newer version wrote it, or it is none")
+        raise ValueError("schema: 1 was written by an older version, which reads it; this one computes it again")
+    if schema != SCHEMA:
+        raise ValueError(f"schema: expected {SCHEMA}, found {schema!r}; a newer version wrote it, or it is none")
     record: Record = typed(content, Record, "record")
     if record.result not in record.scores:
         raise ValueError(f"scores: hold no '{record.result}', which is said to be the result")

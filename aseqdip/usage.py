@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from aseqdip import compose
+from aseqdip import compose, config
 from aseqdip.config import PREFIX, REGISTRIES, Known, knobs_of, shared_knobs
 from aseqdip.errors import UserError
 
@@ -34,7 +34,7 @@ More:
   python run.py --version | --hydra-help              tab completion: eval "$(python run.py -sc install=bash)"
 """
 OFTEN = ("steps", "lr", "stop", "ema", "size", "images", "seeds", "data_root", "outputs", "device", "parallel", "redo")
-GROUPS = ("task", "method", "network", "dataset", "data", "preset", "recipe", "tracker", "experiment")
+GROUPS = tuple(group for group in config.GROUPS if group != "cell")
 
 
 def text(topics: Sequence[str]) -> str:

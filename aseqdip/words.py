@@ -247,9 +247,8 @@ def _check_launcher(name: str) -> None:
         raise UserError(f"hydra/launcher={name} needs {package}: pip install {package}.")
     if name in ("slurm", "submitit_slurm") and shutil.which("sbatch") is None:
         raise UserError(
-            f"hydra/launcher={name}: there is no Slurm here (no command sbatch); run it on a machine of the "
-            "cluster, or use "
-            "hydra/launcher=joblib."
+            f"hydra/launcher={name}: there is no Slurm here (no command sbatch); run it on a machine of the cluster, "
+            "or use hydra/launcher=joblib."
         )
 
 
@@ -257,9 +256,7 @@ def _check_launcher(name: str) -> None:
 
 
 def rehearse(words: Sequence[str]) -> list[str]:
-    """Compose a command's first job; the warnings that its words deserve. Raises UserError for what cannot
-    run at all.
-    """
+    """Compose a command's first job; the warnings that its words deserve. UserError for what cannot run at all."""
     own = settings(words)
     if (folder := user_folder(words)) is not None:
         own.append(f"hydra.searchpath=[file://{Path(folder).resolve()}]")
@@ -268,9 +265,8 @@ def rehearse(words: Sequence[str]) -> list[str]:
     unsaid = [name for name in over if name not in said]
     if unsaid and not sweeps(words) and not shows(words):
         raise UserError(
-            f"This is a sweep over {' and '.join(unsaid)}: add -m, as in python run.py -m "
-            f"{' '.join(settings(words))}; or give "
-            f"one value of each."
+            f"This is a sweep over {' and '.join(unsaid)}: add -m, as in python run.py -m {' '.join(settings(words))}; "
+            f"or give one value of each."
         )
     if not sweeps(words):
         over = {}

@@ -19,9 +19,9 @@ BOOKKEEPERS = ("aseqdip.identity", "aseqdip.config", "dataclasses")
 
 def noting(thing: T, prefix: str, seen: set[str]) -> T:
     """The same dataclass instance, whose knobs are noted in ``seen`` when they are read."""
-    names = {f.name for f in dataclasses.fields(thing) if "help" in f.metadata}  # type: ignore[arg-type]
+    names = {f.name for f in dataclasses.fields(thing) if "help" in f.metadata}
 
-    class Noting(type(thing)):  # type: ignore[misc]
+    class Noting(type(thing)):
         def __getattribute__(self, name: str) -> Any:
             if name in names and sys._getframe(1).f_globals["__name__"] not in BOOKKEEPERS:
                 seen.add(prefix + name)

@@ -1,20 +1,32 @@
 """What many tests make of a config: its first image's case, its method, all iterates."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from aseqdip.case import Case
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
+from aseqdip.data.base import Sample
 from aseqdip.engine import Engine
 from aseqdip.methods.base import Iterate, Method
 from aseqdip.run.runner import check_combination
+
+#: the fixture ``configure`` of conftest.py
+Configure = Callable[..., Config]
 
 
 def case_of(cfg: Config) -> Case:
     """The case of a config's first image, checked as a run would."""
     check_combination(cfg)
+    return sampled(cfg)[2]
+
+
+def sampled(cfg: Config) -> tuple[str, Sample, Case]:
+    """The name of a config's first image, what was read of it, and its case."""
     name, load = next(iter(open_dataset(cfg).items()))
-    return make_task(cfg).make(name, load())
+    sample = load()
+    return name, sample, make_task(cfg).make(name, sample)
 
 
 def method_of(cfg: Config, case: Case, cls: type[Method] | None = None) -> Method:
@@ -28,3 +40,16 @@ def iterates(cfg: Config, case: Case, cls: type[Method] | None = None) -> list[I
     method = method_of(cfg, case, cls)
     found = method.iterates(case.problem, method.start(case.problem))
     return [dataclasses.replace(i, image=i.image.clone()) for i in found]
+
+
+def begun(cfg: Config) -> tuple[Case, Method, Any]:
+    """The case of a config's first image, the method for it, and the state it begins with."""
+    case = case_of(cfg)
+    method = method_of(cfg, case)
+    return case, method, method.start(case.problem)
+
+
+def solved(cfg: Config) -> tuple[Case, list[Iterate]]:
+    """The case of a config's first image, and all iterates for it."""
+    case = case_of(cfg)
+    return case, iterates(cfg, case)

@@ -3,19 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from cases import Configure
 from conftest import ROOT, load_script
 
-from aseqdip.config import Config
 from aseqdip.engine import Graph
-
-Configure = Callable[..., Config]
-
 
 emulation = load_script("emulation")
 gpu_check = load_script("gpu_check")

@@ -75,14 +75,8 @@ def test_what_is_shown_instead_of_run(tmp_path: Path) -> None:
     shown = call("lam=3", "task=ct", "--cfg", "job", cwd=tmp_path).stdout
     assert "lam: 3" in shown and "views: 30" in shown
     environment = {**os.environ, "COMP_LINE": "run.py method=tv_", "COMP_POINT": "17"}
-    completed = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "-sc", "query=bash"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert completed.stdout.strip() == "method=tv_dip"
+    query = [sys.executable, str(ROOT / "run.py"), "-sc", "query=bash"]
+    assert subprocess.check_output(query, env=environment, text=True).strip() == "method=tv_dip"
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
@@ -91,15 +85,8 @@ def test_words_without_effect_and_names_with_spaces(tmp_path: Path) -> None:
     folder = tmp_path / "my data (1) é"
     folder.mkdir()
     Image.new("RGB", (80, 70), (200, 90, 20)).save(folder / "[a] b.png")
-    words = (
-        "task=denoising",
-        "preset=smoke",
-        "dataset=folder",
-        f"data_root={folder}",
-        "images=[a] b",
-        "outputs=my results",
-    )
-    result = call(*words, "accel=8", cwd=tmp_path)
+    words = ("task=denoising", "preset=smoke", "dataset=folder", f"data_root={folder}", "images=[a] b")
+    result = call(*words, "outputs=my results", "accel=8", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("accel has no effect: it belongs to task=mri, and this is task=denoising.") == 1
     assert len(list((tmp_path / "my results").rglob("record.json"))) == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import Configure
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 
 from aseqdip import config
 from aseqdip.compose import choices, compose, parse
-from aseqdip.config import GROUPS, Config, catalogue, in_force, make_task, parts, typed
+from aseqdip.config import GROUPS, catalogue, in_force, make_task, parts, typed
 from aseqdip.errors import UserError
 from aseqdip.files import config_folder
 from aseqdip.identity import departures
@@ -22,8 +23,6 @@ from aseqdip.methods.base import Method
 from aseqdip.parts import knob
 from aseqdip.run.runner import check_combination
 from aseqdip.words import check, rehearse, written
-
-Configure = Callable[..., Config]
 
 PAIRS = [(g, c) for g in GROUPS if g != "cell" for c in choices(g)]
 TASKS, PRESETS = choices("task"), choices("preset")
@@ -148,7 +147,7 @@ def test_a_users_own_configs(configure: Configure, tmp_path: Path) -> None:
     (preset / "slow.yaml").write_text("# @package _global_\npreset: {name: slow}\nlr: 1e-5\n")
     where = f"hydra.searchpath=[file://{tmp_path}]"
     cfg = configure(where, "method=mine", "preset=slow")
-    assert (cfg.method.name, cfg.rule.options.window, cfg.lr, cfg.preset) == ("es_dip", 7, 1e-5, "slow")  # type: ignore[union-attr]
+    assert (cfg.method.name, cfg.rule.options.window, cfg.lr, cfg.preset) == ("es_dip", 7, 1e-5, "slow")
     with pytest.raises(UserError, match=r"by_preset:...} says nothing for preset=slow: add slow: or default:"):
         configure(where, "experiment=fig9", "preset=slow")
     check(["--config-dir", str(tmp_path), "method=mine"])
@@ -174,7 +173,7 @@ def parts_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type], Non
     before = list(parts())
 
     def add(part: type) -> None:
-        monkeypatch.setattr(config, "parts", lambda: [*before, ("method", part.name, part)])  # type: ignore[attr-defined]
+        monkeypatch.setattr(config, "parts", lambda: [*before, ("method", part.name, part)])
         catalogue.cache_clear()
 
     yield add
@@ -307,10 +306,8 @@ SMOKE = ("preset=smoke",)
     ("words", "warnings"),
     [
         (("task=ct", "accel=8"), ["accel has no effect: it belongs to task=mri, and this is task=ct."]),
-        (
-            ("method=vanilla_dip", "lam=1"),
-            ["lam has no effect: it belongs to method=aseqdip, and this is method=vanilla_dip."],
-        ),
+        (("method=vanilla_dip", "lam=1"), ["lam has no effect: it belongs to method=aseqdip, and this is "
+                                           "method=vanilla_dip."]),
         (("network.skip=4",), ["network.skip has no effect: it belongs to network=skip, and this is network=unet."]),
         (("window=5",), ["window has no effect: it belongs to stop=wmv, and this is stop=none."]),
         (("method=direct", "steps=3"), ["steps has no effect: method=direct does not use it."]),

@@ -98,18 +98,12 @@ def test_a_recording_is_on_its_own_workers_stream(cuda: Engine) -> None:
 
 
 def test_the_main_thread_records_on_one_fixed_stream(emulated: None) -> None:
-    used = []
-    real = torch.cuda.graph
-
-    def graph(recording: object, stream: object, **options: str) -> object:
-        used.append(stream)
-        return real(recording, stream=stream, **options)
-
-    with mock.patch.object(torch.cuda, "graph", graph):
+    with mock.patch.object(torch.cuda, "graph", wraps=torch.cuda.graph) as graph:
         for _ in range(40):
             recording = Graph(lambda: torch.ones(2), ())
             for _ in range(4):
                 recording()
+    used = [call.kwargs["stream"] for call in graph.call_args_list]
     assert len(used) == 40
     assert len(set(used)) == 1
     assert used[0] is not torch.cuda.default_stream()
@@ -158,8 +152,8 @@ def test_an_error_of_one_image_begins_no_other() -> None:
 
 
 def replays(function: object, times: int = 6) -> list[float]:
-    graph = Graph(function, ())  # type: ignore[arg-type]
-    values = [float(graph()) for _ in range(times)]  # type: ignore[arg-type]
+    graph = Graph(function, ())
+    values = [float(graph()) for _ in range(times)]
     assert graph.graph is not None
     return values
 

@@ -21,7 +21,7 @@ FLOORS = (
     ("engine", "metrics"),
     ("kernels",),
     ("operators", "problem", "paper"),
-    ("parts", "records", "old_records"),
+    ("parts", "records"),
     ("files", "plain", "averages", "thumbnails"),
     ("errors", "__init__"),
 )

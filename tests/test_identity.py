@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cases import Configure
 from PIL import Image
 
 from aseqdip import identity
-from aseqdip.config import Config
 from aseqdip.data import Sample
 from aseqdip.errors import UserError
 from aseqdip.identity import code, content, file_digest, image_folder, problem, run_folder, settings
 from aseqdip.run.runner import run
-
-Configure = Callable[..., Config]
 
 
 @pytest.fixture

@@ -1,20 +1,17 @@
 """scripts/prepare.py: what is missing is named, what needs converting is converted, and the runner can read it."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from cases import Configure
 from conftest import load_script
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from aseqdip.config import Config
 from aseqdip.data import open_dataset
-
-Configure = Callable[..., Config]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A record on disk: one writer, one reader that refuses what is none, and the records of before."""
+"""A record on disk: one writer, one reader that refuses what is none."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aseqdip import records
-from aseqdip.records import COLUMNS, Curve, Failure, Record, Score, parse, scan, thin
+from aseqdip.records import COLUMNS, Curve, Failure, Record, Score, scan, thin
 
 MADE = Record(
     image="knee ±", task="mri", setting="accel4", method="aseqdip", content="ab12", seed=3, steps=5,
@@ -60,8 +60,9 @@ def content(**changed: Any) -> bytes:
 BAD = {
     "cut short": (content()[:100], "not a record"),
     "a list": (b"[1]", "expected an object, found list"),
-    "of another kind": (b'{"a": 1}', "schema: expected 1 or 2, found None"),
-    "of the future": (content(schema=3), "schema: expected 1 or 2, found 3"),
+    "of another kind": (b'{"a": 1}', "schema: expected 2, found None"),
+    "of the past": (content(schema=1), "schema: 1 was written by an older version"),
+    "of the future": (content(schema=3), "schema: expected 2, found 3"),
     "without an image": (content().replace(b'"image"', b'"imag"'), "image is missing"),
     "a bare infinity": (content().replace(b"0.9", b"Infinity"), "Infinity is no JSON"),
     "an infinite number": (content().replace(b"0.9", b"1e999"), "scores.best.ssim: expected a finite number"),
@@ -117,42 +118,6 @@ def test_overlapping_folders_count_once(tmp_path: Path) -> None:
         records.write(tmp_path / name, MADE)
     found = [trace.folder.relative_to(tmp_path).as_posix() for trace in scan([tmp_path, tmp_path / "b"])]
     assert found == ["a", "b/c", "b/d"]
-
-
-#: as the first schema had it
-OLD = {
-    "schema": 1, "image": "0001", "task": "inpainting", "setting": "hiar0.1", "method": "tv_dip", "dataset": "cbsd68",
-    "preset": "quick", "recipe": "matched", "deviations_from_paper": {"steps": 600, "method.rho": 0.01},
-    "result": "stopped",
-    "scores": {"start": {"psnr": 17.0, "ssim": 0.8}, "last": {"psnr": None, "ssim": 1.0},
-               "best": {"psnr": 31.0, "ssim": 0.9, "step": 7}, "ema": {"psnr": 30.0, "ssim": 0.9},
-               "stopped": {"psnr": 30.5, "ssim": 0.9, "step": 6, "hole_psnr": 12.5}},
-    "curve": {"every": 1, "psnr": [20.0, None, 30.0], "psnr_ema": [1.0, 2.0, 3.0]}, "steps": 3, "network_parameters": 9,
-    "passes_per_step": 1.0, "flops_per_step": 2.0, "seconds": {"method": 1.5}, "seconds_per_step": 0.5, "device": "cpu",
-    "threads": 1, "precision": "bf16", "seed": 2, "source": "/home/somebody/0001.png", "operator_norm": 1.0,
-    "noise_std": None, "versions": {"torch": "2"},
-    "identity": {"task.name": "inpainting", "dataset.name": "cbsd68", "hiar": 0.1, "operator.missing": 0.97,
-                 "method.name": "tv_dip", "method.rho": 0.01, "lr": 0.001, "network.name": "skip", "seed": 2,
-                 "data_root": "/home/somebody", "precision": "auto"},
-    "config": {"dataset": {"folder": "cbsd68", "files": None}, "stop": "wmv", "input": "noise"},
-}  # fmt: skip
-
-
-def test_the_records_of_before_say_the_same() -> None:
-    found = parse(json.loads(json.dumps(OLD)))
-    assert (found.score, found.scores["last"].psnr_db) == (Score(30.5, 0.9, 6, {"hole_psnr_db": 12.5}), math.inf)
-    assert found.problem == {"hiar": 0.1, "missing": 0.97, "dataset.folder": "cbsd68", "dataset.files": None}
-    assert found.settings == {"rho": 0.01, "lr": 0.001, "network": "skip", "stop": "wmv", "precision": "bf16"}
-    assert found.departures == {"steps": 600, "rho": 0.01}
-    assert (found.facts, found.source, found.command) == ({"operator_norm": 1.0}, "0001.png", [])
-    assert found.curve.psnr[0] == 20 and math.isnan(found.curve.psnr[1])
-    assert found.titles == {"task": "In-painting", "setting": "HIAR 0.1", "method": "TV-DIP", "start": "measurement"}
-
-
-def test_a_broken_record_of_before_is_none(tmp_path: Path) -> None:
-    for name, value in (("scores", [1]), ("identity", "x"), ("scores", {"stopped": 3}), ("curve", {"psnr": "x"})):
-        with pytest.raises(ValueError, match=name if name != "scores" or value == [1] else "stopped"):
-            parse({**OLD, name: value})
 
 
 def rows(psnr: list[float], loss: float = 0.0) -> list[list[float]]:

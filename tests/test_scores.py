@@ -1,16 +1,14 @@
 """PSNR and SSIM of every iterate, or of some: the reconstruction is the same."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import Configure
 
 from aseqdip.config import Config
 from aseqdip.records import COLUMNS, Record, read_curve, thin
 from aseqdip.run.runner import run
-
-Configure = Callable[..., Config]
 
 
 def outcome(cfg: Config) -> tuple[Record, dict[str, np.ndarray], np.ndarray]:

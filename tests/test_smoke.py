@@ -1,23 +1,21 @@
 """Every task with every method runs end to end, tiny, and reads no knob that its identity lacks."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from audit import audited, forgotten
+from cases import Configure
 
 from aseqdip import config, identity
 from aseqdip.compose import choices
-from aseqdip.config import Config, catalogue
+from aseqdip.config import catalogue
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.methods.aseqdip import ASeqDIP
 from aseqdip.parts import knob
 from aseqdip.run.runner import check_combination, run
 from aseqdip.tasks import TASKS
-
-Configure = Callable[..., Config]
 
 
 @pytest.mark.parametrize("method", METHODS)

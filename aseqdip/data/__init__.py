@@ -1,6 +1,4 @@
-"""Data sets: what is in them, and how one of their images is read. One reader a file, named like its
-``reader:`` word.
-"""
+"""Data sets: what is in them, and how an image is read. One reader a file, named like its ``reader:`` word."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields

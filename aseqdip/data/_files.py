@@ -1,6 +1,4 @@
-"""The one place where a data file is opened: regular files only, sizes asked of the header, every library's error
-named.
-"""
+"""Where every data file is opened: regular files only, sizes asked of the header, every library's error named."""
 
 import logging
 import math

@@ -115,9 +115,7 @@ class FileReader(Reader):
         return {name: partial(self.read, path) for name, path in self.paths().items()}
 
     def paths(self) -> dict[str, Path]:
-        """The files by the names of their images, in order. Raises UserError if one of a list is missing, or
-        for none.
-        """
+        """The files by the names of their images, in order. UserError if one of a list is missing, or for none."""
         folder = self.data_folder()
         files = self._listed(folder) if self.files is not None else self._found(folder)
         return unique_names(files, folder, self.suffixes)
@@ -138,8 +136,8 @@ class FileReader(Reader):
             ) from error
         raise UserError(
             f"The data folder {printable(root)} {state}. dataset={self.dataset} expects its files in "
-            f"{printable(inside)} "
-            f"or in {printable(root)}: set data_root=... (or the environment variable ASEQDIP_DATA)."
+            f"{printable(inside)} or in {printable(root)}: set data_root=... (or the environment variable "
+            "ASEQDIP_DATA)."
         )
 
     def _listed(self, folder: Path) -> list[Path]:
@@ -152,8 +150,8 @@ class FileReader(Reader):
             shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise UserError(
                 f"dataset={self.dataset} lists {len(names)} files, of which {len(missing)} are missing in "
-                f"{printable(folder)}: {shown}. Set data_root=... to the folder that docs/data.md describes; "
-                "python scripts/prepare.py says what is missing."
+                f"{printable(folder)}: {shown}. Set data_root=... to the folder that docs/data.md describes; python "
+                "scripts/prepare.py says what is missing."
             )
         return [folder / name for name in names]
 
@@ -168,8 +166,8 @@ class FileReader(Reader):
             seen = sorted({printable(f.suffix or f.name) for f in inside})[:8]
             raise UserError(
                 f"No {', '.join(self.suffixes)} file in {printable(folder)}, where dataset={self.dataset} expects its "
-                f"images; found {', '.join(seen) or 'an empty folder'}: set data_root=... to the folder that "
-                "holds them."
+                f"images; found {', '.join(seen) or 'an empty folder'}: set data_root=... to the folder that holds "
+                "them."
             )
         return files
 
@@ -252,8 +250,8 @@ class VolumeReader(FileReader):
         """Raise UserError for a slice that there is not."""
         if count > MOST_SLICES and index is None:
             raise UserError(
-                f"{printable(path)} declares {count} slices, more than {MOST_SLICES}: is the file damaged? "
-                "If not, take one of them with dataset.slice=INDEX."
+                f"{printable(path)} declares {count} slices, more than {MOST_SLICES}: is the file damaged? If not, "
+                "take one of them with dataset.slice=INDEX."
             )
         if index is not None and not 0 <= index < count:
             has = f"has slices 0 to {count - 1}" if count > 1 else "holds one slice, 0"
@@ -337,9 +335,8 @@ def select(names: Sequence[str], spec: Any) -> list[str]:
     if text in names:
         if at not in (None, text) and text == str(index):
             raise UserError(
-                f"images={text} is the name of one image and the index of another ({at}): write images=./{text} "
-                "for the "
-                f"name, images={text}:{int(text) + 1} for the index."
+                f"images={text} is the name of one image and the index of another ({at}): write images=./{text} for "
+                f"the name, images={text}:{int(text) + 1} for the index."
             )
         return [text]
     if text.removeprefix("./") in names:

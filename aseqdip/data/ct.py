@@ -38,8 +38,8 @@ class CT(VolumeReader):
         super().__init__(*args, **kwargs)
         if self.options.hu_high <= self.options.hu_low:
             raise UserError(
-                f"dataset.hu_low={self.options.hu_low:g} dataset.hu_high={self.options.hu_high:g}: expected low "
-                "below high."
+                f"dataset.hu_low={self.options.hu_low:g} dataset.hu_high={self.options.hu_high:g}: expected low below "
+                "high."
             )
 
     def is_bare(self, path: Path) -> bool:
@@ -77,9 +77,7 @@ def read_numpy(path: Path, max_gib: float = 2.0) -> tuple[np.ndarray, str, list[
 
 
 def read_header(path: Path, ask: Callable[[Any], T]) -> T:
-    """What ``ask`` finds in a DICOM file's header; UserError also for what it raises there, as values are
-    decoded late.
-    """
+    """What ``ask`` finds in a DICOM file's header; UserError also for what it raises: values are decoded late."""
     import pydicom
 
     with opened(path, EXPECTED) as file:
@@ -104,9 +102,9 @@ def read_dicom(path: Path, max_gib: float = 2.0) -> tuple[np.ndarray, str, list[
         modality, kind = str(image.get("Modality") or "CT"), str(image.get("PhotometricInterpretation", ""))
         if modality != "CT" or int(image.get("SamplesPerPixel") or 1) != 1 or not kind.startswith("MONOCHROME"):
             raise UserError(
-                f"{printable(path)} is of modality {printable(modality)}, "
-                f"{printable(kind) or 'of unknown colours'}: expected "
-                "a CT image in grey values. If they are Hounsfield units, store them as array 'hu' of an .npz file."
+                f"{printable(path)} is of modality {printable(modality)}, {printable(kind) or 'of unknown colours'}: "
+                "expected a CT image in grey values. If they are Hounsfield units, store them as array 'hu' of an .npz "
+                "file."
             )
         slope, intercept = _rescale(image, path)
         frames, bits = int(image.get("NumberOfFrames") or 1), int(image.get("BitsAllocated") or 16)
@@ -132,7 +130,6 @@ def _rescale(image: Any, path: Path) -> tuple[float, float]:
         said = ", ".join(f"{name} {'missing' if v is None else printable(v) or 'empty'}" for name, v in found.items())
         raise UserError(
             f"{printable(path)}: {said}; expected two numbers, the first not 0: without them the values are not "
-            "Hounsfield "
-            "units. Repair the file, or store Hounsfield units as array 'hu' of an .npz file."
+            "Hounsfield units. Repair the file, or store Hounsfield units as array 'hu' of an .npz file."
         )
     return slope, intercept

@@ -72,16 +72,15 @@ class KSpace(VolumeReader):
         """The coil maps of a slice. Raises UserError for another shape than k-space's, or a size that is no map's."""
         if stored.shape[1:] != shape[1:] or stored.shape[0] not in (1, shape[0]):
             raise UserError(
-                f"{printable(path)}: 'sens_maps' has shape {stored.shape}, k-space {shape}: coils, rows and "
-                "columns must agree, and slices too unless one set of maps is for all."
+                f"{printable(path)}: 'sens_maps' has shape {stored.shape}, k-space {shape}: coils, rows and columns "
+                "must agree, and slices too unless one set of maps is for all."
             )
         maps = self._read(path, stored, min(index, stored.shape[0] - 1))
         largest = float(maps.abs().max())
         if not 1e-6 <= largest <= 1e6:
             raise UserError(
-                f"{printable(path)}: the largest magnitude in 'sens_maps' is {largest:.3g}; expected about 1, "
-                "the squares of "
-                "all coils adding up to 1: rescale the maps, or remove them to have them estimated."
+                f"{printable(path)}: the largest magnitude in 'sens_maps' is {largest:.3g}; expected about 1, the "
+                "squares of all coils adding up to 1: rescale the maps, or remove them to have them estimated."
             )
         return maps
 
@@ -110,8 +109,8 @@ def _mask(path: Path, stored: "h5py.Dataset", columns: int) -> Tensor:
     sides = [n for n in stored.shape or () if n != 1]
     if sides != [columns] and not (columns == 1 and stored.shape and not sides):
         raise UserError(
-            f"{printable(path)}: 'mask' has shape {stored.shape}, but k-space has {columns} columns: "
-            "expected one value for each column."
+            f"{printable(path)}: 'mask' has shape {stored.shape}, but k-space has {columns} columns: expected one "
+            "value for each column."
         )
     values = np.asarray(stored).reshape(-1)
     if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
@@ -145,9 +144,8 @@ def sampled_columns(kspace: Tensor, mask: Tensor | None, where: str) -> tuple[Te
     gaps = _gaps(columns > 0)
     if int(_gaps(rows > 0).sum()):
         raise UserError(
-            f"{where}: {int((rows == 0).sum())} of {len(rows)} rows of k-space are empty; columns are expected "
-            "to be what is "
-            "undersampled: swap the last two axes of everything in the file."
+            f"{where}: {int((rows == 0).sum())} of {len(rows)} rows of k-space are empty; columns are expected to be "
+            "what is undersampled: swap the last two axes of everything in the file."
         )
     _check_separable(size, where)
     empty = int((columns == 0).sum())
@@ -186,7 +184,6 @@ def _check_separable(size: Tensor, where: str) -> None:
     holes = float((centre == 0).float().mean())
     if holes > 0.05:
         raise UserError(
-            f"{where}: {holes:.0%} of the points in the acquired columns' centre are empty: only undersampling "
-            "by whole "
-            "columns can be reconstructed."
+            f"{where}: {holes:.0%} of the points in the acquired columns' centre are empty: only undersampling by "
+            "whole columns can be reconstructed."
         )

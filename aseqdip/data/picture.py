@@ -25,9 +25,7 @@ DEPTHS = (8, 10, 12, 14, 16, 24, 31, 32)  # bits that cameras and scanners give
 
 
 class Picture(VolumeReader):
-    """Pictures as (1 or 3, rows, columns) in [0, 1], upright, without an alpha channel; a TIFF may hold a stack of
-    them.
-    """
+    """Pictures as (1 or 3, rows, columns) in [0, 1], upright, without an alpha channel; a TIFF may hold a stack."""
 
     name = "picture"
     title = "pictures"
@@ -36,9 +34,8 @@ class Picture(VolumeReader):
     @dataclass
     class Options(VolumeReader.Options):
         bits: int | None = knob(
-            "pictures of more than 8 bits: how many of them white has; default: as the file says, else the "
-            "fewest usual ones "
-            "that hold its largest value",
+            "pictures of more than 8 bits: how many of them white has; default: as the file says, else the fewest "
+            "usual ones that hold its largest value",
             None,
             low=1,
             high=32,
@@ -110,8 +107,8 @@ class Picture(VolumeReader):
                 if not small and first.samplesperpixel > 2:
                     raise UserError(
                         f"{printable(path)}: colours of more than 8 bits, compressed by "
-                        f"{getattr(first.compression, 'name', first.compression)}, need "
-                        "the package imagecodecs: install it, or save the picture without compression."
+                        f"{getattr(first.compression, 'name', first.compression)}, need the package imagecodecs: "
+                        "install it, or save the picture without compression."
                     )
                 return self._read_pillow(sample, path, file, page.index)
             if len((page or first).dataoffsets) < math.prod(first.chunked):
@@ -225,9 +222,7 @@ def _upright(array: np.ndarray, page: "tifffile.TiffPage") -> np.ndarray:
 
 
 def _low_bytes(file: BinaryIO, picture: "Image.Image") -> np.ndarray | None:
-    """The lower half of a PNG's 16-bit colours, of which Pillow keeps the upper: read again as if bytes were
-    swapped.
-    """
+    """The lower half of a PNG's 16-bit colours, of which Pillow keeps the upper: read again with bytes swapped."""
     from PIL import Image, ImageOps
 
     tiles: Any = getattr(picture, "tile", None) if picture.format == "PNG" else None

@@ -359,7 +359,7 @@ def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb" and os.environ.get("WANDB_MODE") != "disabled":
         trackers.append(Guarded("W&B", lambda: WandB(cfg, image, run_id, folder)))
-    if cfg.preset == "paper" and on_cpu and total > 1:
+    if cfg.preset == "paper" and on_cpu and cfg.method.part.learns:
         trackers.append(Guarded("The estimate", lambda: Estimate(image, total)))
     if importlib.util.find_spec("tqdm") is not None and sys.stderr is not None:
         trackers.append(Guarded("The progress bar", lambda: ProgressBar(image, total)))

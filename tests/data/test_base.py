@@ -58,11 +58,11 @@ class Raw(VolumeReader):
 def test_a_reader_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "raw.py").write_text(OWN)
     monkeypatch.setattr(aseqdip.data, "__path__", [*aseqdip.data.__path__, str(tmp_path)])
-    monkeypatch.setattr(aseqdip.data, "READERS", Registry(Reader, "aseqdip.data", "dataset.reader"))  # type: ignore[type-abstract]
+    monkeypatch.setattr(aseqdip.data, "READERS", Registry(Reader, "aseqdip.data", "dataset.reader"))
     np.arange(48, dtype=np.float32).tofile(tmp_path / "scan.raw.bin")
     items = make_reader("raw", tmp_path, options={"slice": "all"}).items()
     assert list(items) == ["scan_s000", "scan_s001", "scan_s002"]
-    assert items["scan_s002"]().image[0, 0, 0] == 32  # type: ignore[index]
+    assert items["scan_s002"]().image[0, 0, 0] == 32
     sample = make_reader("raw", tmp_path).items()["scan"]()
     assert sample.source == "scan.raw.bin, slice 1"
     assert sample.notes
@@ -70,7 +70,7 @@ def test_a_reader_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_sizes_of_what_is_drawn() -> None:
-    assert make_reader("brain", size="48").items()["brain03"]().image.shape == (1, 48, 48)  # type: ignore[union-attr]
+    assert make_reader("brain", size="48").items()["brain03"]().image.shape == (1, 48, 48)
     with pytest.raises(UserError, match="size=big: expected a number of pixels, or native"):
         make_reader("brain", size="big").items()
     with pytest.raises(UserError, match="a size from 8 to 4096.*found size 100000"):

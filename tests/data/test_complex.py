@@ -24,7 +24,6 @@ def test_images(tmp_path: Path, array: np.ndarray) -> None:
     np.savez_compressed(tmp_path / "c.npz", image=np.asfortranarray(array))
     for path in sorted(tmp_path.iterdir()):
         sample = load(path)
-        assert sample.image is not None
         assert np.array_equal(sample.image[0].numpy(), array.astype(np.complex64))
         assert not sample.notes
     assert load(tmp_path / "b.npz").patient == "P1"
@@ -37,7 +36,6 @@ def test_slices(tmp_path: Path) -> None:
     items = make_reader("complex", tmp_path, options={"slice": "all"}).items()
     assert list(items) == ["a_s000", "a_s001", "a_s002", "b"]
     third, middle = items["a_s002"]().image, load(tmp_path / "a.npy")
-    assert third is not None
     assert np.array_equal(third[0].numpy(), 3 * IMAGE)
     assert middle.source == "a.npy, slice 1"
     assert "slice 1 of 3 was taken" in middle.notes[0]

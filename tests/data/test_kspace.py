@@ -38,7 +38,6 @@ SAMPLED = np.where(MASK, kspace(), 0)
 @pytest.mark.parametrize(("choice", "index"), [("middle", 1), ("0", 0), ("2", 2)])
 def test_slice_of_a_volume(tmp_path: Path, choice: str, index: int) -> None:
     sample = load(write_h5(tmp_path / "scan.h5", kspace=kspace()), slice=choice)
-    assert sample.kspace is not None
     assert np.array_equal(sample.kspace.numpy(), kspace()[index])
     assert sample.source == f"scan.h5, slice {index}"
     assert len(sample.notes) == (choice == "middle"), "that a slice was chosen for the user is said"
@@ -71,8 +70,6 @@ def test_stored_maps_and_mask(tmp_path: Path) -> None:
     sample = load(
         write_h5(tmp_path / "scan.h5", kspace=SAMPLED, sens_maps=kspace()[:1], mask=MASK.astype(np.float32)), slice="1"
     )
-    assert sample.mask is not None
-    assert sample.maps is not None
     assert np.array_equal(sample.mask.numpy(), MASK)
     assert np.array_equal(sample.maps.numpy(), kspace()[0])
     assert not sample.notes
@@ -216,7 +213,6 @@ def test_pipes_sockets_devices_and_folders_are_refused_at_once(tmp_path: Path) -
 
 def test_empty_columns_without_a_mask_are_taken_as_not_acquired(tmp_path: Path) -> None:
     sample = load(write_h5(tmp_path / "scan.h5", kspace=SAMPLED), slice="0")
-    assert sample.mask is not None
     assert np.array_equal(sample.mask.numpy(), MASK)
     assert len(sample.notes) == 1
     assert "10 of 20 columns of k-space are empty and no mask is stored" in sample.notes[0]
@@ -232,7 +228,6 @@ def test_empty_columns_at_the_edges_are_zero_padding(tmp_path: Path) -> None:
 
 def test_columns_that_the_mask_wrongly_calls_acquired(tmp_path: Path) -> None:
     sample = load(write_h5(tmp_path / "scan.h5", kspace=SAMPLED, mask=np.ones(20)), slice="0")
-    assert sample.mask is not None
     assert np.array_equal(sample.mask.numpy()[:19], MASK[:19])
     assert "9 columns that the mask calls acquired are empty" in sample.notes[0]
 

@@ -1,15 +1,12 @@
 """The lists of images that ``data=`` names."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cases import Configure
 
-from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.files import config_folder
-
-Configure = Callable[..., Config]
 
 CHOOSING = ("calibration", "tuning")
 LISTS = [(p.stem.split("_")[0], p.stem.split("_")[1]) for p in (config_folder() / "data_task").glob("*.yaml")]
@@ -44,7 +41,7 @@ def test_public_lists_can_be_read(configure: Configure, data: Path, choice: str,
     items = open_dataset(configure(f"data={choice}", f"task={task}", f"data_root={data}", "size=native"))
     for load_one in items.values():
         sample = load_one()
-        shape = (sample.image if sample.kspace is None else sample.kspace).shape  # type: ignore[union-attr]
+        shape = (sample.image if sample.kspace is None else sample.kspace).shape
         assert min(shape[-2:]) >= 180
 
 

@@ -27,7 +27,6 @@ def load(path: Path, **options: Any) -> Sample:
 
 def values(sample: Sample) -> np.ndarray:
     """(rows, columns) or (rows, columns, 3)."""
-    assert sample.image is not None
     assert sample.image.shape[0] in (1, 3)
     return sample.image.movedim(0, -1).squeeze(-1).numpy()
 

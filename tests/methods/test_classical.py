@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import pywt
 import torch
-from cases import case_of, iterates, method_of
+from cases import Configure, case_of, iterates, method_of, solved
 from scipy.optimize import minimize
 from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
 
-from aseqdip.config import Config
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
@@ -27,8 +26,6 @@ from aseqdip.operators.mri import to_channels
 from aseqdip.problem import Problem
 from aseqdip.run.reconstruction import Reconstruction
 from aseqdip.run.runner import run
-
-Configure = Callable[..., Config]
 
 ITERATIVE = ("tv", "cg", "wavelet")
 
@@ -91,12 +88,17 @@ def objective(problem: Problem, x: Tensor, weight: float, regulariser: Callable[
     return float(squared(residual).double() / 2 + weight * regulariser(x))
 
 
-def total_variation(x: Tensor) -> Tensor:
-    """Isotropic, all channels together, written out."""
+def differences(x: Tensor) -> Tensor:
+    """The members of each pixel's group, (members, height, width): both differences of all channels."""
     down, right = torch.zeros_like(x), torch.zeros_like(x)
     down[..., :-1, :] = x[..., 1:, :] - x[..., :-1, :]
     right[..., :-1] = x[..., 1:] - x[..., :-1]
-    return (down**2 + right**2).sum(1).sqrt().sum()
+    return torch.cat((down, right), dim=1)[0]
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Isotropic, all channels together, written out."""
+    return differences(x).square().sum(0).sqrt().sum()
 
 
 def by_newton(problem: Problem, weight: float, columns: Callable[[Tensor], Tensor]) -> float:
@@ -120,19 +122,10 @@ def by_newton(problem: Problem, weight: float, columns: Callable[[Tensor], Tenso
             size = np.sqrt((g**2).sum(0) + rounding**2)
             return r @ r / 2 + weight * size.sum(), A.T @ r + weight * K.T @ (g / size).ravel()
 
-        x = minimize(
-            value, x, jac=True, method="L-BFGS-B", options={"maxiter": 20000, "maxfun": 40000, "ftol": 1e-13}
-        ).x
+        limits = {"maxiter": 20000, "maxfun": 40000, "ftol": 1e-13}
+        x = minimize(value, x, jac=True, method="L-BFGS-B", options=limits).x
     size = np.sqrt(((K @ x).reshape(groups[0], -1) ** 2).sum(0))
     return float(((A @ x - b) ** 2).sum() / 2 + weight * size.sum())
-
-
-def differences(x: Tensor) -> Tensor:
-    """The members of each pixel's group: both differences of all channels."""
-    down, right = torch.zeros_like(x), torch.zeros_like(x)
-    down[..., :-1, :] = x[..., 1:, :] - x[..., :-1, :]
-    right[..., :-1] = x[..., 1:] - x[..., :-1]
-    return torch.cat((down, right), dim=1)[0]
 
 
 # --- total variation ---------------------------------------------------------------------------------------------
@@ -186,10 +179,7 @@ def test_tv_of_a_nonlinear_blur_reaches_the_linear_minimum() -> None:
 
 
 def test_nonlinear_blur_gets_better(configure: Configure) -> None:
-    cfg = configure("task=deblurring", "method=tv", "kernel_size=5", "iterations=60")
-    case = case_of(cfg)
-    *_, last = iterates(cfg, case)
-    assert case.scoring is not None
+    case, (*_, last) = solved(configure("task=deblurring", "method=tv", "kernel_size=5", "iterations=60"))
     assert case.scoring.psnr(case.show(last.image)) > case.scoring.psnr(case.show(case.problem.z0)) + 3
 
 
@@ -316,7 +306,6 @@ def test_wavelets_reach_the_minimum(kind: str) -> None:
 def test_random_shifts_are_better_than_none(configure: Configure) -> None:
     cfg = configure("task=mri", "noise=0.03", "method=wavelet", "size=96")
     case = case_of(cfg)
-    assert case.scoring is not None
     *_, shifted = iterates(cfg, case)
     *_, fixed = iterates(configure("task=mri", "noise=0.03", "method=wavelet", "size=96", "shifts=0"), case)
     assert case.scoring.psnr(case.show(shifted.image)) > case.scoring.psnr(case.show(fixed.image)) + 0.3
@@ -324,11 +313,10 @@ def test_random_shifts_are_better_than_none(configure: Configure) -> None:
 
 def test_sides_that_do_not_halve(configure: Configure) -> None:
     """A side of 71 pixels, odd: the image is continued for the transform, and comes back in its own shape."""
-    cfg = configure("task=deblurring", "kernel=motion", "kernel_size=5", "method=wavelet", "size=71", "iterations=40")
-    case = case_of(cfg)
-    *_, last = iterates(cfg, case)
+    case, (*_, last) = solved(
+        configure("task=deblurring", "kernel=motion", "kernel_size=5", "method=wavelet", "size=71", "iterations=40")
+    )
     assert last.image.shape == case.problem.z0.shape
-    assert case.scoring is not None
     assert case.scoring.psnr(case.show(last.image)) > case.scoring.psnr(case.show(case.problem.z0)) + 3
 
 
@@ -353,8 +341,6 @@ def test_sides_that_do_not_halve(configure: Configure) -> None:
 def test_each_makes_its_task_better(configure: Configure, method: str, words: tuple[str, ...], gain: float) -> None:
     (record,) = run(configure(*words, f"method={method}", "size=96")).records
     last, start = record.scores["last"].psnr_db, record.scores["start"].psnr_db
-    assert last is not None
-    assert start is not None
     assert last > start + gain
     assert (record.titles["group"], record.network_parameters) == ("classical", 0)
 
@@ -367,9 +353,7 @@ def test_noise_of_a_picture_is_estimated_where_it_is_not_given() -> None:
 
 
 def test_biharmonic_keeps_what_is_known(configure: Configure) -> None:
-    cfg = configure("task=inpainting", "method=biharmonic")
-    case = case_of(cfg)
-    (last,) = iterates(cfg, case)
+    case, (last,) = solved(configure("task=inpainting", "method=biharmonic"))
     known = case.problem.operator(torch.ones_like(case.problem.z0)) > 0
     assert torch.allclose(last.image[known], case.problem.y[known], atol=1e-6)
 

@@ -1,23 +1,19 @@
 """A start image or an input that a classical method makes: the same as that method's own result, and counted."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from cases import case_of, iterates, method_of
+from cases import Configure, case_of, iterates, method_of
 
 import aseqdip
 from aseqdip import identity
-from aseqdip.config import Config
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.methods._classical import image_by
 from aseqdip.operators import Identity
 from aseqdip.run.reconstruction import Reconstruction
 from aseqdip.run.runner import run
-
-Configure = Callable[..., Config]
 
 MRI = ("task=mri", "noise=0.03", "size=64")
 
@@ -45,7 +41,7 @@ def test_the_time_of_a_start_counts(configure: Configure, monkeypatch: pytest.Mo
 
             def slow(*given: object) -> torch.Tensor:
                 time.sleep(0.5)
-                return image_by(*given)  # type: ignore[arg-type]
+                return image_by(*given)
 
             patch.setattr("aseqdip.run.runner.image_by", slow)
             patch.setattr("aseqdip.methods.vanilla_dip.image_by", slow)

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import case_of
+from cases import Configure, case_of
 
-from aseqdip.config import Config
 from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator, Scaled
 from aseqdip.operators.blur import MotionBlur
@@ -22,8 +21,6 @@ from aseqdip.problem import Problem
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.runner import run
 from aseqdip.stopping.holdout import outer_columns, part_of, split
-
-Configure = Callable[..., Config]
 
 
 def normal(*shape: int, seed: int = 0, complex_: bool = False) -> torch.Tensor:

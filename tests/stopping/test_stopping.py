@@ -1,12 +1,10 @@
 """Stopping rules: the minimum of a stream with a known answer, without the truth, resumable."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from cases import Configure
 from torch import Tensor
 
-from aseqdip.config import Config
 from aseqdip.errors import UserError
 from aseqdip.operators.identity import Identity
 from aseqdip.problem import Problem
@@ -16,8 +14,6 @@ from aseqdip.stopping.discrepancy import noise_energy
 from aseqdip.stopping.emv import ExponentialVariance
 from aseqdip.stopping.wmv import WindowedVariance
 from aseqdip.stopping.zero import Zero
-
-Configure = Callable[..., Config]
 
 LOSS = torch.ones(())
 
@@ -56,7 +52,6 @@ def test_windowed_variance_is_its_definition() -> None:
         window = torch.stack(images[step - 8 : step]).double()
         exact = (window - window.mean(0)).square().flatten(1).mean(1).mean()
         value = values[step - 1]
-        assert value is not None
         assert float(value) == pytest.approx(float(exact), rel=1e-6)
 
 

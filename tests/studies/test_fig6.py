@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import Configure
 from torch import Tensor
 from torch.nn import functional as F
 
-from aseqdip.config import Config
 from aseqdip.engine import Engine
 from aseqdip.identity import digest
 from aseqdip.records import scan
@@ -22,8 +22,6 @@ from aseqdip.run.interrupt import Interrupt
 from aseqdip.studies import fig6
 from aseqdip.studies.fig6_report import summarise
 from aseqdip.studies.fig6_theory import Dynamics, kernels, variances
-
-Configure = Callable[..., Config]
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -61,7 +59,6 @@ def test_fit_is_the_first_step_below_the_energy(dynamics: Callable[[Tensor, Tens
     y, z = random(30), random(30, seed=1)
     theory = dynamics(z, y)
     step = theory.fit(0.3)
-    assert step is not None
     before, after = (theory.outputs(torch.tensor([step - 1.0, step]).double()) - y).square().sum(1)
     assert after < 0.3 <= before
     assert dynamics(y, y).fit(0.3) == 0

@@ -1,17 +1,16 @@
 """Tasks: measurements, start image, scoring window and data range, for each of the five."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from cases import case_of, iterates
+from cases import Configure, case_of, iterates, sampled
 from PIL import Image
 
-from aseqdip.config import Config, make_task
+from aseqdip.config import make_task
 from aseqdip.data import open_dataset
 from aseqdip.data.base import Sample
 from aseqdip.errors import UserError
@@ -19,25 +18,19 @@ from aseqdip.operators.coils import simulated_coils
 from aseqdip.operators.mri import fft2c, to_complex
 from aseqdip.problem import generator
 
-Configure = Callable[..., Config]
-
 
 def test_mri_is_scaled_by_its_own_zero_filled_image(configure: Configure) -> None:
     case = case_of(configure("size=96"))
     magnitude = to_complex(case.problem.z0).abs()
     assert float(torch.quantile(magnitude.flatten(), 0.999)) == pytest.approx(1, rel=1e-4)
     assert case.problem.z0.shape == (1, 2, 96, 96)
-    assert case.scoring is not None
     assert case.scoring.data_range == pytest.approx(float(case.scoring.truth.max()))
     assert case.facts["coils"] == 15
 
 
 def test_mri_truth_fits_its_measurements(configure: Configure) -> None:
     cfg = configure("size=64", "accel=2")
-    name, load = next(iter(open_dataset(cfg).items()))
-    sample = load()
-    case = make_task(cfg).make(name, sample)
-    assert sample.image is not None
+    _, sample, case = sampled(cfg)
     truth = torch.cat((sample.image.real, sample.image.imag))[None] * case.facts["scale"]
     residual = case.problem.operator(truth) - case.problem.y
     assert float(residual.norm() / case.problem.y.norm()) < 1e-5
@@ -47,7 +40,6 @@ def test_mri_noise_is_relative_to_the_peak(configure: Configure) -> None:
     clean, noisy = case_of(configure("size=96")), case_of(configure("size=96", "noise=0.05"))
     difference = noisy.problem.y / noisy.facts["scale"] - clean.problem.y / clean.facts["scale"]
     image = next(iter(open_dataset(configure("size=96")).values()))().image
-    assert image is not None
     peak = float((simulated_coils(15, (96, 96), generator(0, "brain00", "coils")) * image).abs().max())
     assert float(difference.abs().square().mean().sqrt()) == pytest.approx(0.05 * peak, rel=0.03)
     assert noisy.problem.noise_std == pytest.approx(0.05 * peak * noisy.facts["scale"] / 2**0.5, rel=1e-4)
@@ -71,7 +63,6 @@ def test_kspace_is_cropped_in_image_space(configure: Configure, tmp_path: Path) 
     case = case_of(configure("dataset=kspace", f"data_root={tmp_path}", "size=64"))
     assert case.problem.z0.shape == (1, 2, 64, 64)
     assert case.facts["maps"] == "espirit"
-    assert case.scoring is not None
     from aseqdip.data.brain import brain
 
     expected = brain(80).abs()[8:-8, 8:-8]
@@ -122,7 +113,6 @@ def test_ct_operator_has_unit_norm_and_a_clipped_start(configure: Configure) -> 
     assert case.problem.y.shape == (1, 1, math.ceil(math.sqrt(2) * 64), 30)
     assert float(case.problem.z0.min()) >= 0
     assert float(case.problem.z0.max()) <= 1
-    assert case.scoring is not None
     assert case.scoring.data_range == 1.0
 
 
@@ -138,7 +128,6 @@ def test_ct_photon_noise_falls_with_the_dose(configure: Configure) -> None:
 
 def test_denoising_noise_is_not_clipped(configure: Configure) -> None:
     case = case_of(configure("task=denoising", "sigma=30", "size=256"))
-    assert case.scoring is not None
     noise = case.problem.y - case.scoring.truth
     assert float(noise.std()) == pytest.approx(30 / 255, rel=0.01)
     assert float(case.problem.y.min()) < 0
@@ -160,8 +149,6 @@ def test_ct_may_start_from_the_adjoint_scaled_to_the_data(configure: Configure) 
 
 def test_inpainting_may_start_from_the_mean_of_the_known_pixels(configure: Configure) -> None:
     plain, filled = (case_of(configure("task=inpainting", f"start={s}")) for s in ("paper", "mean"))
-    assert plain.scoring is not None
-    assert plain.scoring.hole is not None
     hole = plain.scoring.hole[0, 0] > 0
     mean = plain.problem.y[0][:, ~hole].mean(1)
     assert torch.allclose(filled.problem.z0[0][:, hole], mean[:, None].expand(-1, int(hole.sum())), atol=1e-5)
@@ -171,7 +158,6 @@ def test_inpainting_may_start_from_the_mean_of_the_known_pixels(configure: Confi
 
 def test_inpainting_scores_the_hole_too(configure: Configure) -> None:
     case = case_of(configure("task=inpainting", "hiar=0.25"))
-    assert case.scoring is not None
     assert float((case.problem.z0 == 0).all(1).float().mean()) >= 0.25 - 0.01
     extras = case.scoring.extras(case.problem.z0, case.problem.y)
     assert extras["hole_psnr_db"] < extras["composited_psnr_db"]
@@ -191,7 +177,6 @@ def test_values_outside_the_range_of_images_are_refused(configure: Configure, tm
 
 def test_known_pixels_are_put_back_with_their_noise(configure: Configure) -> None:
     case = case_of(configure("task=inpainting", "sigma=25"))
-    assert case.scoring is not None
     assert 18 < case.scoring.extras(case.scoring.truth, case.problem.y)["composited_psnr_db"] < 25
 
 
@@ -200,7 +185,7 @@ def test_inpainting_with_a_mask_file(configure: Configure, tmp_path: Path) -> No
     mask[10:20, 30:50] = 0
     Image.fromarray(mask).save(tmp_path / "mask.png")
     case = case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}"))
-    assert float(case.problem.operator.mask.sum()) == 64 * 64 - 200  # type: ignore[operator,union-attr]
+    assert float(case.problem.operator.mask.sum()) == 64 * 64 - 200
     with pytest.raises(UserError, match="64 x 64, the image 48 x 48"):
         case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}", "size=48"))
     with pytest.raises(UserError, match="expected center, random, or a picture file"):
@@ -210,15 +195,13 @@ def test_inpainting_with_a_mask_file(configure: Configure, tmp_path: Path) -> No
 def test_deblurring_blurs(configure: Configure) -> None:
     for kernel in ("nonlinear", "motion"):
         case = case_of(configure("task=deblurring", f"kernel={kernel}"))
-        assert case.scoring is not None
         assert float((case.problem.y - case.scoring.truth).norm()) > 0.01
         assert torch.equal(case.problem.y, case.problem.operator(case.scoring.truth))
 
 
 def test_a_picture_can_be_the_measurement(configure: Configure, tmp_path: Path) -> None:
     Image.new("RGB", (70, 66), (90, 20, 200)).save(tmp_path / "a.png")
-    cfg = configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none", "size=native")
-    case = case_of(cfg)
+    case = case_of(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none", "size=native"))
     assert case.scoring is None
     assert case.problem.y.shape == (1, 3, 66, 70)
     assert torch.allclose(case.problem.y[0, :, 0, 0], torch.tensor([90, 20, 200]) / 255)
