@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench torture gpu-check gpu-bench campaign report clean
+.PHONY: setup demo test check bench fuzz torture gpu-check gpu-bench campaign report clean
 
 setup: .venv/.ready
 
@@ -34,6 +34,10 @@ test: check
 
 bench: setup
 	$(BIN)/python scripts/benchmark.py $(if $(BENCH_JSON),--json $(BENCH_JSON))
+
+# data files, words and records with a thousand random damages each, from fixed seeds: some 5 minutes
+fuzz: setup
+	ASEQDIP_FUZZ=1000 $(BIN)/python -m pytest tests/test_fuzz_words.py tests/report/test_fuzz_records.py tests/data/test_damage.py
 
 # 50 reconstructions killed at random moments, compared with ones that nobody killed: some 15 minutes
 torture: setup

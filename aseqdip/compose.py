@@ -157,6 +157,9 @@ def _said(error: Exception, words: Sequence[str] = ()) -> UserError:
         cause = cause.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     where = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    if lines and lines[0].startswith("Could not "):  # override, append or delete: Hydra's words for a name it lacks
+        name = lines[0].partition("'")[2].partition("'")[0]
+        lines[0] = f"there is no setting {name!r} that this could change: --help settings names them."
     before = f"{where}: " if where else f"{' '.join(words)}: " if words else ""
     return UserError(f"{before}{lines[0] if lines else type(error).__name__}")
 

@@ -29,7 +29,7 @@ RESULTS = 3
 #: what the paper states (Sec. 4.1, Algorithm 1; App. C.6 for TV-DIP); the record names any departure from it
 PAPER: dict[str, Any] = {
     "steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network", "start": "paper",
-    "rho": 1.0, "network.init": "normal", "ema": 0.0, "stop": "none",
+    "rho": 1.0, "network.init": "normal", "ema": 0.0, "stop": "none", "tv_weight": 0.0, "network.add_input": False,
 }  # fmt: skip
 
 

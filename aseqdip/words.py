@@ -1,5 +1,6 @@
 """The words of a command: as Hydra must have them, checked before anything is computed, and those without effect."""
 
+import difflib
 import os
 import re
 import shutil
@@ -147,7 +148,11 @@ def check(words: Sequence[str]) -> None:
         try:
             parsed = compose.parse(word)
         except HydraException as error:
-            raise UserError(f"{word}: this value cannot be read ({str(error).splitlines()[0]}).") from error
+            name = word.partition("=")[0]
+            raise UserError(
+                f"{word}: this value cannot be read: a quote, bracket or brace that does not close, or a character "
+                f"that needs quotes, as in {name}='\"a b\"'."
+            ) from error
         if parsed.is_sweep_override() and not multirun:
             raise UserError(f"{word} has several values, which is a sweep: add -m, as in python run.py -m {word}")
         _check_parsed(parsed, folder)
@@ -164,7 +169,9 @@ def check(words: Sequence[str]) -> None:
 
 def _check_parsed(parsed: Override, folder: str | None) -> None:
     key = parsed.key_or_group
-    if key.startswith("hydra"):
+    if parsed.package is not None:
+        raise UserError(f"{parsed.input_line}: a name has no @ here: write {key}=value.")
+    if key.startswith(("hydra.", "hydra/")):
         if key == "hydra/launcher":
             _check_launcher(str(parsed.value()))
         return
@@ -190,6 +197,9 @@ def check_choice(group: str, value: Any, folder: str | None = None) -> None:
     if str(value) not in known:
         if group in REGISTRIES:
             REGISTRIES[group][str(value)]  # says which are near
+        if len(known) > 40:
+            near = difflib.get_close_matches(str(value), known, n=8, cutoff=0.3) or known[:8]
+            raise UserError(f"{group}={value}: there is none of this name among {len(known)}: {', '.join(near)} ...")
         raise UserError(f"{group}={value}: expected one of {', '.join(known)}.")
 
 

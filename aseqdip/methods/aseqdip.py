@@ -31,7 +31,7 @@ class ASeqDIP(NetworkMethod):
     class Options:
         N: int = knob("parameter updates per input update; steps must be a multiple", 2, low=1)
         lam: float = knob("weight lambda of the autoencoding term", 1.0, low=0)
-        rho: float = knob("weight of total variation of the output, which the paper has not", 0.0, low=0)
+        tv_weight: float = knob("weight of total variation of the output, which the paper has not", 0.0, low=0)
         input_update: str = knob(
             "next input z is the network's output (paper), that made consistent with the data, or 2y - f(z)",
             "network",
@@ -60,15 +60,15 @@ class ASeqDIP(NetworkMethod):
         return 1 / self.options.N
 
     def iterates(self, problem: Problem, state: NetworkState) -> Iterator[Iterate]:
-        A, y, N, lam, rho = problem.operator, problem.y, self.options.N, self.options.lam, self.options.rho
+        A, y, N, lam = problem.operator, problem.y, self.options.N, self.options.lam
         f, z = state.network, state.z
 
         def objective() -> tuple[Tensor, dict[str, Tensor]]:
             x = f(z)
             data, autoencoding = self.distance(A(x) - y), self.distance(x - z)
             loss, terms = data + lam * autoencoding, {"data": data, "autoencoding": autoencoding}
-            if rho:
-                terms["regulariser"] = rho * total_variation(x, isotropic=True)
+            if weight := self.options.tv_weight:
+                terms["regulariser"] = weight * total_variation(x, isotropic=True)
                 loss = loss + terms["regulariser"]
             return x, {"loss": loss, **terms}
 

@@ -74,7 +74,7 @@ def test_terms_add_up(configure: Configure) -> None:
 
 
 def test_total_variation_of_the_output_is_a_term_of_its_own(configure: Configure) -> None:
-    cfg = configure("lam=2", "rho=0.3")
+    cfg = configure("lam=2", "tv_weight=0.3")
     plain, *_ = iterates(configure("lam=2"), case_of(cfg))
     first, *others = iterates(cfg, case_of(cfg))
     assert first.terms["regulariser"] == 0.3 * total_variation(first.image, isotropic=True)

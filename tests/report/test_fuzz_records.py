@@ -1,0 +1,85 @@
+"""Records with random damage: the page is made, and says of each that cannot be read why.
+
+``ASEQDIP_FUZZ=1000`` tries as many instead of a few.
+"""
+
+import copy
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import report_records as made
+
+from aseqdip.report import tables
+from aseqdip.report.blocks import build
+from aseqdip.report.compact import compact
+from aseqdip.report.page import render
+from aseqdip.report.rows import load
+
+TRIES = int(os.environ.get("ASEQDIP_FUZZ", "60"))
+VALUES: tuple[Any, ...] = (
+    *(None, True, -1, 0, 1e308, -1e308, float("nan"), float("inf"), 10**400),
+    *("", "x" * 10_000, "\0", "\ud800", "<b>", "../.."),
+    *([], [None], [[]], {}, {"": 1}, {"psnr_db": "high"}, [1, "a"], [float("inf")] * 5),
+)  # fmt: skip
+
+
+def nested(depth: int) -> Any:
+    """A list in a list in a list ..."""
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def damaged(text: str, rng: random.Random) -> bytes:
+    """The record with bytes changed or cut off, or a value at any depth replaced, gone or one too many."""
+    if rng.random() < 0.3:
+        changed = bytearray(text.encode())
+        for _ in range(rng.choice((1, 1, 5))):
+            changed[rng.randrange(len(changed))] = rng.choice((0, 34, 44, 91, 125, 255, rng.randrange(256)))
+        return bytes(changed[: rng.choice((len(changed), len(changed), rng.randrange(len(changed))))])
+    content = json.loads(text)
+    for _ in range(rng.choice((1, 1, 3))):
+        holder: Any = content
+        while rng.random() < 0.5:
+            inner = [value for value in holder.values() if isinstance(value, dict) and value]
+            if not inner:
+                break
+            holder = rng.choice(inner)
+        name = rng.choice(list(holder))
+        holder[name] = copy.deepcopy(rng.choice((*VALUES, nested(50))))
+        if rng.random() < 0.2:
+            del holder[name]
+            holder[rng.choice(("", "unknown", name.upper()))] = copy.deepcopy(rng.choice(VALUES))
+        if not content:
+            break
+    return json.dumps(content).encode("utf-8", "surrogatepass")
+
+
+def test_a_page_of_damaged_records(tmp_path: Path) -> None:
+    rng, outputs = random.Random(0), tmp_path / "outputs"
+    cells = made.CELLS[:4]
+    folders = made.write(outputs, made.campaign(cells, -(-TRIES // len(cells)), steps=40))
+    for folder in folders:
+        path = folder / "record.json"
+        path.write_bytes(damaged(path.read_text(), rng))
+    found = load([outputs])
+    read, named = {row.folder for row in found.rows}, {trace.folder for trace in found.damaged}
+    assert read | named == set(folders), "each is in the tables or in the list of what cannot be read"
+    assert named, "the damage is felt"
+    assert all(trace.error.strip() for trace in found.damaged)
+    blocks = build(found.rows)
+    page = render(found, blocks, [outputs])
+    for text in (page, tables.document(blocks), tables.latex(blocks), tables.each(blocks), tables.means(blocks)):
+        assert text
+    assert all(folder.name in page for folder in named)
+    for trace in found.damaged:
+        (trace.folder / "record.json").unlink()
+    (file, *_) = compact([outputs], tmp_path / "compact")
+    lines = file.read_text().splitlines()
+    damage = (damaged(line, rng) if number % 2 else line.encode() for number, line in enumerate(lines))
+    file.write_bytes(b"\n".join(damage))
+    assert load([tmp_path / "compact"]).rows
