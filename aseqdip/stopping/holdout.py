@@ -46,10 +46,15 @@ class Holdout(MinimumRule):
         holdout_every: int = knob("the held-out error of every so many iterates (each costs one A)", 1, low=1)
 
     def begin(self, problem: Problem, squared: bool) -> None:
-        """Take the whole problem: its operator predicts the values that were held out of it."""
+        """Take the whole problem: its operator predicts the held-out values. UserError where these are all zero."""
         kept = split(problem, self.options.holdout_fraction)
         self.operator, self.y, self.held = problem.operator, problem.y, ~kept
         self.size = float((self.held * self.y).norm())
+        if not self.size:
+            raise UserError(
+                f"stop=holdout: all {int(self.held.sum())} measurements that were held out are zero, and no image can be "
+                "judged by them: use another holdout_fraction or seed."
+            )
 
     def add(self, image: Tensor, step: int, term: Tensor, result: Tensor | None = None) -> None:
         """Judge what is kept, be it an average."""

@@ -118,6 +118,17 @@ def test_what_cannot_go_with_it_is_refused(configure: Configure, words: tuple[st
         run(configure(*task, *words, "stop=holdout"))
 
 
+def test_held_out_zeros_judge_nothing(configure: Configure) -> None:
+    cfg = configure("task=mri", "stop=holdout")
+    whole = case_of(cfg).problem
+    assert cfg.rule is not None
+    rule = cfg.rule.part(cfg.rule.options)
+    rule.begin(whole, squared=True)
+    empty = replace(whole, y=whole.y * ~rule.held)
+    with pytest.raises(UserError, match="held out are zero"):
+        cfg.rule.part(cfg.rule.options).begin(empty, squared=True)
+
+
 @pytest.mark.parametrize("method", ["vanilla_dip", "tv"])
 def test_killed_and_continued_gives_the_same_bits(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
