@@ -146,6 +146,8 @@ def _composed(words: Sequence[str], with_hydra: bool = False) -> DictConfig:
             return hydra.compose("config", list(words), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
         raise _said(error, words) from error
+    except ValueError as error:  # Hydra's, of a null where its list of defaults names a config
+        raise UserError(f"{' '.join(words)}: null stands where the name of a config is needed.") from error
 
 
 def _said(error: Exception, words: Sequence[str] = ()) -> UserError:

@@ -52,8 +52,8 @@ class Holdout(MinimumRule):
         self.size = float((self.held * self.y).norm())
         if not self.size:
             raise UserError(
-                f"stop=holdout: all {int(self.held.sum())} measurements that were held out are zero, and no image can be "
-                "judged by them: use another holdout_fraction or seed."
+                f"stop=holdout: all {int(self.held.sum())} measurements that were held out are zero: no image can be "
+                "judged by them; use another holdout_fraction or seed."
             )
 
     def add(self, image: Tensor, step: int, term: Tensor, result: Tensor | None = None) -> None:
