@@ -146,7 +146,9 @@ def _composed(words: Sequence[str], with_hydra: bool = False) -> DictConfig:
             return hydra.compose("config", list(words), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
         raise _said(error, words) from error
-    except ValueError as error:  # Hydra's, of a null where its list of defaults names a config
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
         raise UserError(f"{' '.join(words)}: null stands where the name of a config is needed.") from error
 
 

@@ -1,7 +1,6 @@
 """A run's settings: the knobs that every run has, and those of its parts; what there is to set, and who says so."""
 
 import dataclasses
-import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from aseqdip.data import READERS
-from aseqdip.errors import UserError
+from aseqdip.errors import UserError, near
 from aseqdip.methods import METHODS
 from aseqdip.methods.base import Method, Shared
 from aseqdip.networks import NETWORKS
@@ -216,8 +215,8 @@ def unknown(key: str) -> UserError:
         )
     if tail == "name" and head in GROUPS:
         return UserError(f"'{key}' is chosen by its first word alone: {head}=...")
-    close = difflib.get_close_matches(key, [*catalogue(), *GROUPS], n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    close = near(key, [*catalogue(), *GROUPS])
+    hint = f"Did you mean {close}? " if close else ""
     return UserError(f"There is no setting '{key}'. {hint}All settings: python run.py --help settings")
 
 

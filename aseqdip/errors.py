@@ -1,4 +1,7 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and the names that its message may offer."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -6,3 +9,8 @@ class UserError(Exception):
 
     Printed without a traceback; the run goes on with the next image where there is one.
     """
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The known names most like this one, as "a or b"; "" if none is."""
+    return " or ".join(difflib.get_close_matches(name, list(known), n=3, cutoff=0.5))

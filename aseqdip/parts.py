@@ -5,7 +5,6 @@ Nothing else lists it. Other packages add parts by entry point (``[project.entry
 """
 
 import dataclasses
-import difflib
 import importlib
 import importlib.metadata
 import math
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from aseqdip.errors import UserError
+from aseqdip.errors import UserError, near
 
 
 def knob(
@@ -127,8 +126,8 @@ class Registry(Mapping[str, type[P]], Generic[P]):
 
     def __getitem__(self, name: str) -> type[P]:
         if name not in self._sources:
-            close = difflib.get_close_matches(name, self._sources, n=3, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            close = near(name, self._sources)
+            hint = f" Did you mean {close}?" if close else ""
             raise UserError(f"{self.word}={name}: expected one of {', '.join(self)}.{hint}")
         entry = self._sources[name]
         if entry is not None:

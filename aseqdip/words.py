@@ -1,6 +1,5 @@
 """The words of a command: as Hydra must have them, checked before anything is computed, and those without effect."""
 
-import difflib
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ from hydra.errors import HydraException
 
 from aseqdip import compose
 from aseqdip.config import GROUPS, REGISTRIES, Config, catalogue, in_force, unknown
-from aseqdip.errors import UserError
+from aseqdip.errors import UserError, near
 from aseqdip.parts import Registry
 
 SWEEP = ("-m", "--multirun")
@@ -198,8 +197,8 @@ def check_choice(group: str, value: Any, folder: str | None = None) -> None:
         if group in REGISTRIES:
             REGISTRIES[group][str(value)]  # says which are near
         if len(known) > 40:
-            near = difflib.get_close_matches(str(value), known, n=8, cutoff=0.3) or known[:8]
-            raise UserError(f"{group}={value}: there is none of this name among {len(known)}: {', '.join(near)} ...")
+            hint = near(str(value), known) or known[0]
+            raise UserError(f"{group}={value}: expected one of {len(known)} names, such as {hint}.")
         raise UserError(f"{group}={value}: expected one of {', '.join(known)}.")
 
 

@@ -3,17 +3,17 @@
 ``ASEQDIP_FUZZ=1000`` tries as many instead of a few.
 """
 
-import os
 import random
 import re
 import time
 
 import pytest
+from fuzz import tries
 
 from aseqdip import words
 from aseqdip.errors import UserError
 
-TRIES = int(os.environ.get("ASEQDIP_FUZZ", "40"))
+TRIES = tries(40)
 COMMANDS = (
     ["task=mri", "method=aseqdip", "accel=8", "preset=quick"],
     ["-m", "task=ct", "views=18,30", "lam=0.5,1", "seed=1"],

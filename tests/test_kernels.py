@@ -194,6 +194,11 @@ def test_reflection_is_pytorchs(border: int, height: int, width: int) -> None:
     ours, exact = kernels.reflect(x, border), F.pad(x, (border,) * 4, mode="reflect")
     assert torch.equal(ours, exact)
     check_same(ours, exact, x, CHANNELS_LAST)
+    g = normal(*exact.shape, seed=1)
+    (back,) = torch.autograd.grad(kernels.reflect(x, border), x, g)
+    assert float((ours.detach() * g).sum()) == pytest.approx(float((x.detach() * back).sum()), rel=1e-12), (
+        "the adjoint identity"
+    )
 
 
 def test_smallest_side_and_derivatives_of_reflection() -> None:

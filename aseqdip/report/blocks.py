@@ -97,6 +97,11 @@ class Block:
         return any(cell.psnr is not None for cell in self.cells)
 
     @property
+    def heldout(self) -> bool:
+        """Whether any of it has an error in measurements that were held out."""
+        return any("heldout" in cell.means for cell in self.cells)
+
+    @property
     def place(self) -> str:
         """Task and setting, as printed."""
         titles = self.first.titles

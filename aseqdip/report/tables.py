@@ -126,8 +126,7 @@ SCREEN = ("n", "start", "ours", "ssim", "heldout", "best", "ema", "versus", "ons
 def columns(block: Block, wanted: Sequence[str] = tuple(COLUMNS)) -> list[str]:
     """Those of the wanted columns that the block has something for."""
     chosen = [key for key in wanted if block.printed or key not in PUBLISHED] if block.known else list(UNSCORED)
-    held = any("heldout" in cell.means for cell in block.cells)
-    return [key for key in chosen if key != "heldout" or held]
+    return [key for key in chosen if key != "heldout" or block.heldout]
 
 
 def cells(block: Block, cell: Cell, std: bool = True) -> dict[str, str]:
@@ -187,7 +186,7 @@ def each(blocks: Sequence[Block]) -> str:
 
 def _each(block: Block) -> list[list[str]]:
     scores = ["start", "result / SSIM", "last", "oracle", "EMA"] if block.known else []
-    held = ["held-out error"] if any("heldout" in cell.means for cell in block.cells) else []
+    held = ["held-out error"] if block.heldout else []
     table = [["image", "method", "steps", *scores, *held, "seconds"]]
     for cell, row in ((c, row) for c in block.cells for row in c.rows):
         start, result, last, best, ema = (

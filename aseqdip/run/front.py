@@ -1,7 +1,6 @@
 """``aseqdip.reconstruct``: measurements in memory and an operator in, an image out. No files, no configuration."""
 
 import dataclasses
-import difflib
 import inspect
 import time
 from collections.abc import Iterable, Sequence
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from aseqdip.case import Case, Scoring
 from aseqdip.engine import Engine
-from aseqdip.errors import UserError
+from aseqdip.errors import UserError, near
 from aseqdip.methods import METHODS
-from aseqdip.methods._classical import check_image_by, image_by
+from aseqdip.methods._classical import image_by
 from aseqdip.methods.base import Method, Shared
 from aseqdip.networks import NETWORKS
 from aseqdip.networks.base import NetworkSettings
@@ -25,7 +24,7 @@ from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.parts import Chosen, make_options
 from aseqdip.problem import Problem
 from aseqdip.records import COLUMNS, Score
-from aseqdip.run.holdout import check_method, fitted_case, fitted_kind, holds_out
+from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out
 from aseqdip.run.reconstruction import Reconstruction, Sink
 from aseqdip.stopping import STOPPING
 from aseqdip.stopping.base import StoppingRule
@@ -124,7 +123,7 @@ def reconstruct(
         raise UserError("stop=holdout makes the start image of what it keeps: leave start out, or name a method.")
     case, unit = _case(A, y, None if isinstance(start, str) else start, truth, noise_std, signed, name, seed)
     if isinstance(start, str):
-        check_image_by("start", start, fitted_kind(picked, case.problem.kind()))
+        check_start(picked, start, case.problem.kind())
     engine = Engine(device, precision)
     made = part(options, shared, engine, signed)
     check_method(picked, part, options, shared, case.problem.kind())
@@ -152,7 +151,7 @@ def reconstruct(
             which=run.scores.headline,
             curve=dict(zip(COLUMNS, table, strict=True)),
             arrays={key: array.cpu() * unit for key, array in made.arrays(run.state).items()},
-            facts={**made.facts, **({} if (error := run.heldout()) is None else {"heldout": error})},
+            facts=run.facts(),
             seconds=dict(run.clock.seconds),
         )
 
@@ -183,8 +182,8 @@ class _Given:
         if self.left:
             word = next(iter(self.left))
             own = [p for p in inspect.signature(reconstruct).parameters if p != "settings"]
-            close = difflib.get_close_matches(word, [*self.known, *own], n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(self.known)}."
+            close = near(word, [*self.known, *own])
+            hint = f"did you mean {close}?" if close else f"expected one of {', '.join(self.known)}."
             raise UserError(f"{word}={self.left[word]}: method={method} has no such setting; {hint}")
 
 

@@ -1,10 +1,13 @@
 """What ``stop=holdout`` asks of a run: which choices it goes with, and the case without its held-out values."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from aseqdip.case import Case
 from aseqdip.errors import UserError
+from aseqdip.methods._classical import check_image_by
 from aseqdip.methods.base import Method, Shared
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.parts import Chosen
@@ -18,11 +21,6 @@ Rule = Chosen[StoppingRule] | None
 def holds_out(rule: Rule) -> bool:
     """Whether the rule keeps measurements from the method."""
     return rule is not None and issubclass(rule.part, Holdout)
-
-
-def fitted_kind(rule: Rule, kind: Kind) -> Kind:
-    """The kind of problem that a method is given."""
-    return kind_of_part(kind) if holds_out(rule) else kind
 
 
 def check_method(rule: Rule, method: type[Method[Any]], options: Any, shared: Shared, kind: Kind) -> None:
@@ -45,8 +43,23 @@ def _check_holdout(method: type[Method[Any]], options: Any, shared: Shared, kind
             f"method={method.name} is what it is by its own rule, stop={own}: use stop=holdout with another method, "
             "as vanilla_dip."
         )
-    try:
+    with _without_them():
         method.check(options, shared, kind_of_part(kind))
+
+
+def check_start(rule: Rule, name: str, kind: Kind) -> None:
+    """Raise UserError unless the method of this name can make a start image for a problem of this kind."""
+    check_image_by("start", name, kind)
+    if holds_out(rule):
+        with _without_them():
+            check_image_by("start", name, kind_of_part(kind))
+
+
+@contextmanager
+def _without_them() -> Iterator[None]:
+    """What cannot be done once measurements are held out, said to come from that."""
+    try:
+        yield
     except UserError as error:
         raise UserError(f"stop=holdout leaves measurements out, and without them: {error}") from error
 

@@ -207,10 +207,11 @@ class Reconstruction:
                 for sink in sinks:
                     sink.rows(rows)
 
-    def heldout(self) -> float | None:
-        """The result's relative error in the measurements that were held out; None where none were."""
+    def facts(self) -> dict[str, Any]:
+        """The method's choices, and the result's relative error in measurements that were held out, if any were."""
         rule = self.scores.rule
-        return float(f"{float(rule.error(self.result())):.5g}") if isinstance(rule, Holdout) else None
+        error = {"heldout": float(f"{float(rule.error(self.result())):.5g}")} if isinstance(rule, Holdout) else {}
+        return {**self.method.facts, **error}
 
     def result(self) -> Tensor:
         """The reconstruction: the last iterate, the running average, or what the stopping rule kept."""

@@ -54,13 +54,11 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
         threads=torch.get_num_threads(),
         precision=engine.precision,
         noise_std=case.problem.noise_std,
-        facts={**case.facts, **run.method.facts, **unrecorded},
+        facts={**case.facts, **run.facts(), **unrecorded},
         input=run.input,
         versions=records.environment(),
         commit=records.commit(),
     )
-    if (heldout := run.heldout()) is not None:
-        record.facts["heldout"] = heldout
     records.write(folder, record)
     (folder / "failure.json").unlink(missing_ok=True)
     if run.checkpoint is not None:

@@ -21,12 +21,12 @@ from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed
 from aseqdip.methods import METHODS
-from aseqdip.methods._classical import check_image_by, image_by
+from aseqdip.methods._classical import image_by
 from aseqdip.methods.direct import Direct
 from aseqdip.networks import check_size
 from aseqdip.records import Failure, Record
 from aseqdip.run import results
-from aseqdip.run.holdout import Rule, check_method, fitted_case, fitted_kind, holds_out
+from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.reconstruction import Reconstruction
 from aseqdip.run.trackers import Tracker, make_trackers
@@ -84,23 +84,19 @@ def check_combination(cfg: Config) -> None:
     task.check()
     check_method(cfg.rule, method, cfg.method.options, cfg.shared(), task.kind())
     if cfg.start not in task.starts:
-        check_start(cfg.start, task, cfg.rule)
+        check_start_name(cfg.start, task)
+        check_start(cfg.rule, cfg.start, task.kind())
     elif holds_out(cfg.rule) and cfg.start != task.starts[0]:
         raise UserError(f"start={cfg.start} uses all measurements: with stop=holdout leave it out, or use start=tv.")
     if method.learns and task.size is not None:
         check_size(cfg.network, (task.size, task.size), f"size={cfg.size}: an image")
 
 
-def check_start(name: str, task: Task, rule: Rule = None) -> None:
-    """Raise UserError unless a method makes a start image of this name for the task."""
+def check_start_name(name: str, task: Task) -> None:
+    """Raise UserError unless it is the name of a start image of the task's, or of a method that makes one."""
     others = [m for m in METHODS if METHODS[m].group == "classical" and METHODS[m] is not Direct]
     if name not in others:
         raise UserError(f"start={name}: task={task.name} expects {', '.join((*task.starts, *others))}.")
-    check_image_by("start", name, task.kind())
-    try:
-        check_image_by("start", name, fitted_kind(rule, task.kind()))
-    except UserError as error:
-        raise UserError(f"stop=holdout leaves measurements out, and without them: {error}") from error
 
 
 def sweep_device(number: int) -> str:

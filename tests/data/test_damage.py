@@ -3,7 +3,6 @@
 ``ASEQDIP_FUZZ=1000`` tries as many damages of each file instead of a few.
 """
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -14,13 +13,14 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from fuzz import damaged, tries
 from PIL import Image
 from test_ct_slices import write_dicom
 
 from aseqdip.data import make_reader
 from aseqdip.errors import UserError
 
-TRIES = int(os.environ.get("ASEQDIP_FUZZ", "12"))
+TRIES = tries(12)
 GREY = np.random.default_rng(0).integers(0, 256, (16, 12), dtype=np.uint8)
 IMAGE = GREY + 1j * GREY
 
@@ -50,21 +50,6 @@ WRITERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a.tif": ("picture", lambda path: Image.fromarray(GREY).save(path, compression="tiff_lzw")),
     "deep.tif": ("picture", stack),
 }
-
-
-def damaged(content: bytes, rng: random.Random) -> bytes:
-    """The content with a few bytes changed, cut off, or a part of it twice."""
-    changed = bytearray(content)
-    for _ in range(rng.choice((1, 1, 3, 10))):
-        place = min(int(rng.expovariate(4 / len(changed))), len(changed) - 1)  # headers come first
-        kind = rng.randrange(6)
-        if kind < 4:
-            changed[place] = rng.choice((0, 255, 127, 128, changed[place] ^ 1 << rng.randrange(8), rng.randrange(256)))
-        elif kind == 4:
-            changed[place : place + 8] = rng.choice((b"\xff", b"\0", b"\x7f")) * 8
-        else:
-            del changed[rng.randrange(1, len(changed) + 1) :]
-    return bytes(changed)
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -210,6 +210,7 @@ def test_vanilla_inputs(configure: Configure) -> None:
         method_of(configure("method=vanilla_dip", "task=ct", "input=normal", f"input_noise={s}"), case)
         .initial_input(case.problem) for s in (1, 0.25)
     )  # fmt: skip
+    assert -6 <= float(normal.min()) < float(normal.max()) <= 6
     assert float(normal.std()) == pytest.approx(1, rel=0.05)
     assert torch.allclose(0.25 * normal, smaller)
 

@@ -5,12 +5,12 @@
 
 import copy
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
 
 import report_records as made
+from fuzz import damaged, tries
 
 from aseqdip.report import tables
 from aseqdip.report.blocks import build
@@ -18,7 +18,7 @@ from aseqdip.report.compact import compact
 from aseqdip.report.page import render
 from aseqdip.report.rows import load
 
-TRIES = int(os.environ.get("ASEQDIP_FUZZ", "60"))
+TRIES = tries(60)
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1e308, -1e308, float("nan"), float("inf"), 10**400),
     *("", "x" * 10_000, "\0", "\ud800", "<b>", "../.."),
@@ -34,13 +34,10 @@ def nested(depth: int) -> Any:
     return value
 
 
-def damaged(text: str, rng: random.Random) -> bytes:
-    """The record with bytes changed or cut off, or a value at any depth replaced, gone or one too many."""
+def changed(text: str, rng: random.Random) -> bytes:
+    """The record with damaged bytes, or a value at any depth replaced, gone or one too many."""
     if rng.random() < 0.3:
-        changed = bytearray(text.encode())
-        for _ in range(rng.choice((1, 1, 5))):
-            changed[rng.randrange(len(changed))] = rng.choice((0, 34, 44, 91, 125, 255, rng.randrange(256)))
-        return bytes(changed[: rng.choice((len(changed), len(changed), rng.randrange(len(changed))))])
+        return damaged(text.encode(), rng)
     content = json.loads(text)
     for _ in range(rng.choice((1, 1, 3))):
         holder: Any = content
@@ -54,8 +51,6 @@ def damaged(text: str, rng: random.Random) -> bytes:
         if rng.random() < 0.2:
             del holder[name]
             holder[rng.choice(("", "unknown", name.upper()))] = copy.deepcopy(rng.choice(VALUES))
-        if not content:
-            break
     return json.dumps(content).encode("utf-8", "surrogatepass")
 
 
@@ -65,7 +60,7 @@ def test_a_page_of_damaged_records(tmp_path: Path) -> None:
     folders = made.write(outputs, made.campaign(cells, -(-TRIES // len(cells)), steps=40))
     for folder in folders:
         path = folder / "record.json"
-        path.write_bytes(damaged(path.read_text(), rng))
+        path.write_bytes(changed(path.read_text(), rng))
     found = load([outputs])
     read, named = {row.folder for row in found.rows}, {trace.folder for trace in found.damaged}
     assert read | named == set(folders), "each is in the tables or in the list of what cannot be read"
@@ -80,6 +75,9 @@ def test_a_page_of_damaged_records(tmp_path: Path) -> None:
         (trace.folder / "record.json").unlink()
     (file, *_) = compact([outputs], tmp_path / "compact")
     lines = file.read_text().splitlines()
-    damage = (damaged(line, rng) if number % 2 else line.encode() for number, line in enumerate(lines))
+    damage = [changed(line, rng).replace(b"\n", b" ") if n % 2 else line.encode() for n, line in enumerate(lines)]
     file.write_bytes(b"\n".join(damage))
-    assert load([tmp_path / "compact"]).rows
+    found = load([tmp_path / "compact"])
+    assert len(found.rows) >= (len(lines) + 1) // 2, "every line that is whole"
+    assert all(trace.error.strip() for trace in found.damaged)
+    assert render(found, build(found.rows), [tmp_path / "compact"])
