@@ -341,7 +341,7 @@ def _read_lines(path: Path) -> Iterator[Trace]:
                     if not {"folder", "record"} & content.keys():
                         continue  # of another file of JSON lines, a benchmark's
                     name = PurePath(content["folder"])
-                    if name.is_absolute() or ".." in name.parts:
+                    if name.is_absolute() or ".." in name.parts or b"\0" in os.fsencode(name):  # UnicodeEncodeError too
                         raise ValueError(f"folder: expected one below {path.stem}, found '{name}'")
                     record = parse(content["record"])
                     folder = path.with_suffix("") / name
