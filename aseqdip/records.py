@@ -48,12 +48,13 @@ class Curve:
     """A thinned curve: each value is the mean of ``every`` iterations (the last of what is left).
 
     Attributes:
-        psnr, psnr_ema: in dB; empty where there is no truth. loss: only there.
+        psnr, psnr_ema: in dB; like ssim empty where there is no truth. loss: only there.
     """
 
     every: int = 1
     psnr: list[float] = field(default_factory=list)
     psnr_ema: list[float] = field(default_factory=list)
+    ssim: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
 
 
@@ -198,13 +199,13 @@ def thin(rows: Rows) -> Curve:
     known = bool((~np.isnan(table[:, COLUMNS.index("psnr")])).any())
     starts = np.arange(0, len(table), every)
     curve = Curve(every)
-    for name in ("psnr", "psnr_ema") if known else ("loss",):
+    for name, digits in {"psnr": 3, "psnr_ema": 3, "ssim": 4}.items() if known else {"loss": 0}.items():
         if len(starts):
             column = table[:, COLUMNS.index(name)]
             there = ~np.isnan(column)  # score_every leaves some out
             sums, counts = (np.add.reduceat(part, starts) for part in (np.where(there, column, 0), there.astype(float)))
             means = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0).tolist()
-            setattr(curve, name, [round(v, 3) if known else float(f"{v:.6g}") for v in means])
+            setattr(curve, name, [round(v, digits) if known else float(f"{v:.6g}") for v in means])
     return curve
 
 
@@ -226,7 +227,16 @@ def environment() -> dict[str, str]:
             from aseqdip import __version__
 
             found[name] = __version__ if name == "aseqdip" else "unknown"
-    return {"python": platform.python_version(), "platform": platform.platform(), **found}
+    return {"python": platform.python_version(), "platform": platform.platform(), "processor": _processor(), **found}
+
+
+def _processor() -> str:
+    """The CPU's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 @cache

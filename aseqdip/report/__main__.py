@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ FILES = {
     "html": "write one self-contained page: tables beside the published numbers, curves, pictures, every record",
     "markdown": "write the tables beside the published numbers as Markdown",
     "latex": "write them as LaTeX",
+    "quality": "write PSNR and SSIM against seconds as Markdown, with a PNG figure beside it for each task and setting",
     "figure": "draw the PSNR curves of every image into this PNG file",
     "export": "write one line a reconstruction into this .csv or .parquet file",
     "compact": "write records and small pictures below this folder, one file a run: what to keep when the rest goes",
@@ -53,6 +55,11 @@ def write(words: argparse.Namespace) -> None:
         save(words.markdown, tables.document(blocks))
     if words.latex is not None:
         save(words.latex, tables.latex(blocks))
+    more: list[Path] = []
+    if words.quality is not None:
+        from aseqdip.report import quality
+
+        more = quality.document(blocks, words.quality, shlex.join(["python", "-m", "aseqdip.report", *sys.argv[1:]]))
     if words.figure is not None:
         from aseqdip.report.charts import comparison
 
@@ -66,7 +73,7 @@ def write(words: argparse.Namespace) -> None:
     written = [path for name in FILES if (path := getattr(words, name)) is not None]
     if words.mean or not written:
         sys.stdout.write((tables.means(blocks) if words.mean else tables.each(blocks)) + "\n")
-    for path in written:
+    for path in dict.fromkeys([*written, *more]):
         sys.stdout.write(f"{path}\n")
 
 

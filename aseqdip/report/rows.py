@@ -26,6 +26,7 @@ class Row:
     Attributes:
         record: without its curve. lines: the file it is a line of, if it is; pictured: whether that keeps pictures.
         every, curve: iterations for each value; PSNR in dB where there is a truth, else the loss; may be empty.
+        reached, ssim: PSNR of what would be the result there (the average, where that is it), and SSIM; may be empty.
         label: the image as printed; with its content's digest where two images of one name meet.
     """
 
@@ -35,6 +36,8 @@ class Row:
     pictured: bool
     every: int
     curve: np.ndarray
+    reached: np.ndarray
+    ssim: np.ndarray
     label: str
 
     @property
@@ -96,11 +99,18 @@ def _row(trace: Trace, record: Record, shared: dict[str, Any]) -> Row:
     for name in SHARED:
         value = getattr(record, name)
         setattr(record, name, shared.setdefault(repr(value), value))
-    values = np.asarray(record.curve.psnr if record.known else record.curve.loss, np.float32)
-    every, record.curve = record.curve.every, Curve()
-    if len(values) != -(-record.steps // every) or record.steps < 2 or not np.isfinite(values).all():
-        values = np.empty(0, np.float32)
-    return Row(record, trace.folder, trace.lines, trace.pictured, every, values, record.image)
+    curve, record.curve = record.curve, Curve()
+    every, blocks = curve.every, -(-record.steps // curve.every)
+
+    def array(values: list[float]) -> np.ndarray:
+        found = np.asarray(values, np.float32)
+        whole = len(found) == blocks and record.steps > 1 and np.isfinite(found).all()
+        return found if whole else np.empty(0, np.float32)
+
+    values = array(curve.psnr if record.known else curve.loss)
+    averaged = record.result == "ema"  # whose SSIM along the way is not known
+    reached, ssim = array(curve.psnr_ema) if averaged else values, array([] if averaged else curve.ssim)
+    return Row(record, trace.folder, trace.lines, trace.pictured, every, values, reached, ssim, record.image)
 
 
 def command(record: Record) -> str:

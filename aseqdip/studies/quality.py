@@ -1,0 +1,121 @@
+"""The best picture for the time: every method with the same number of tries on tuning images, the best of them on others.
+
+python -m aseqdip.studies.quality tune   data_root=data outputs=results/quality/tuning
+python -m aseqdip.studies.quality choose results/quality/tuning results/quality/chosen.json
+python -m aseqdip.studies.quality report results/quality/chosen.json data_root=data outputs=results/quality/reported
+
+Each step can be repeated, and goes on where it was killed. The choice is made without the reported images: of each
+method's tries by the mean PSNR over the tuning images of its last iterate or of the running average of its iterates.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from aseqdip.errors import UserError
+from aseqdip.records import Record, scan, write_json
+
+#: sizes at which a hundred runs fit into two hours of two cores
+SIZES = {"mri": 160, "ct": 160, "denoising": 128, "inpainting": 128, "deblurring": 128}
+SETTINGS = {"mri": "accel=4", "ct": "views=30", "denoising": "sigma=30", "inpainting": "hiar=0.1", "deblurring": ""}
+STEPS = 500
+TUNED_ON, REPORTED_ON = 2, 4  # images
+LR, FAST, AVERAGE = {"mri": 1e-3, "ct": 1e-3}, 3e-3, 0.99
+FROM_TV = f"input=tv lr={FAST}"
+#: two tries a method: its own settings, and what is thought to be better for few steps
+TRIES = {
+    "vanilla_dip": ("", FROM_TV),
+    "tv_dip": ("", FROM_TV),
+    "es_dip": ("", FROM_TV),
+    "sgld_dip": ("", FROM_TV),
+    "self_guided_dip": ("", f"passes=1 alpha=0.1 lr={FAST}"),
+    "ref_guided_dip": ("", f"lr={FAST}"),
+    "rethinking_dip": ("", "lr=5e-4"),
+    "aseqdip": ("", f"start=tv network.add_input=true lr={FAST}"),
+}
+#: which were tuned when they were written, on other images still (data=calibration), and have one reading
+CLASSICAL = {
+    "mri": ("direct", "cg", "wavelet", "tv"),
+    "ct": ("direct", "cg", "wavelet", "tv"),
+    "denoising": ("nlm", "wavelet_shrinkage", "wavelet", "tv"),
+    "inpainting": ("biharmonic", "wavelet", "tv"),
+    "deblurring": ("wavelet", "tv"),
+}
+ONLY = {"ref_guided_dip": ("mri", "ct"), "rethinking_dip": ("denoising",)}
+
+
+def tries() -> Iterator[tuple[str, str, int, list[str]]]:
+    """Task, method, number and words of each try, a task at a time."""
+    for task in SIZES:
+        for method in (*CLASSICAL[task], *TRIES):
+            if task in ONLY.get(method, SIZES):
+                for number, words in enumerate(TRIES.get(method, ("",))):
+                    yield task, method, number, [*_base(task, method), *words.split()]
+
+
+def _base(task: str, method: str) -> list[str]:
+    words = f"task={task} method={method} preset=quick {SETTINGS[task]} size={SIZES[task]}".split()
+    learned = [f"steps={STEPS}", f"lr={LR.get(task, 2e-3)}"] if method in TRIES else []
+    return [*words, *learned]
+
+
+def run(words: list[str], more: list[str]) -> None:
+    """One command, in a process of its own; a later word wins."""
+    chosen = dict(word.split("=", 1) for word in [*words, *more])
+    command = [sys.executable, "-m", "aseqdip", "tracker=none", *(f"{name}={value}" for name, value in chosen.items())]
+    if subprocess.run(command, check=False).returncode in (130, 143):  # told to stop
+        sys.exit(130)
+
+
+def choose(folder: Path) -> dict[str, dict[str, object]]:
+    """For each task and method the best try: its words, and what every try reached; UserError if one is missing."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for trace in scan([folder]):
+        if trace.record is not None:
+            found.setdefault((trace.record.task, trace.record.method), []).append(trace.record)
+    chosen: dict[str, dict[str, object]] = {}
+    for task, method, number, words in tries():
+        records = [r for r in found.get((task, method), []) if set(words) <= set(r.command)]
+        if number == 0:  # whose words every other try has as well, but for what that sets otherwise
+            others = [set(t.split()) for t in TRIES.get(method, ("",))[1:]]
+            records = [r for r in records if not any(other <= set(r.command) for other in others)]
+        if len(records) != TUNED_ON:
+            raise UserError(
+                f"{task} {method}, try {number}: {len(records)} of {TUNED_ON} records; run tune to its end."
+            )
+        cell = chosen.setdefault(f"{task} {method}", {"tries": [], "psnr_db": float("-inf"), "words": []})
+        for average in ("last", "ema") if method in TRIES and records[0].result == "last" else ("",):
+            scores = [r.scores[average] if average else r.score for r in records]
+            mean = sum(s.psnr_db or 0.0 for s in scores) / len(scores)
+            said = [*words, *([f"ema={AVERAGE}"] if average == "ema" else [])]
+            assert isinstance(cell["tries"], list) and isinstance(cell["psnr_db"], float)
+            cell["tries"].append({"words": " ".join(said), "psnr_db": round(mean, 3)})
+            if mean > cell["psnr_db"]:
+                cell["psnr_db"], cell["words"] = round(mean, 3), said
+    return chosen
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        what, *words = sys.argv[1:]
+        if what == "tune":
+            for *_, one in tries():
+                run(one, ["data=tuning", f"images=0:{TUNED_ON}", *words])
+        elif what == "choose":
+            write_json(Path(words[1]), choose(Path(words[0])))
+        elif what == "report":
+            for cell in json.loads(Path(words[0]).read_text()).values():
+                run(cell["words"], ["data=public", f"images=0:{REPORTED_ON}", *words[1:]])
+        else:
+            raise ValueError(what)
+    except (ValueError, IndexError):
+        sys.exit(str(__doc__))
+    except (UserError, OSError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
