@@ -1,4 +1,4 @@
-"""The best picture for the time: every method with the same number of tries on tuning images, the best of them on others.
+"""The best picture for the time: each method with as many tries on tuning images, and the best of them on others.
 
 python -m aseqdip.studies.quality tune   data_root=data outputs=results/quality/tuning
 python -m aseqdip.studies.quality choose results/quality/tuning results/quality/chosen.json
@@ -52,7 +52,7 @@ def tries() -> Iterator[tuple[str, str, int, list[str]]]:
         for method in (*CLASSICAL[task], *TRIES):
             if task in ONLY.get(method, SIZES):
                 for number, words in enumerate(TRIES.get(method, ("",))):
-                    yield task, method, number, [*_base(task, method), *words.split()]
+                    yield task, method, number, merged([*_base(task, method), *words.split()])
 
 
 def _base(task: str, method: str) -> list[str]:
@@ -61,10 +61,14 @@ def _base(task: str, method: str) -> list[str]:
     return [*words, *learned]
 
 
+def merged(words: list[str]) -> list[str]:
+    """Each name once, with the value it was given last."""
+    return [f"{name}={value}" for name, value in dict(word.split("=", 1) for word in words).items()]
+
+
 def run(words: list[str], more: list[str]) -> None:
-    """One command, in a process of its own; a later word wins."""
-    chosen = dict(word.split("=", 1) for word in [*words, *more])
-    command = [sys.executable, "-m", "aseqdip", "tracker=none", *(f"{name}={value}" for name, value in chosen.items())]
+    """One command, in a process of its own."""
+    command = [sys.executable, "-m", "aseqdip", "tracker=none", *merged([*words, *more])]
     if subprocess.run(command, check=False).returncode in (130, 143):  # told to stop
         sys.exit(130)
 
