@@ -23,11 +23,13 @@ INTRODUCTION = """\
 # Quality against time
 
 What each method has reached after so many seconds of computing, those of its start image included; scoring and saving
-are not counted. PSNR in dB and SSIM, means over images; the result is the last iterate, or the average or the iterate that
-a rule keeps, where that was asked for: never one picked with the truth. Before its end, a run counts with what it has then.
+are not counted. PSNR in dB and SSIM, means over images; the result is the last iterate, or the average or the iterate
+that a rule keeps, where that was asked for: never one picked with the truth. Before its end, a run counts with what
+it has then.
 
-`- classical`, `- network`: PSNR minus that of the best classical method and of the best untrained network of the table,
-image by image, and in how many pairs it is ahead. Which is best is seen on these very images, which favours it a little.
+`- classical`, `- network`: PSNR minus that of the best classical method and of the best untrained network of the
+table, image by image, and in how many pairs it is ahead. Which is best is seen on these very images, which favours it
+a little.
 """
 
 
