@@ -24,7 +24,7 @@ from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.parts import Chosen, make_options
 from aseqdip.problem import Problem
 from aseqdip.records import COLUMNS, Score
-from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out
+from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, refits
 from aseqdip.run.reconstruction import Reconstruction, Sink
 from aseqdip.stopping import STOPPING
 from aseqdip.stopping.base import StoppingRule
@@ -133,7 +133,8 @@ def reconstruct(
     with engine.current():
         begin = time.perf_counter()
         if isinstance(start, str):
-            case.problem.z0 = image_by(start, case.problem, engine, signed)
+            for problem in (case.problem, *([case.whole] if case.whole and refits(picked) else [])):
+                problem.z0 = image_by(start, problem, engine, signed)
         seconds = time.perf_counter() - begin
         run = Reconstruction(case, made, picked, average)
         run.clock.seconds["start"] += seconds

@@ -23,11 +23,18 @@ def holds_out(rule: Rule) -> bool:
     return rule is not None and issubclass(rule.part, Holdout)
 
 
+def refits(rule: Rule) -> bool:
+    """Whether all measurements are used in the end."""
+    return rule is not None and holds_out(rule) and bool(rule.options.holdout_refit)
+
+
 def check_method(rule: Rule, method: type[Method[Any]], options: Any, shared: Shared, kind: Kind) -> None:
     """Raise UserError unless method and rule go with a problem of this kind, and with each other."""
     method.check(options, shared, kind)
     if holds_out(rule):
         _check_holdout(method, options, shared, kind)
+        if refits(rule) and (wanted := method.wants(options)):
+            raise UserError(f"holdout_refit=true does not go with a method that is given {wanted}: leave it out.")
     if method.iterative and rule is not None:
         rule.part.check(method.name, method.offers, kind)
 

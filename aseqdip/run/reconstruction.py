@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,11 +102,12 @@ class Reconstruction:
             self.state = method.start(case.problem)
         self.scores = self._empty_scores()
         self.input = fingerprint(case.problem.y, case.problem.z0)
+        self.problem, self.before = case.problem, 0  # what is fitted; iterates that another fit had before
         self.checkpoint: Checkpoint | None = None
         if folder is not None:
             self.checkpoint = Checkpoint(folder / "checkpoint.pt", {**self._facts(), **(facts or {})})
             self._resume()
-        self.iterates = method.iterates(case.problem, self.state)
+        self.iterates = method.iterates(self.problem, self.state)
         self.flushed = self.saved = time.monotonic()
 
     @property
@@ -141,6 +143,8 @@ class Reconstruction:
         if saved is None:
             return
         try:
+            if saved["before"]:
+                self._refit(saved["before"], saved["steps"])
             self.state.load_state_dict(saved["state"])
             self.scores.load_state_dict(saved["scores"])
             self.clock.seconds.update(saved["seconds"])
@@ -148,9 +152,10 @@ class Reconstruction:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             self.checkpoint.refuse(self.name, f"is of another version ({error})")
-            self.state, self.scores = self.method.start(self.case.problem), self._empty_scores()
+            self.problem, self.before = self.case.problem, 0
+            self.state, self.scores = self.method.start(self.problem), self._empty_scores()
         else:
-            log.info("%s: resumed at step %d.", self.name, self.state.step)
+            log.info("%s: resumed at step %d.", self.name, self.before + self.state.step)
 
     def save(self) -> bool:
         """Write a checkpoint from which a rerun continues to the same result; whether there is one now."""
@@ -162,6 +167,8 @@ class Reconstruction:
                 "state": self.state.state_dict(),
                 "scores": self.scores.state_dict(),
                 "seconds": dict(self.clock.seconds),
+                "before": self.before,
+                "steps": self.method.steps,
             }
             return self.checkpoint.save(self.name, content)
 
@@ -185,7 +192,8 @@ class Reconstruction:
             iterate = next(self.iterates, None)
         if iterate is None:
             self.flush(sinks)
-            return False
+            return self._again()
+        iterate.step += self.before
         with self.clock.measure("scoring"):
             self.scores.add(iterate)
         self.pace()
@@ -194,8 +202,28 @@ class Reconstruction:
             self.flush(sinks)
         if self.scores.stopped(iterate.step):
             self.flush(sinks)
-            return False
+            return self._again()
         return True
+
+    def _again(self) -> bool:
+        """Begin anew with all measurements, where that is wanted and not done yet."""
+        rule = self.scores.rule
+        if self.before or not isinstance(rule, Holdout) or not rule.options.holdout_refit:
+            return False
+        with self.clock.measure("start"):
+            self._refit(len(self.scores.rows), rule.step)
+        self.iterates = self.method.iterates(self.problem, self.state)
+        return True
+
+    def _refit(self, before: int, steps: int) -> None:
+        assert self.case.whole is not None
+        self.problem, self.before = self.case.whole, before
+        if self.method.learns:
+            self.method.shared = replace(self.method.shared, steps=steps)
+        else:
+            self.method.options = replace(self.method.options, iterations=steps)
+        self.state = self.method.start(self.problem)
+        self.scores.refit(before, steps)
 
     def flush(self, sinks: Sequence[Sink] = ()) -> None:
         """Fetch the rows since the last call from the device and hand them on."""
@@ -208,10 +236,12 @@ class Reconstruction:
                     sink.rows(rows)
 
     def facts(self) -> dict[str, Any]:
-        """The method's choices, and the result's relative error in measurements that were held out, if any were."""
+        """The method's choices; with held-out measurements, the relative error in them of what they chose."""
         rule = self.scores.rule
-        error = {"heldout": float(f"{float(rule.error(self.result())):.5g}")} if isinstance(rule, Holdout) else {}
-        return {**self.method.facts, **error}
+        if not isinstance(rule, Holdout):
+            return dict(self.method.facts)
+        refit = {"refit_from_step": self.before} if self.before else {}
+        return {**self.method.facts, "heldout": float(f"{float(rule.error(rule.image)):.5g}"), **refit}
 
     def result(self) -> Tensor:
         """The reconstruction: the last iterate, the running average, or what the stopping rule kept."""

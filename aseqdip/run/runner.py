@@ -26,7 +26,7 @@ from aseqdip.methods.direct import Direct
 from aseqdip.networks import check_size
 from aseqdip.records import Failure, Record
 from aseqdip.run import results
-from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out
+from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, refits
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.reconstruction import Reconstruction
 from aseqdip.run.trackers import Tracker, make_trackers
@@ -217,8 +217,9 @@ class Seed:
         """The case, its z0 the image of the method that the config names for it."""
         if self.cfg.start in self.task.starts:
             return case
-        image = image_by(self.cfg.start, case.problem, self.engine, case.signed)
-        case.problem.z0 = image if case.signed else image.clamp(0, 1)
+        for problem in (case.problem, *([case.whole] if case.whole and refits(self.cfg.rule) else [])):
+            image = image_by(self.cfg.start, problem, self.engine, case.signed)
+            problem.z0 = image if case.signed else image.clamp(0, 1)
         return case
 
     def known(self, name: str, sample: Sample, content: str) -> Record:

@@ -56,7 +56,7 @@ class Scores:
         last_step: int = 0,
     ) -> None:
         self.case, self.rule, self.decay, self.averaged, self.restarts = case, rule, decay, averaged, restarts
-        self.every, self.last_step = every, last_step
+        self.every, self.last_step, self.refitted = every, last_step, False
         self.rows: list[list[float]] = []
         self.last: Tensor | None = None
         self.ema: Tensor | None = None
@@ -92,7 +92,7 @@ class Scores:
             self.ema.copy_(x)
         self.pending += 1
         self.step = iterate.step
-        if self.rule is not None:
+        if self.rule is not None and not self.refitted:
             term = self.terms[TERMS.index(self.rule.watches)]
             self.rule.add(x, iterate.step, term, self.ema if self.averaged else x)
 
@@ -139,16 +139,24 @@ class Scores:
 
     def stopped(self, step: int) -> bool:
         """Whether the rule says stop; asked only at every so many steps, since the answer waits for the device."""
-        return self.rule is not None and step % ASK_RULE_EVERY == 0 and self.rule.stopped(step)
+        return self._ruled and step % ASK_RULE_EVERY == 0 and self.rule is not None and self.rule.stopped(step)
+
+    def refit(self, before: int, steps: int) -> None:
+        """The rule has chosen: what comes is fitted to all measurements, and is the result."""
+        self.refitted, self.restarts, self.last_step = True, (*self.restarts, before + 1), before + steps
+
+    @property
+    def _ruled(self) -> bool:
+        return self.rule is not None and not self.refitted
 
     @property
     def headline(self) -> str:
         """Which of the scores belongs to the reconstruction: "last", "ema" or "stopped"; never "best"."""
-        return "stopped" if self.rule is not None else "ema" if self.averaged else "last"
+        return "stopped" if self._ruled else "ema" if self.averaged else "last"
 
     def result(self) -> Tensor:
         """The reconstruction: the last iterate, the running average, or what the stopping rule kept."""
-        image = self.rule.image if self.rule is not None else self.ema if self.averaged else self.last
+        image = self.rule.image if self.rule and self._ruled else self.ema if self.averaged else self.last
         assert image is not None
         return image
 

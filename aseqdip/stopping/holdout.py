@@ -44,6 +44,10 @@ class Holdout(MinimumRule):
             high=0.5,
         )
         holdout_every: int = knob("the held-out error of every so many iterates (each costs one A)", 1, low=1)
+        holdout_refit: bool = knob(
+            "then begin anew with all measurements, for as many steps as were chosen: the result is the last of them",
+            False,
+        )
 
     def begin(self, problem: Problem, squared: bool) -> None:
         """Take the whole problem: its operator predicts the held-out values. UserError where these are all zero."""

@@ -94,8 +94,8 @@ def test_the_centre_of_k_space_is_never_held_out() -> None:
 
 
 def test_it_ends_before_noise_is_fitted(configure: Configure) -> None:
-    words = ("task=denoising", "sigma=50", "size=64", "method=vanilla_dip", "network.width=32", "lr=0.01", "steps=900")
-    (record,) = run(configure(*words, "stop=holdout", "patience=899")).records
+    words = ("task=denoising", "sigma=50", "size=64", "method=vanilla_dip", "network.width=32", "lr=3e-3", "steps=300")
+    (record,) = run(configure(*words, "stop=holdout", "patience=299", "precision=fp32")).records
     scores = record.scores
     assert scores["stopped"].psnr_db > scores["best"].psnr_db - 1
     assert scores["stopped"].psnr_db > scores["last"].psnr_db + 1
@@ -112,6 +112,7 @@ def test_it_ends_before_noise_is_fitted(configure: Configure) -> None:
         (("method=aseqdip", "input_update=reflection"), "leaves measurements out"),
         (("start=nlm",), "leaves measurements out"),
         (("task=ct", "start=adjoint"), "uses all measurements"),
+        (("task=ct", "method=ref_guided_dip", "holdout_refit=true"), "given references"),
     ],
 )
 def test_what_cannot_go_with_it_is_refused(configure: Configure, words: tuple[str, ...], why: str) -> None:
@@ -131,16 +132,26 @@ def test_held_out_zeros_judge_nothing(configure: Configure) -> None:
         cfg.rule.part(cfg.rule.options).begin(empty, squared=True)
 
 
-@pytest.mark.parametrize("method", ["vanilla_dip", "tv"])
+@pytest.mark.parametrize(
+    ("words", "when"),
+    [
+        (("method=vanilla_dip",), 5),
+        (("method=tv",), 5),
+        (("method=vanilla_dip", "holdout_refit=true"), 5),
+        (("method=vanilla_dip", "holdout_refit=true"), 11),
+        (("method=tv", "iterations=8", "holdout_refit=true", "start=tv"), 11),
+    ],
+    ids=str,
+)
 def test_killed_and_continued_gives_the_same_bits(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], when: int
 ) -> None:
-    words = ("task=mri", f"method={method}", "stop=holdout", "steps=8")
+    words = ("task=mri", *words, "stop=holdout", "steps=8")
     whole = run(configure(*words, f"outputs={tmp_path / 'whole'}"))
     cfg = configure(*words, f"outputs={tmp_path / 'parts'}")
     calls = count()
     with monkeypatch.context() as patch:
-        patch.setattr(Interrupt, "due", property(lambda self: next(calls) > 5))
+        patch.setattr(Interrupt, "due", property(lambda self: next(calls) > when))
         assert run(cfg).records == []
     (checkpoint,) = (tmp_path / "parts").rglob("checkpoint.pt")
     parts = run(cfg)
@@ -172,3 +183,18 @@ def test_a_run_is_given_the_part_alone_and_scored_on_the_whole(
     assert record.scores["stopped"].extras == pytest.approx(whole.scoring.extras(shown, whole.problem.y))
     held = (~kept * (whole.problem.operator(image) - whole.problem.y)).norm() / (~kept * whole.problem.y).norm()
     assert record.facts["heldout"] == pytest.approx(float(held), rel=1e-4)
+
+
+def test_the_refit_is_a_plain_run_of_as_many_steps_on_all_measurements(configure: Configure, tmp_path: Path) -> None:
+    words = ("task=mri", "method=vanilla_dip", "stop=holdout", "steps=8", "lr=0.01")
+    (chosen,) = run(configure(*words, f"outputs={tmp_path / 'chosen'}")).records
+    cfg = configure(*words, "holdout_refit=true", f"outputs={tmp_path / 'refit'}")
+    (refit,) = run(cfg).records
+    step = chosen.scores["stopped"].step
+    (plain,) = run(configure(*words[:2], words[4], f"steps={step}", f"outputs={tmp_path / 'plain'}")).records
+    assert refit.result == "last"
+    assert refit.scores["last"].psnr_db == plain.scores["last"].psnr_db
+    assert refit.scores["stopped"] == chosen.scores["stopped"]
+    assert (refit.steps, refit.facts["refit_from_step"]) == (chosen.steps + step, chosen.steps)
+    assert refit.facts["heldout"] == chosen.facts["heldout"], "not the error of an image that was fitted to them"
+    assert refit.scores["ema"].psnr_db == plain.scores["ema"].psnr_db
