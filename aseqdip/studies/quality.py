@@ -20,7 +20,7 @@ from aseqdip.records import Record, scan, write_json
 #: sizes at which a hundred runs fit into two hours of two cores
 SIZES = {"mri": 160, "ct": 160, "denoising": 128, "inpainting": 128, "deblurring": 128}
 SETTINGS = {"mri": "accel=4", "ct": "views=30", "denoising": "sigma=30", "inpainting": "hiar=0.1", "deblurring": ""}
-STEPS = 500
+STEPS = {"mri": 500, "ct": 500, "denoising": 300, "inpainting": 300, "deblurring": 300}
 TUNED_ON, REPORTED_ON = 2, 4  # images
 LR, FAST, AVERAGE = {"mri": 1e-3, "ct": 1e-3}, 3e-3, 0.99
 FROM_TV = f"input=tv lr={FAST}"
@@ -34,7 +34,7 @@ TRIES = {
     "self_guided_dip": ("", f"passes=1 alpha=0.1 lr={FAST}"),
     "ref_guided_dip": ("", f"lr={FAST}"),
     "rethinking_dip": ("", "lr=5e-4"),
-    "aseqdip": ("", f"start=tv N={STEPS // 2} lam=0.1 lr={FAST}"),
+    "aseqdip": ("", f"start=tv N={{half}} lam=0.1 lr={FAST}"),
 }
 #: which were tuned when they were written, on other images still (data=calibration), and have one reading
 CLASSICAL = {
@@ -53,12 +53,16 @@ def tries() -> Iterator[tuple[str, str, int, list[str]]]:
         for method in (*CLASSICAL[task], *TRIES):
             if task in ONLY.get(method, SIZES):
                 for number, words in enumerate(TRIES.get(method, ("",))):
-                    yield task, method, number, merged([*_base(task, method), *words.split()])
+                    yield task, method, number, merged([*_base(task, method), *_said(task, words)])
+
+
+def _said(task: str, words: str) -> list[str]:
+    return words.format(half=STEPS[task] // 2).split()
 
 
 def _base(task: str, method: str) -> list[str]:
     words = f"task={task} method={method} preset=quick {SETTINGS[task]} size={SIZES[task]}".split()
-    learned = [f"steps={STEPS}", f"lr={LR.get(task, 2e-3)}"] if method in TRIES else []
+    learned = [f"steps={STEPS[task]}", f"lr={LR.get(task, 2e-3)}"] if method in TRIES else []
     return [*words, *learned]
 
 
@@ -84,7 +88,7 @@ def choose(folder: Path) -> dict[str, dict[str, object]]:
     for task, method, number, words in tries():
         records = [r for r in found.get((task, method), []) if set(words) <= set(r.command)]
         if number == 0:  # whose words every other try has as well, but for what that sets otherwise
-            others = [set(t.split()) for t in TRIES.get(method, ("",))[1:]]
+            others = [set(_said(task, other)) for other in TRIES.get(method, ("",))[1:]]
             records = [r for r in records if not any(other <= set(r.command) for other in others)]
         if len(records) != TUNED_ON:
             raise UserError(

@@ -16,7 +16,7 @@ from aseqdip.words import rehearse
 def test_each_network_method_has_as_many_tries_and_steps_on_every_task() -> None:
     tried = Counter((task, method) for task, method, *_ in quality.tries() if METHODS[method].learns)
     assert set(tried.values()) == {2}
-    assert all(f"steps={quality.STEPS}" in words for _, m, _, words in quality.tries() if METHODS[m].learns)
+    assert all(f"steps={quality.STEPS[task]}" in words for task, m, _, words in quality.tries() if METHODS[m].learns)
     assert {m for _, m in tried} == {
         name for name in METHODS if METHODS[name].group == "untrained network" and METHODS[name].learns
     }
