@@ -26,11 +26,14 @@ from aseqdip.networks import NETWORKS
 #: raised whenever the same settings give other numbers than before, by code that is no part's own (engine, operators)
 RESULTS = 3
 
-#: what the paper states (Sec. 4.1, Algorithm 1; App. C.6 for TV-DIP); the record names any departure from it
+#: what the paper states (Sec. 3, 4.1, Algorithm 1; App. C.6 for TV-DIP), fp32 as in its authors' scripts; the record
+#: names any departure from it. It adds no noise but to denoising, and says of other methods' networks nothing.
 PAPER: dict[str, Any] = {
     "steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network", "start": "paper",
-    "rho": 1.0, "network.init": "normal", "ema": 0.0, "stop": "none", "tv_weight": 0.0, "network.add_input": False,
+    "rho": 1.0, "network": "unet", "network.init": "normal", "ema": 0.0, "stop": "none", "tv_weight": 0.0,
+    "network.add_input": False, "precision": "fp32", "noise": 0.0, "photons": None, "sigma": 0.0,
 }  # fmt: skip
+NOISES = ("noise", "photons", "sigma")
 
 
 def problem(cfg: Config) -> dict[str, Any]:
@@ -98,7 +101,11 @@ def departures(cfg: Config) -> dict[str, Any]:
     chosen = {**problem(cfg), **settings(cfg)}
     paper = {**PAPER, **cfg.method.part.defaults}
     if not cfg.learns:  # its weight is not TV-DIP's
-        paper = {"start": PAPER["start"]}
+        paper = {name: PAPER[name] for name in ("start", *NOISES)}
+    if cfg.method.name != "aseqdip":
+        paper.pop("network", None)
+    if cfg.task.name == "denoising":
+        del paper["sigma"]
     return {name: chosen[name] for name in paper if name in chosen and chosen[name] != paper[name]}
 
 

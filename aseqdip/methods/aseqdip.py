@@ -93,5 +93,5 @@ class ASeqDIP(NetworkMethod):
         if self.options.input_update == "network":
             return x
         if self.options.input_update == "data_consistent":
-            return x + A.direct(y - A(x))
+            return x + A.correction(y - A(x))
         return 2 * y - x

@@ -55,6 +55,10 @@ class Operator(nn.Module, ABC):
         """The field's one-step reconstruction (zero-filled, FBP, the measurement itself); default ``A^H y``."""
         return self.adjoint(measurements)
 
+    def correction(self, residual: Tensor) -> Tensor:
+        """What a residual ``y - A x`` says of x's error: of unit size where A sees it, 0 where not; default ``direct``."""
+        return self.direct(residual)
+
     def norm(self, image_shape: tuple[int, ...], iterations: int = 12) -> float:
         """Spectral norm ``||A||`` by power iteration on ``A^H A``, for images of the given shape.
 
@@ -109,6 +113,9 @@ class Scaled(Operator):
     def direct(self, measurements: Tensor) -> Tensor:
         return self.operator.direct(measurements / self.factor)
 
+    def correction(self, residual: Tensor) -> Tensor:
+        return self.operator.correction(residual / self.factor)
+
 
 class Restricted(Scaled):
     """``factor * W A`` with W = 1 for measurements that are kept and 0 for all others.
@@ -132,3 +139,6 @@ class Restricted(Scaled):
 
     def direct(self, measurements: Tensor) -> Tensor:
         return super().direct(self.kept * measurements)
+
+    def correction(self, residual: Tensor) -> Tensor:
+        return super().correction(self.kept * residual)

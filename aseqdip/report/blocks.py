@@ -138,7 +138,8 @@ def build(rows: Sequence[Row]) -> list[Block]:
 
 
 def _text(knobs: dict[str, Any]) -> str:
-    return json.dumps(knobs, sort_keys=True)
+    """Knobs as text; one that is null is one that an older record has not."""
+    return json.dumps({name: value for name, value in knobs.items() if value is not None}, sort_keys=True)
 
 
 def _place(key: tuple[str, ...]) -> tuple[Any, ...]:

@@ -39,6 +39,7 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
         records.write_arrays(folder / "reconstruction.npz", **arrays, **run.method.arrays(run.state))
     run.clock.settle()
     engine, (passes, flops) = run.method.engine, run.cost()
+    simulated = {"maps": "simulated"} if case.facts.get("maps") == "simulated" else {}  # the paper's are measured
     unrecorded = {"not_recorded": engine.failures} if engine.failures else {}
     record = replace(
         known,
@@ -54,6 +55,7 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
         threads=torch.get_num_threads(),
         precision=engine.precision,
         noise_std=case.problem.noise_std,
+        departures={**known.departures, **simulated},
         facts={**case.facts, **run.facts(), **unrecorded},
         input=run.input,
         versions=records.environment(),

@@ -6,7 +6,7 @@ from aseqdip.stopping.base import MinimumRule
 
 
 class ExponentialVariance(MinimumRule):
-    """Exponential moving variance, decay 0.1, looked at after 100 iterates.
+    """Exponential moving variance, decay 0.1, looked at after 100 iterates that follow the first.
 
     The moving mean of images that take no negative values is kept in [0, 1].
     """
@@ -25,4 +25,4 @@ class ExponentialVariance(MinimumRule):
         mean = kept["mean"] + self.alpha * deviation
         kept["mean"] = mean if self.signed else mean.clamp(0, 1)
         kept["variance"] = (1 - self.alpha) * (kept["variance"] + self.alpha * deviation.square().sum())
-        return kept["variance"] if step > self.warm_up else None
+        return kept["variance"] if step - 1 > self.warm_up else None  # theirs count from 0

@@ -13,6 +13,9 @@ from aseqdip.parts import knob
 from aseqdip.problem import Kind
 from aseqdip.tasks._pictures import PictureTask
 
+#: a display's exponent, which its camera's response undoes
+GAMMA = 2.2
+
 
 class Deblurring(PictureTask):
     """y = A x, A a blur along a random trajectory (the paper's learned blur, BKSE, needs its weights)."""
@@ -65,7 +68,7 @@ class Deblurring(PictureTask):
             if o.kernel_file is None
             else read_kernel(Path(o.kernel_file))
         )
-        return MotionBlur(kernel) if o.kernel == "motion" else CameraBlur(kernel)
+        return MotionBlur(kernel) if o.kernel == "motion" else CameraBlur(kernel, GAMMA)
 
 
 def read_kernel(path: Path) -> Tensor:

@@ -104,7 +104,7 @@ def test_input_updates(configure: Configure, update: str, task: str) -> None:
     x = iterate.image
     expected = {
         "network": x,
-        "data_consistent": x + p.operator.direct(p.y - p.operator(x)),
+        "data_consistent": x + p.operator.correction(p.y - p.operator(x)),
         "reflection": 2 * p.y - x if p.y.shape == x.shape else x,
     }[update]
     torch.testing.assert_close(state.z, expected)
@@ -114,6 +114,18 @@ def test_data_consistent_input_keeps_what_was_measured(configure: Configure) -> 
     case, method, state = begun(configure("task=inpainting", "input_update=data_consistent", "N=1", "steps=1"))
     list(method.iterates(case.problem, state))
     torch.testing.assert_close(case.problem.operator(state.z), case.problem.y)
+
+
+@pytest.mark.parametrize("views", [18, 30])
+def test_data_consistent_input_of_few_views_lets_no_error_grow(configure: Configure, views: int) -> None:
+    case, method, _ = begun(configure("task=ct", f"views={views}", "input_update=data_consistent", "N=1", "steps=1"))
+    truth, x = case.truth, case.truth + torch.randn(case.truth.shape, generator=torch.Generator().manual_seed(0))
+    for _ in range(20):
+        error = float((x - truth).norm())
+        x = method.next_input(x, case.problem)
+        assert float((x - truth).norm()) < 1.01 * error
+    consistent = (case.problem.operator(x) - case.problem.y).norm() / case.problem.y.norm()
+    assert float(consistent) < 0.15
 
 
 class WithPenalty(VanillaDIP):

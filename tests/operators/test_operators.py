@@ -192,10 +192,14 @@ def test_motion_blur_is_a_convolution() -> None:
 
 def test_camera_blur_follows_its_formula_and_has_finite_gradients() -> None:
     kernel = trajectory_kernel(7, rng())
-    operator = CameraBlur(kernel)
+    operator = CameraBlur(kernel, 2.2)
     x = torch.rand(1, 3, 20, 20, generator=rng(10))
-    expected = MotionBlur(kernel)(x**2.2) ** (1 / 2.2)
-    assert float((operator(x) - expected).abs().max()) < 0.006
+    torch.testing.assert_close(operator(x), MotionBlur(kernel)(x**2.2) ** (1 / 2.2))
+    dark = torch.full((1, 1, 20, 20), 0.006)
+    torch.testing.assert_close(operator(dark), dark, rtol=1e-3, atol=0), "exact down to the toe"
+    torch.testing.assert_close(operator(-x), -operator(x))
+    darker = torch.linspace(0, 0.006, 50)[:, None, None, None].expand(50, 1, 20, 20)
+    assert float((operator(darker) - darker).abs().max()) < 0.0015, "a chord of the root below it"
     black = torch.zeros(1, 1, 20, 20, requires_grad=True)
     (operator(black) - 0.5).square().sum().backward()
     assert black.grad is not None
@@ -205,7 +209,7 @@ def test_camera_blur_follows_its_formula_and_has_finite_gradients() -> None:
 
 
 def test_camera_blur_gradient_agrees_with_finite_differences() -> None:
-    operator = CameraBlur(trajectory_kernel(5, rng()).double())
+    operator = CameraBlur(trajectory_kernel(5, rng()).double(), 2.2)
     x = torch.rand(1, 1, 8, 8, generator=rng(11), dtype=torch.float64) * 0.8 + 0.1
     assert torch.autograd.gradcheck(operator, x.requires_grad_())
 

@@ -74,6 +74,16 @@ def test_departures_are_named_with_whose_they_are(tmp_path: Path) -> None:
     ]
 
 
+def test_a_knob_that_is_null_and_one_that_an_older_record_lacks_are_one_problem(tmp_path: Path) -> None:
+    older, newer = ({"size": "256"}, {"size": "256", "dataset.files": None})
+    (block,) = blocks_of(
+        tmp_path,
+        made.record("mri", "accel4", "aseqdip", problem=older, settings={"lam": 1.0}),
+        made.record("mri", "accel4", "aseqdip", "other", problem=newer, settings={"lam": 1.0, "pool": None}),
+    )
+    assert len(block.cells) == 1
+
+
 def test_own_data_come_first_and_without_published_numbers(tmp_path: Path) -> None:
     own = made.record("mri", "accel4", "aseqdip", dataset="folder")
     first, second = blocks_of(tmp_path, made.record("mri", "accel4", "aseqdip"), own)

@@ -72,6 +72,14 @@ def test_the_exponential_mean_stays_in_range_where_images_do() -> None:
         assert float(rule.tensors["mean"].max()) == pytest.approx(expected)
 
 
+def test_the_exponential_variance_is_looked_at_from_the_102nd_iterate_on() -> None:
+    """The authors' loop counts from 0 and asks after iteration 100 is past."""
+    rule = emv(60, True)
+    images = stream(110, 40)
+    values = [rule.statistic(image, step) for step, image in enumerate(images, start=1)]
+    assert [v is None for v in values] == [True] * 101 + [False] * 9
+
+
 def test_the_choice_stands_once_patience_is_exhausted() -> None:
     rule = wmv(10, 20)
     images = stream(100, 40)
