@@ -21,7 +21,8 @@ from aseqdip.records import Record, scan, write_json
 SIZES = {"mri": 160, "ct": 160, "denoising": 128, "inpainting": 128, "deblurring": 128}
 SETTINGS = {"mri": "accel=4", "ct": "views=30", "denoising": "sigma=30", "inpainting": "hiar=0.1", "deblurring": ""}
 STEPS = {"mri": 500, "ct": 500, "denoising": 300, "inpainting": 300, "deblurring": 300}
-TUNED_ON, REPORTED_ON = 2, 4  # images
+#: images; the choice between two tries is mostly plain, and pictures leave little time for a second one
+TUNED_ON, REPORTED_ON = {"mri": 2, "ct": 2, "denoising": 1, "inpainting": 1, "deblurring": 1}, 4
 LR, FAST, AVERAGE = {"mri": 1e-3, "ct": 1e-3}, 3e-3, 0.99
 FROM_TV = f"input=tv lr={FAST}"
 #: Two tries a method: its own settings, and what a first look at tuning images had shown to be better for few steps.
@@ -111,8 +112,8 @@ def main() -> None:
     try:
         what, *words = sys.argv[1:]
         if what == "tune":
-            for *_, one in tries():
-                run(one, ["data=tuning", f"images=0:{TUNED_ON}", *words])
+            for task, _, _, one in tries():
+                run(one, ["data=tuning", f"images=0:{TUNED_ON[task]}", *words])
         elif what == "choose":
             write_json(Path(words[1]), choose(Path(words[0])))
         elif what == "report":

@@ -30,7 +30,7 @@ def test_every_try_composes(words: list[str]) -> None:
 def made(folder: Path, psnr: dict[str, tuple[float, float]]) -> None:
     """A record of each try: its last iterate's PSNR by the words of a try of Vanilla DIP, else 20 dB."""
     for task, method, number, words in quality.tries():
-        for image in ("a", "b"):
+        for image in ("a", "b")[: quality.TUNED_ON[task]]:
             last, ema = psnr.get(f"{task} {method} {number}", (20.0, 19.0))
             scores = {"last": Score(last), "ema": Score(ema), "stopped": Score(last)}
             result = "stopped" if method in ("es_dip", "rethinking_dip") else "last"
