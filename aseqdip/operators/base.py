@@ -56,7 +56,7 @@ class Operator(nn.Module, ABC):
         return self.adjoint(measurements)
 
     def correction(self, residual: Tensor) -> Tensor:
-        """What a residual ``y - A x`` says of x's error: of unit size where A sees it, 0 where not; default ``direct``."""
+        """What a residual ``y - A x`` says of x's error: of unit size where A sees it, 0 elsewhere; ``direct``."""
         return self.direct(residual)
 
     def norm(self, image_shape: tuple[int, ...], iterations: int = 12) -> float:
