@@ -8,10 +8,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr
 
 #: images from which an interval is given: the whole range of five numbers covers their median in 94 of 100 cases
 FEWEST = 6
 DRAWS = 10_000
+LEVEL = 0.01  # of the test for a fall, by itself
 NAN = float("nan")
 
 
@@ -79,6 +81,25 @@ def interval(means: np.ndarray, draws: int = DRAWS) -> tuple[np.ndarray, np.ndar
     return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
 
 
+def both(values: np.ndarray, which: np.ndarray, draws: int = DRAWS) -> tuple[float, float]:
+    """95 % interval of the mean over images by hierarchical bootstrap: images are drawn, and of each its seeds.
+
+    Args:
+        values, which: (n,), and of which image each is. NaN for fewer than FEWEST images.
+    """
+    counts, rng = np.bincount(which), np.random.default_rng(0)
+    if len(counts) < FEWEST or not np.isfinite(values).all():
+        return NAN, NAN
+    ordered, starts = values[np.argsort(which, kind="stable")], np.cumsum(counts) - counts
+    images = rng.integers(len(counts), size=(draws, len(counts)))
+    total, n = np.zeros(images.shape), counts[images]
+    for number in range(counts.max()):
+        drawn = ordered[starts[images] + rng.integers(n)]
+        total += np.where(number < n, drawn, 0)
+    low, high = np.percentile((total / n).mean(axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
 @dataclass
 class Paired:
     """A method against a reference, image by image.
@@ -102,9 +123,9 @@ def paired(method: Sequence[float], reference: Sequence[float], images: Sequence
         raise ValueError(f"pairs are needed; found {len(method)} and {len(reference)} values.")
     # two exact images differ by nothing, though their infinite PSNRs have no difference
     difference = np.array([0.0 if a == b else a - b for a, b in zip(method, reference, strict=True)])
-    means = by_image(difference, numbered(images))
-    low, high = (float(v) for v in interval(means) or (NAN, NAN))
-    return Paired(len(difference), int((difference > 0).sum()), float(means.mean()), low, high)
+    which = numbered(images)
+    mean = float(by_image(difference, which).mean())
+    return Paired(len(difference), int((difference > 0).sum()), mean, *both(difference, which))
 
 
 @dataclass
@@ -113,7 +134,7 @@ class MeanCurve:
 
     Attributes:
         every: iterations for each value; at: the iteration each value is drawn at; end: the last iteration.
-        mean: mean over images of each image's mean over its seeds.
+        each: each image's mean over its seeds, (images, values); mean: over images.
         low, high: 95 % bootstrap interval of the mean over images; None with fewer than FEWEST images.
         n: curves; shortened: whether some curves went on longer than this mean.
     """
@@ -121,6 +142,7 @@ class MeanCurve:
     every: int
     at: np.ndarray
     end: int
+    each: np.ndarray
     mean: np.ndarray
     low: np.ndarray | None
     high: np.ndarray | None
@@ -143,28 +165,45 @@ def mean_curve(curves: Sequence[tuple[int, np.ndarray, int]], images: Sequence[H
     means = by_image(table, numbered(images))
     low, high = interval(means, draws=500) or (None, None)
     shortened = max(c[2] for c in curves) > end
-    return MeanCurve(every, at, end, means.mean(axis=0), low, high, len(curves), shortened)
+    return MeanCurve(every, at, end, means, means.mean(axis=0), low, high, len(curves), shortened)
 
 
-def onset(curve: Sequence[float], every: int = 1, window: int = 50, within: float = 0.05) -> int:
-    """The iteration at which a PSNR curve starts to fall: the last one within 0.05 dB of its maximum so far.
+def falls(curve: MeanCurve) -> bool:
+    """Whether a PSNR falls towards its end by more than noise does; False for fewer than FEWEST images.
+
+    Of each image, the mean over the last tenth of the run is held against that over the tenth in which the mean of all
+    *other* images is highest: noise of its own, of whatever colour, cannot have chosen that place. One-sided t-test of the
+    differences over images at LEVEL, which is below 5 % because the places, and so the differences, are not independent:
+    on plateaus of white, autocorrelated (up to 0.98 from value to value), 1/f, heavy-tailed and Brownian noise, 6 to 20
+    images, alarms were false in at most 3.7 %.
+    """
+    images, length = curve.each.shape
+    if images < FEWEST or not np.isfinite(curve.each).all():
+        return False
+    width = max(1, length // 10)
+    sums = np.cumsum(np.pad(curve.each, ((0, 0), (1, 0))), axis=1)
+    level = (sums[:, width:] - sums[:, :-width]) / width
+    highest = (level.sum(axis=0) - level).argmax(axis=1)
+    drops = level[np.arange(images), highest] - level[:, -1]
+    spread = drops.std(ddof=1) / math.sqrt(images)
+    return bool(stdtr(images - 1, -drops.mean() / max(spread, 1e-12)) < LEVEL)
+
+
+def onset(curve: MeanCurve, window: int = 50, within: float = 0.05) -> int | None:
+    """The iteration at which the mean starts to fall: the last within 0.05 dB of its maximum so far; None if none does.
 
     Args:
-        curve: PSNR in dB, each value a mean over ``every`` iterations.
-        window: iterations over which the curve is smoothed first, half of them on either side.
-
-    Returns len(curve) * every if the curve never falls. Raises ValueError for an empty curve.
+        window: iterations over which the mean is smoothed first, half of them on either side.
     """
-    values = np.asarray(curve, dtype=float)
-    if not len(values):
-        raise ValueError("an empty curve has no onset.")
-    half = window // 2 // every
-    total = np.concatenate(([0.0], np.cumsum(values)))
-    at = np.arange(len(values))
-    first, last = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
+    if not falls(curve):
+        return None
+    half = window // 2 // curve.every
+    total = np.concatenate(([0.0], np.cumsum(curve.mean)))
+    at = np.arange(len(curve.mean))
+    first, last = np.maximum(at - half, 0), np.minimum(at + half + 1, len(at))
     smooth = (total[last] - total[first]) / (last - first)
-    near = np.flatnonzero(smooth >= np.maximum.accumulate(smooth) - within)
-    return int(near[-1] + 1) * every
+    near = int(np.flatnonzero(smooth >= np.maximum.accumulate(smooth) - within)[-1]) + 1
+    return near * curve.every if near < len(at) else None
 
 
 def finite(value: float | None) -> bool:

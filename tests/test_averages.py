@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
-from aseqdip.averages import FEWEST, interval, mean_curve, onset, paired, summary
+from aseqdip.averages import FEWEST, MeanCurve, falls, interval, mean_curve, onset, paired, summary
 
 
 def names(count: int) -> list[str]:
@@ -75,27 +76,71 @@ def test_paired_difference() -> None:
         paired([1.0], [], ["a"])
 
 
+def curve_of(each: np.ndarray, every: int = 1) -> MeanCurve:
+    """A mean curve without its interval, which takes time."""
+    length = each.shape[1]
+    return MeanCurve(every, np.arange(length) * every, length * every, each, each.mean(axis=0), None, None, len(each), False)
+
+
+def plateaus(rng: np.random.Generator, colour: str, images: int, length: int = 200) -> np.ndarray:
+    """Curves that rise fast and stay level, under noise of a colour."""
+    white = rng.normal(size=(images, length + 300))
+    if colour == "walk":
+        noise = white.cumsum(axis=1)
+    elif colour == "heavy tails":
+        noise = rng.standard_t(2, size=white.shape)
+    elif colour == "1/f":
+        spectrum = np.fft.rfft(white)
+        noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(spectrum.shape[1]), 1)))
+    else:
+        noise = lfilter([1], [1, -float(colour)], white, axis=1)
+    return 30 - 8 * np.exp(-np.arange(length) / 12) + 0.3 * noise[:, 300:]
+
+
+@pytest.mark.parametrize("colour", ["0", "0.5", "0.9", "0.98", "1/f", "walk", "heavy tails"])
+@pytest.mark.parametrize("images", [6, 20])
+def test_of_flat_noisy_plateaus_at_most_one_in_twenty_is_said_to_fall(images: int, colour: str) -> None:
+    rng, draws = np.random.default_rng(2), 400
+    alarms = sum(falls(curve_of(plateaus(rng, colour, images))) for _ in range(draws))
+    assert alarms / draws <= 0.05
+
+
+def test_a_fall_is_found_in_noise_that_hides_it_on_a_single_image() -> None:
+    rng, found = np.random.default_rng(3), []
+    for _ in range(50):
+        sloping = plateaus(rng, "0.5", 6) - 0.006 * np.maximum(np.arange(200) - 60, 0)  # 0.84 dB at the end
+        found.append(onset(curve_of(sloping, every=20)))
+    assert sum(at is not None for at in found) > 45
+    assert all(at is None or 500 <= at <= 3000 for at in found)
+    assert onset(curve_of(plateaus(rng, "0.5", 5) - np.arange(200))) is None, "too few images to tell"
+
+
 @pytest.mark.parametrize("every", [1, 10, 20])
 def test_onset_of_a_tent_is_just_past_its_peak(every: int) -> None:
     at = np.arange(1, 4001)
     curve = 30 - 0.002 * np.abs(at - 1000)  # smoothing takes the tip off; 0.05 dB is lost after 25 iterations more
     blocks = curve.reshape(-1, every).mean(axis=1)
-    assert abs(onset(blocks.tolist(), every) - 1025) <= 25
+    assert abs((onset(curve_of(np.tile(blocks, (6, 1)), every)) or 0) - 1025) <= 25
 
 
-def test_a_curve_that_does_not_fall_has_its_onset_at_the_end() -> None:
-    rising = 30 - 10 * np.exp(-np.arange(4000) / 500)
-    assert onset(rising.tolist()) == 4000
-    assert onset([30.0, 31.0, 32.0], every=20) == 60
-    noisy = rising + np.random.default_rng(0).normal(0, 0.2, 4000)
-    assert onset(noisy.tolist()) > 3800, "noise below the window's reach is no decay"
-    with pytest.raises(ValueError, match="empty"):
-        onset([])
+def test_a_curve_that_does_not_fall_has_no_onset() -> None:
+    rising = np.tile(30 - 10 * np.exp(-np.arange(4000) / 500), (6, 1))
+    assert onset(curve_of(rising)) is None
+    assert onset(curve_of(rising + np.random.default_rng(0).normal(0, 0.2, rising.shape))) is None
 
 
 def test_onset_is_the_last_return_to_the_maximum() -> None:
     dip = [30.0] * 500 + [29.0] * 500 + [30.0] * 500 + [28.0] * 500
-    assert abs(onset(dip) - 1500) <= 25
+    assert abs((onset(curve_of(np.array([dip] * 6))) or 0) - 1500) <= 25
+
+
+def test_the_interval_of_a_difference_counts_seeds_and_images() -> None:
+    rng = np.random.default_rng(4)
+    images, seeds = np.repeat(names(8), 2), rng.normal(0, 1, 16)
+    found = paired(list(1 + seeds), [0.0] * 16, list(images))
+    means = seeds.reshape(8, 2).mean(axis=1)
+    spread = math.sqrt(means.var() / 8 + seeds.reshape(8, 2).var(axis=1).mean() / 2 / 8)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.1), "that of images alone is narrower"
 
 
 def test_mean_curve_averages_seeds_before_images_and_ends_with_the_shortest() -> None:

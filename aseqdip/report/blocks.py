@@ -55,11 +55,8 @@ class Cell:
 
     @cached_property
     def falls(self) -> int | None:
-        """The iteration at which the mean PSNR starts to fall; None if it does not."""
-        if self.curve is None or self.psnr is None:
-            return None
-        found = onset(self.curve.mean.tolist(), self.curve.every)
-        return found if found < self.curve.end else None
+        """The iteration at which the mean PSNR starts to fall; None if it does not, or on too few images to tell."""
+        return None if self.curve is None or self.psnr is None else onset(self.curve)
 
     @property
     def difference(self) -> float | None:

@@ -10,11 +10,11 @@ from aseqdip.report.blocks import Block, Cell
 HEADLINE = (
     "Ours is each reconstruction's result: the last iterate, or what the method's own stopping rule or averaging keeps "
     "(named then). Oracle is the iterate with the highest PSNR against the truth, which nobody has in practice: for "
-    "diagnosis only. The paper does not say which iterate it scored."
+    "diagnosis only. The paper's result (eq. 5) is its last iterate."
 )
 INTERVAL = (
     "Against aSeqDIP: PSNR minus aSeqDIP's on the images and seeds that both have, mean and 95 % bootstrap interval "
-    f"over images (10,000 draws; none from fewer than {FEWEST} images), and in how many pairs the method is ahead."
+    f"over images and their seeds (10,000 draws; none from fewer than {FEWEST} images), and in how many pairs the method is ahead."
 )
 SPREAD = (
     "± is the standard deviation over images, of each image's mean over its seeds; the seeds' own spread is the mean "
@@ -43,6 +43,13 @@ def size(cell: Cell) -> str:
     images, seeds = len({row.image for row in cell.rows}), len({row.record.seed for row in cell.rows})
     shown = str(images) if seeds == 1 else f"{images} × {seeds}"
     return shown if len(cell.rows) == images * seeds else f"{shown} ({len(cell.rows)} in all)"
+
+
+def falls_from(cell: Cell) -> str:
+    """Where the mean PSNR starts to fall."""
+    if cell.curve is None or len(cell.curve.each) < FEWEST:
+        return "–" if cell.curve is None else "few images"
+    return f"none by {cell.curve.end}" if cell.falls is None else f"{cell.falls}"
 
 
 def against(found: Paired | None) -> str:
@@ -91,7 +98,11 @@ COLUMNS = {
     "best": ("oracle", "highest PSNR along the run, chosen with the truth"),
     "last": ("last", "last iterate"),
     "ema": ("EMA", "running average of the iterates"),
-    "onset": ("falls from", "iteration at which the mean PSNR starts to fall"),
+    "onset": (
+        "falls from",
+        f"iteration at which the mean PSNR starts to fall, by more than noise does (of plateaus, at most 5 % are said to); "
+        f"from {FEWEST} images",
+    ),
     "onset_published": ("paper, Fig. 4", "where the paper's figure shows the fall to begin"),
     "ssim_published": ("SSIM published", ""),
     "ssim": ("SSIM", "of the result"),
@@ -145,7 +156,7 @@ def cells(block: Block, cell: Cell, std: bool = True) -> dict[str, str]:
         "versus": against(versus),
         "wins": "–" if versus is None else f"{versus.wins} of {versus.n}",
         **{which: score(f"{which}_psnr_db") for which in ("start", "best", "last", "ema")},
-        "onset": "–" if cell.curve is None else f"none by {cell.curve.end}" if cell.falls is None else f"{cell.falls}",
+        "onset": falls_from(cell),
         "onset_published": onset(block.first.task, cell.method, cell.rows[0].record.settings) or "–",
         "ssim_published": "–" if printed is None else spread(printed.ssim, printed.ssim_std, 3),
         "ssim": score("result_ssim", 3),

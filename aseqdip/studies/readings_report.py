@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from aseqdip.averages import Paired, onset, paired
+from aseqdip.averages import FEWEST, Paired, mean_curve, onset, paired
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain
 from aseqdip.figures import save as save_figure
@@ -54,11 +54,6 @@ class Try:
     def best_step(self) -> int:
         return self.record.scores["best"].step or 0
 
-    @property
-    def onset(self) -> int:
-        """The iteration at which the PSNR starts to fall (see ``statistics.onset``); the last one if it never does."""
-        return min(onset(self.record.curve.psnr, self.record.curve.every), self.record.steps)
-
 
 @dataclass
 class Row:
@@ -89,10 +84,11 @@ class Row:
         return fmean(t.best_step for t in self.tries)
 
     @property
-    def onsets(self) -> str:
-        """Where each run starts to fall: "none, 1960 of 4000"."""
-        each = ["none" if t.onset >= self.steps - 1 else f"{t.onset}" for t in self.tries]
-        return f"{'none' if set(each) == {'none'} else ', '.join(each)} of {self.steps}"
+    def onset(self) -> str:
+        """Where the mean over its images starts to fall; "-" for too few of them to tell a fall from noise."""
+        curves = [(t.record.curve.every, np.asarray(t.record.curve.psnr), t.record.steps) for t in self.tries]
+        mean = mean_curve(curves, [t.image for t in self.tries])
+        return "-" if len(mean.each) < FEWEST else f"{onset(mean) or 'none'} of {self.steps}"
 
     @property
     def steps(self) -> int:
