@@ -57,6 +57,7 @@ campaign:
 RESULTS = $(filter-out results/calibration/ results/precision/ results/fig%,$(wildcard results/*/))
 report: setup
 	$(BIN)/python -m aseqdip.report $(RESULTS) --html docs/results.html --markdown docs/results.md
+	$(BIN)/python -m aseqdip.report.comparison results docs/comparison.md
 	$(BIN)/python -m aseqdip.studies.readings_report results/calibration docs/reproduction.md
 
 clean:

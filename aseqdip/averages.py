@@ -171,11 +171,11 @@ def mean_curve(curves: Sequence[tuple[int, np.ndarray, int]], images: Sequence[H
 def falls(curve: MeanCurve) -> bool:
     """Whether a PSNR falls towards its end by more than noise does; False for fewer than FEWEST images.
 
-    Of each image, the mean over the last tenth of the run is held against that over the tenth in which the mean of all
-    *other* images is highest: noise of its own, of whatever colour, cannot have chosen that place. One-sided t-test of the
-    differences over images at LEVEL, which is below 5 % because the places, and so the differences, are not independent:
-    on plateaus of white, autocorrelated (up to 0.98 from value to value), 1/f, heavy-tailed and Brownian noise, 6 to 20
-    images, alarms were false in at most 3.7 %.
+    Of each image, the mean over the last tenth of the run is held against that over the tenth in which the mean of
+    all *other* images is highest: noise of its own, of whatever colour, cannot have chosen that place. One-sided t-test
+    of the differences over images at LEVEL, which is below 5 % because the places, and so the differences, are not
+    independent: on plateaus of white, autocorrelated (up to 0.98 from value to value), 1/f, heavy-tailed and Brownian
+    noise, 6 to 20 images, alarms were false in at most 3.7 %.
     """
     images, length = curve.each.shape
     if images < FEWEST or not np.isfinite(curve.each).all():

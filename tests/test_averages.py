@@ -79,7 +79,9 @@ def test_paired_difference() -> None:
 def curve_of(each: np.ndarray, every: int = 1) -> MeanCurve:
     """A mean curve without its interval, which takes time."""
     length = each.shape[1]
-    return MeanCurve(every, np.arange(length) * every, length * every, each, each.mean(axis=0), None, None, len(each), False)
+    return MeanCurve(
+        every, np.arange(length) * every, length * every, each, each.mean(axis=0), None, None, len(each), False
+    )
 
 
 def plateaus(rng: np.random.Generator, colour: str, images: int, length: int = 200) -> np.ndarray:

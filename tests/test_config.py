@@ -138,6 +138,21 @@ def test_departures_from_the_paper(configure: Configure, words: tuple[str, ...],
     assert departures(configure(*preset, "precision=fp32", *words)) == expected
 
 
+def test_original_recipes_are_their_authors(configure: Configure) -> None:
+    own = {
+        m: configure("recipe=original", "preset=paper", f"method={m}_dip")
+        for m in ("vanilla", "es", "tv", "self_guided")
+    }
+    hole = configure("recipe=original", "method=vanilla_dip", "task=inpainting")
+    assert (own["vanilla"].network.options.skip, hole.network.options.skip) == (4, 128)
+    assert (hole.network.options.upsample, hole.method.options.perturb) == ("nearest", 0.03)
+    backs = [c.method.options.backtrack for c in (own["vanilla"], own["tv"], own["es"], hole)]
+    assert backs == [5, 5, 0, 0]
+    assert (own["vanilla"].steps, own["es"].steps, own["tv"].method.options.rho) == (4000, 5000, 1)
+    guided = own["self_guided"]
+    assert (guided.residual, guided.ema, guided.method.options.alpha) == ("norm", 0.99, 0.004)
+
+
 def test_an_experiment_can_set_any_knob_and_the_command_line_wins(configure: Configure) -> None:
     cfg = configure("experiment=lambda_ablation", "preset=paper")
     assert (cfg.task.name, cfg.steps) == ("mri", 10000)

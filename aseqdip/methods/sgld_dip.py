@@ -41,7 +41,7 @@ class SGLDDIP(VanillaDIP):
 
     def estimate(self, x: Tensor, state: NetworkState) -> Tensor:
         first, extra = int(self.options.burn_in * self.shared.steps), state.extra
-        if not extra:
+        if "count" not in extra:
             extra.update(count=x.new_zeros(()), sum=torch.zeros_like(x), squares=torch.zeros_like(x))
         if state.step <= first:
             return x
@@ -52,7 +52,7 @@ class SGLDDIP(VanillaDIP):
         return extra["sum"] / extra["count"]
 
     def arrays(self, state: NetworkState) -> dict[str, Tensor]:
-        if not state.extra or not state.extra["count"]:  # stopped before its first sample
+        if not state.extra.get("count"):  # stopped before its first sample
             return {}
         mean = state.extra["sum"] / state.extra["count"]
         return {"std": (state.extra["squares"] / state.extra["count"] - mean.square()).clamp_min(0).sqrt()}

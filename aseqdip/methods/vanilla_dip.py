@@ -1,7 +1,7 @@
 """Deep image prior with a fixed input (Ulyanov et al., CVPR 2018), and what differs from it by a penalty."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,8 @@ class VanillaDIP(NetworkMethod):
     (``measurement``), the image of a classical method (``tv``, ``cg``, ``wavelet``), or the nearest image of a pool
     (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
     ``oracle`` is the truth + N(0, s^2): not a method but the diagnostic of the paper's Fig. 1.
-    ``perturb`` adds fresh N(0, perturb^2) noise to z at each step (the original's regularisation, 1/30).
+    ``perturb`` adds fresh N(0, perturb^2) noise to z at each step (the original's regularisation, 1/30). ``backtrack``
+    takes back steps that lose the fit to the data, as the original does (5 dB).
     """
 
     name = "vanilla_dip"
@@ -59,6 +60,11 @@ class VanillaDIP(NetworkMethod):
         )
         perturb: float = knob(
             "standard deviation of fresh noise on that input at each step (original DIP: 0.033)", 0.0, low=0
+        )
+        backtrack: float = knob(
+            "dB by which the fit to the data may fall in one step before the weights go back (original DIP: 5); 0: any",
+            0.0,
+            low=0,
         )
 
     @classmethod
@@ -110,12 +116,37 @@ class VanillaDIP(NetworkMethod):
                 return x, {"loss": data, "data": data}
             return x, {"loss": data + penalty, "data": data, "regulariser": penalty}
 
-        for iterate in self.descend(state, objective, lambda: f(z)):
+        for iterate in self.guarded(self.descend(state, objective, lambda: f(z)), state):
             yield replace(iterate, image=self.estimate(iterate.image, state))
+
+    def guarded(self, steps: Iterator[Iterate], state: NetworkState) -> Iterator[Iterate]:
+        """The steps; the weights go back to those of the last good fit after one that lost ``backtrack`` dB of it."""
+        if not self.options.backtrack:
+            yield from steps
+            return
+        weights, kept = list(state.network.parameters()), state.extra
+        limit = 10 ** (self.options.backtrack / (10 if self.shared.residual == "squared" else 20))
+        before = flat(weights)  # a step's data term is that of the weights before it
+        for iterate in steps:
+            data, now = iterate.terms["data"], flat(weights)
+            lost = data > limit * kept.get("data", data)
+            kept["weights"] = torch.where(lost, kept.get("weights", before), before)
+            kept["data"] = torch.where(lost, kept.get("data", data), data)
+            pieces = torch.where(lost, kept["weights"], now).split([w.numel() for w in weights])
+            with torch.no_grad():
+                for weight, piece in zip(weights, pieces, strict=True):
+                    weight.copy_(piece.view_as(weight))
+            yield iterate
+            before = flat(weights)
 
     def estimate(self, x: Tensor, state: NetworkState) -> Tensor:
         """The reconstruction after a step whose output is x: x itself."""
         return x
+
+
+def flat(weights: Sequence[Tensor]) -> Tensor:
+    """A copy of all weights in one row, whatever their layout."""
+    return torch.cat([weight.detach().reshape(-1) for weight in weights])
 
 
 def nearest_reference(problem: Problem, signed: bool) -> tuple[str, Tensor]:

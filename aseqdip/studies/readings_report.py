@@ -24,6 +24,7 @@ from aseqdip.files import write_atomically
 from aseqdip.paper.numbers import onset as onset_in_paper
 from aseqdip.paper.numbers import rows_of
 from aseqdip.records import Record, scan
+from aseqdip.studies.choice import broken
 from aseqdip.studies.readings import CLOSE, label, words_of
 
 TASKS = ("mri", "ct", "denoising", "inpainting", "deblurring")
@@ -363,7 +364,8 @@ def render(folder: Path, studies: Sequence[Study], picture: str) -> str:
         autoescape=False,  # noqa: S701 - Markdown
     )
     environment.globals.update(against=against, said=said, claims=claims, side=side, folder=folder)
-    environment.globals.update(published=published, published_onset=published_onset)
+    records = [t.record for study in studies for row in study.rows.values() for t in row.tries]
+    environment.globals.update(broken=broken(records), published=published, published_onset=published_onset)
     environment.filters["db"] = lambda value: "-" if value is None else f"{value:.2f}"
     return environment.get_template("readings.md.j2").render(
         studies=studies, picture=picture, missing=[t for t in TASKS if t not in {s.task for s in studies}]

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cases import Configure
 
 from aseqdip.data import open_dataset
 from aseqdip.files import config_folder
+from aseqdip.studies.choice import patient
 
 CHOOSING = ("calibration", "tuning")
 LISTS = [(p.stem.split("_")[0], p.stem.split("_")[1]) for p in (config_folder() / "data_task").glob("*.yaml")]
@@ -31,9 +33,13 @@ def test_settings_are_chosen_on_images_in_no_other_list(configure: Configure, ch
             assert not {patient(f) for f in own} & {patient(f) for f in files}, (data, other)
 
 
-def patient(file: str) -> str:
-    """A CT file's patient, which stands after its number; other files are one object each."""
-    return Path(file).stem.partition("TCGA")[2] or Path(file).name
+def test_the_lists_have_no_subject_of_mri_in_common(configure: Configure, data: Path) -> None:
+    subjects = []
+    for name in (*CHOOSING, "public"):
+        cfg = configure(f"data={name}").dataset
+        arrays = [np.load(data / cfg.folder / file) for file in cfg.files or []]
+        subjects.append({str(a["subject"] if "subject" in a else a["source"]).split(" labels")[0] for a in arrays})
+    assert not subjects[0] & subjects[1] | subjects[0] & subjects[2] | subjects[1] & subjects[2]
 
 
 @pytest.mark.parametrize(("choice", "task"), [pair for pair in LISTS if pair[0] != "paper"])

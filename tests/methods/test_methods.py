@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from aseqdip.data import open_dataset
 from aseqdip.data.base import Sample
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
+from aseqdip.methods.base import Iterate
 from aseqdip.methods.rethinking_dip import divergence
 from aseqdip.methods.tv_dip import total_variation
 from aseqdip.methods.vanilla_dip import VanillaDIP, nearest_reference
@@ -126,6 +128,30 @@ def test_data_consistent_input_of_few_views_lets_no_error_grow(configure: Config
         assert float((x - truth).norm()) < 1.01 * error
     consistent = (case.problem.operator(x) - case.problem.y).norm() / case.problem.y.norm()
     assert float(consistent) < 0.15
+
+
+def test_a_step_that_loses_the_fit_goes_back_to_the_weights_of_the_last_good_one(configure: Configure) -> None:
+    _, method, state = begun(configure("method=vanilla_dip", "backtrack=5"))
+    weight, fits, seen = next(iter(state.network.parameters())), (1.0, 0.9, 2.0, 9.0, 7.0, 1.5), []
+
+    def steps() -> Iterator[Iterate]:
+        for step, fit in enumerate(fits, start=1):
+            with torch.no_grad():
+                weight += 1
+            yield Iterate(step, torch.zeros(1), {"data": torch.tensor(fit)})
+
+    start = weight.detach().clone()
+    for _ in method.guarded(steps(), state):
+        seen.append(round(float((weight - start).mean())))
+    # 9 and 7 are more than 5 dB (3.16 times) worse than 2, which the weights had after two steps
+    assert seen == [1, 2, 3, 2, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["vanilla_dip", "sgld_dip"])
+def test_taking_back_changes_nothing_where_nothing_is_lost(configure: Configure, method: str) -> None:
+    words = (f"method={method}", "steps=5")
+    plain, guarded = solved(configure(*words))[1], solved(configure(*words, "backtrack=100"))[1]
+    assert all(torch.equal(a.image, b.image) for a, b in zip(plain, guarded, strict=True))
 
 
 class WithPenalty(VanillaDIP):

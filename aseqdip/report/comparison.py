@@ -1,0 +1,55 @@
+"""docs/comparison.md and its figures: every number in it comes from the records of the folders.
+
+python -m aseqdip.report.comparison results docs/comparison.md
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from aseqdip.averages import FEWEST
+from aseqdip.errors import UserError
+from aseqdip.report.__main__ import save
+from aseqdip.report.blocks import Block, build
+from aseqdip.report.charts import comparison
+from aseqdip.report.rows import load
+from aseqdip.report.tables import HEADLINE, INTERVAL, means
+
+#: folders of records, and the figure that is drawn of each
+PARTS = {"quick": "comparison.png", "fig4": "fig4.png", "fig9": "fig9.png"}
+
+
+def render(folder: Path, blocks: dict[str, list[Block]]) -> str:
+    """The document, from the blocks of each of PARTS."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=loader, autoescape=False, **options)  # noqa: S701 - Markdown
+    told = {"headline": HEADLINE, "interval": INTERVAL, "fewest": FEWEST, "figures": PARTS}
+    tables = {name: means(found) for name, found in blocks.items()}
+    return environment.get_template("comparison.md.j2").render(folder=folder, tables=tables, **told)
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m aseqdip.report.comparison", description=__doc__)
+    parser.add_argument("folder", type=Path, help=f"holds {', '.join(PARTS)}")
+    parser.add_argument("document", type=Path, help="the .md file to write; its figures go beside it")
+    words = parser.parse_args(None if arguments is None else list(arguments))
+    try:
+        blocks = {name: build(load([words.folder / name]).rows) for name in PARTS}
+        if missing := [name for name, found in blocks.items() if not found]:
+            raise UserError(
+                f"There is no record below {words.folder} in {', '.join(missing)}: run their commands first."
+            )
+        for name, figure in PARTS.items():
+            comparison(words.document.with_name(figure), blocks[name])
+        save(words.document, render(words.folder, blocks))
+    except (UserError, OSError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""One rule of choice for every method (docs/protocol.md), checked on the records of a study."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from aseqdip.files import config_folder
+from aseqdip.methods import METHODS
+from aseqdip.plain import dumps
+from aseqdip.records import Record
+
+#: the lists that settings are chosen on, by how their data sets' names begin; results on all others are reported
+CHOOSING = ("tuning_", "calibration_")
+TOLERANCE = 1.1  # the largest budget over the smallest
+NO_CHOICE = ("precision", "pool")  # how and from what a reading is computed
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a method was given to choose its settings: distinct settings, reconstructions, and their numbers of steps."""
+
+    readings: int
+    reconstructions: int
+    steps: tuple[int, ...]
+
+
+def chooses(record: Record) -> bool:
+    """Whether it was made to choose settings, and so is not to be reported."""
+    return record.dataset.startswith(CHOOSING)
+
+
+def reading(record: Record) -> str:
+    """The settings of a reconstruction as text."""
+    return dumps({k: v for k, v in sorted(record.settings.items()) if v is not None and k not in NO_CHOICE})
+
+
+def patient(name: str) -> str:
+    """A CT file's patient, which stands after its number; other files are one object each."""
+    return Path(name).stem.partition("TCGA")[2] or Path(name).name
+
+
+def budgets(records: Iterable[Record]) -> dict[tuple[str, str, str], Budget]:
+    """By task, setting and method, of those that have settings to choose."""
+    spent: dict[tuple[str, str, str], list[Record]] = {}
+    for r in records:
+        if chooses(r) and has_choice(r.method):
+            spent.setdefault((r.task, r.setting, r.method), []).append(r)
+    return {
+        key: Budget(len({reading(r) for r in tried}), len(tried), tuple(sorted({s for r in tried if (s := steps(r))})))
+        for key, tried in sorted(spent.items())
+    }
+
+
+def has_choice(method: str) -> bool:
+    """Whether it has any setting at all."""
+    part = METHODS[method]
+    return part.learns or bool(fields(part.Options))
+
+
+def steps(record: Record) -> int | None:
+    """The steps it was given, of which a stopping rule may have left some out; None for methods without a network."""
+    return record.settings.get("steps") if record.network_parameters else None
+
+
+def broken(records: Sequence[Record]) -> list[str]:
+    """Where a study breaks the rules, in words; empty if nowhere."""
+    found: list[str] = []
+    for place in sorted({(r.task, r.setting) for r in records}):
+        here = [r for r in records if (r.task, r.setting) == place]
+        found += [f"{' '.join(place)}: {what}" for what in _broken(here)]
+    return found
+
+
+def _broken(records: Sequence[Record]) -> list[str]:
+    """Those of one task and setting."""
+    tried, reported = [r for r in records if chooses(r)], [r for r in records if not chooses(r)]
+    spent = {method: budget for (_, _, method), budget in budgets(records).items()}
+    found = []
+    if tried and not reported:
+        found.append("nothing is reported on other images than those of the choice (in-sample)")
+    if both := {_same(r) for r in tried} & {_same(r) for r in reported}:
+        found.append(f"chosen and reported on the same: {', '.join(sorted(both))}")
+    for what in ("readings", "reconstructions"):
+        counts = {method: int(getattr(budget, what)) for method, budget in spent.items()}
+        if counts and max(counts.values()) > TOLERANCE * min(counts.values()):
+            found.append(f"unequal {what}: " + ", ".join(f"{method} {n}" for method, n in counts.items()))
+    lengths = sorted({s for r in records if (chooses(r) or r.recipe == "best") and (s := steps(r))})
+    if len(lengths) > 1:
+        found.append(f"not the same number of steps: {', '.join(map(str, lengths))}")
+    for method in sorted({r.method for r in records if has_choice(r.method)}):
+        found += _method(method, [r for r in tried if r.method == method], [r for r in reported if r.method == method])
+    return found
+
+
+def _method(method: str, tried: Sequence[Record], reported: Sequence[Record]) -> list[str]:
+    """What is amiss in the choice of one method's settings."""
+    if not tried:
+        return [f"{method} is reported, its settings were not chosen"]
+    own = (config_folder() / "recipe_method" / f"original_{method}.yaml").is_file()
+    found = []
+    if own and not any(r.recipe == "original" for r in tried):
+        found.append(f"{method}: its authors' own settings (recipe=original) were not tried")
+    best = chosen(tried)
+    if any(reading(r) != best for r in reported if r.recipe == "best"):
+        found.append(f"{method}: what is reported as best is not the reading with the highest mean result: {best}")
+    return found
+
+
+def chosen(tried: Iterable[Record]) -> str:
+    """The reading with the highest mean PSNR of its result (never an oracle's), of those tried on most images and seeds."""
+    results: dict[str, list[float]] = {}
+    for r in tried:
+        assert r.score.psnr_db is not None, f"{r.image}: settings are chosen where there is a truth"
+        results.setdefault(reading(r), []).append(r.score.psnr_db)
+    return max(results, key=lambda words: (len(results[words]), fmean(results[words])))
+
+
+def _same(record: Record) -> Any:
+    """What must not be in two lists: the patient; or the content, where the record has it."""
+    return patient(record.source or record.image) if record.task == "ct" else record.content or record.image
