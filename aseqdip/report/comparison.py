@@ -41,9 +41,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     try:
         blocks = {name: build(load([words.folder / name]).rows) for name in PARTS}
         if missing := [name for name, found in blocks.items() if not found]:
-            raise UserError(
-                f"There is no record below {words.folder} in {', '.join(missing)}: run their commands first."
-            )
+            raise UserError(f"{words.folder} has no record in {', '.join(missing)}: give the folder that has them.")
         for name, figure in PARTS.items():
             comparison(words.document.with_name(figure), blocks[name])
         save(words.document, render(words.folder, blocks))

@@ -14,7 +14,8 @@ HEADLINE = (
 )
 INTERVAL = (
     "Against aSeqDIP: PSNR minus aSeqDIP's on the images and seeds that both have, mean and 95 % bootstrap interval "
-    f"over images and their seeds (10,000 draws; none from fewer than {FEWEST} images), and in how many pairs the method is ahead."
+    f"over images and their seeds (10,000 draws; none from fewer than {FEWEST} images), and in how many pairs the "
+    "method is ahead."
 )
 SPREAD = (
     "± is the standard deviation over images, of each image's mean over its seeds; the seeds' own spread is the mean "
@@ -100,8 +101,8 @@ COLUMNS = {
     "ema": ("EMA", "running average of the iterates"),
     "onset": (
         "falls from",
-        f"iteration at which the mean PSNR starts to fall, by more than noise does (of plateaus, at most 5 % are said to); "
-        f"from {FEWEST} images",
+        "iteration at which the mean PSNR starts to fall, by more than noise does (at most 5 % of plateaus are said "
+        f"to); from {FEWEST} images",
     ),
     "onset_published": ("paper, Fig. 4", "where the paper's figure shows the fall to begin"),
     "ssim_published": ("SSIM published", ""),

@@ -19,7 +19,7 @@ NO_CHOICE = ("precision", "pool")  # how and from what a reading is computed
 
 @dataclass(frozen=True)
 class Budget:
-    """What a method was given to choose its settings: distinct settings, reconstructions, and their numbers of steps."""
+    """What a method's settings were chosen from: distinct settings, reconstructions, and their numbers of steps."""
 
     readings: int
     reconstructions: int
@@ -109,7 +109,7 @@ def _method(method: str, tried: Sequence[Record], reported: Sequence[Record]) ->
 
 
 def chosen(tried: Iterable[Record]) -> str:
-    """The reading with the highest mean PSNR of its result (never an oracle's), of those tried on most images and seeds."""
+    """The reading with the highest mean PSNR of its result, never an oracle's; of those tried most often."""
     results: dict[str, list[float]] = {}
     for r in tried:
         assert r.score.psnr_db is not None, f"{r.image}: settings are chosen where there is a truth"

@@ -137,7 +137,7 @@ def test_a_step_that_loses_the_fit_goes_back_to_the_weights_of_the_last_good_one
     def steps() -> Iterator[Iterate]:
         for step, fit in enumerate(fits, start=1):
             with torch.no_grad():
-                weight += 1
+                weight.add_(1)
             yield Iterate(step, torch.zeros(1), {"data": torch.tensor(fit)})
 
     start = weight.detach().clone()

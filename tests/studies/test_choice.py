@@ -60,7 +60,7 @@ def best(r: Record) -> bool:
         ([replace(r, recipe="matched") if r.recipe == "original" else r for r in fair()], "recipe=original"),
         (
             [replace(r, settings={**r.settings, "lr": 1e-4}) if best(r) else r for r in fair()],
-            "vanilla_dip: what is repo",
+            "vanilla_dip: what",
         ),
         (without(lambda r: r.method == "vanilla_dip" and r.dataset == "tuning_mri"), "settings were not chosen"),
     ],
