@@ -1,5 +1,9 @@
-"""One rule of choice for every method (docs/protocol.md), checked on the records of a study."""
+"""One rule of choice for every method (docs/protocol.md), checked on the records of a study.
 
+python -m aseqdip.studies.choice FOLDER prints its table of budgets and where it breaks the rule.
+"""
+
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,7 +13,8 @@ from typing import Any
 from aseqdip.files import config_folder
 from aseqdip.methods import METHODS
 from aseqdip.plain import dumps
-from aseqdip.records import Record
+from aseqdip.records import Record, scan
+from aseqdip.report.tables import markdown
 
 #: the lists that settings are chosen on, by how their data sets' names begin; results on all others are reported
 CHOOSING = ("tuning_", "calibration_")
@@ -120,3 +125,18 @@ def chosen(tried: Iterable[Record]) -> str:
 def _same(record: Record) -> Any:
     """What must not be in two lists: the patient; or the content, where the record has it."""
     return patient(record.source or record.image) if record.task == "ct" else record.content or record.image
+
+
+def main(folders: Sequence[str]) -> None:
+    """Entry point; status 1 where a rule is broken."""
+    records = [trace.record for trace in scan(map(Path, folders)) if trace.record is not None]
+    table = [["task", "setting", "method", "readings", "reconstructions", "steps"]]
+    for key, b in budgets(records).items():
+        table.append([*key, str(b.readings), str(b.reconstructions), ", ".join(map(str, b.steps))])
+    found = broken(records)
+    sys.stdout.write("\n".join([markdown(table), "", *found]) + "\n")
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
