@@ -126,7 +126,7 @@ class ParallelBeam(Operator):
     def correction(self, residual: Tensor) -> Tensor:
         """Filtered back-projection of the residual completed with zeros to ``COMPLETE`` views.
 
-        That of the few views alone takes each for its neighbours, too: repeated, the error grows (9.5 times a pass for
+        That of the few views alone takes each for its neighbours, too: repeated, the error grows (10 times a pass for
         18 views, 128 pixels; by completion not at all).
         """
         return self.direct(residual) * min(1.0, self.views / COMPLETE)

@@ -24,9 +24,13 @@ PARTS = {"quick": "comparison.png", "fig4": "fig4.png", "fig9": "fig9.png"}
 
 def render(folder: Path, blocks: dict[str, list[Block]]) -> str:
     """The document, from the blocks of each of PARTS."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=loader, autoescape=False, **options)  # noqa: S701 - Markdown
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown
+    )
     told = {"headline": HEADLINE, "interval": INTERVAL, "fewest": FEWEST, "figures": PARTS}
     tables = {name: means(found) for name, found in blocks.items()}
     return environment.get_template("comparison.md.j2").render(folder=folder, tables=tables, **told)
