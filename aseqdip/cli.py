@@ -43,6 +43,11 @@ def _main(given: list[str], command: Command) -> None:
 
         sys.stdout.write(f"aseqdip {__version__}\n")
         return
+    if given[:1] == ["export"]:
+        from aseqdip import export
+
+        export.main(given[1:])
+        return
     # what takes its time to be imported only now, when signals are heard
     from aseqdip import usage, words
     from aseqdip.files import check_writable, config_folder

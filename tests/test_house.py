@@ -14,7 +14,7 @@ FLOORS = (
     ("cli", "__main__", "studies"),
     ("usage", "words", "compose"),
     ("run", "report"),
-    ("figures", "identity"),
+    ("figures", "identity", "export"),
     ("config",),
     ("tasks", "methods", "stopping"),
     ("data", "case", "networks"),

@@ -27,6 +27,7 @@ class KSpace(VolumeReader):
     title = "multi-coil k-space (fastMRI's HDF5)"
     suffixes = (".h5", ".hdf5")
     gives = "kspace"
+    kind = "kspace"
 
     @dataclass
     class Options(VolumeReader.Options):
@@ -42,6 +43,7 @@ class KSpace(VolumeReader):
         with opened_hdf5(path, EXPECTED) as file:
             stored = _kspace(file, path)
             sample = self.sample(path, patient=_patient(file) or path.stem)
+            sample.origin.unit = "magnitude of the orthonormal inverse FFT of the file's k-space"
             index = self.choose(sample, path, index, stored.shape[0])
             sample.kspace = self._read(path, stored, index)
             if (maps := hdf5_dataset(file, path, "sens_maps")) is not None:

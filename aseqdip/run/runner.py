@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from aseqdip import identity, records
+from aseqdip import export, identity, records
 from aseqdip.case import Case
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
-from aseqdip.data.base import Items, Sample, select
+from aseqdip.data.base import Items, Origin, Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed
@@ -117,6 +117,7 @@ class Seed:
     ) -> None:
         self.cfg, self.engine, self.items, self.folder = cfg, engine, items, folder
         self.summary, self.interrupt = summary, interrupt
+        self.slices: list[tuple[Path, Origin]] = []  # of volumes: where those that are finished are
         self.task: Task = make_task(cfg)
         self.identity = identity.digest(identity.identity(cfg))
 
@@ -135,6 +136,10 @@ class Seed:
             self.folder,
         )
         self.engine.each(self.attempt, names, self.engine.workers(cfg.parallel, len(names)))
+        try:
+            self.assemble()
+        except (UserError, OSError) as error:
+            log.warning("A volume could not be put together: %s", error)
         if skipped := len(self.summary.skipped) - before:
             log.info("Skipped %d finished image(s): redo=true computes them again.", skipped)
 
@@ -153,6 +158,7 @@ class Seed:
                     self.summary.elsewhere.append(name)
                 elif not self.cfg.redo and self.finished(folder, content):
                     self.summary.skipped.append(name)
+                    self.slices.append((folder, sample.origin))
                 else:
                     with self.engine.current():
                         self._reconstruct(name, sample, content, folder)
@@ -162,6 +168,24 @@ class Seed:
             self.fail(name, folder, str(error))
         except Exception as error:  # an image's failure must not lose the others
             self.fail(name, folder, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+    def assemble(self) -> None:
+        """The volumes whose slices are all finished, in one file each, with one picture of all slices."""
+        whole = {(o.volume, o.slices) for _, o in self.slices if o.volume}
+        for volume, count in whole:
+            own = [(folder, o.path) for folder, o in self.slices if o.volume == volume]
+            target = self.folder / f"volume-{volume}"
+            newest = max((folder / "record.json").stat().st_mtime for folder, _ in own)
+            picture = target / "preview.png"
+            if len(own) < count or picture.is_file() and picture.stat().st_mtime >= newest:
+                continue
+            traces = [(folder, records.read(folder), path) for folder, path in own]
+            loaded = [export.load(f, trace.record, path) for f, trace, path in traces if trace and trace.record]
+            for slices in export.volumes(loaded).values():
+                target.mkdir(exist_ok=True)
+                export.beside(target, slices)
+                export.montage(picture, slices)
+                log.info("%s: all %d slices -> %s", volume, count, target)
 
     def finished(self, folder: Path, content: str) -> bool:
         """Whether the folder holds this image's result, by this code, of these data."""
@@ -193,8 +217,10 @@ class Seed:
             reconstruction.clock.seconds["start"] += seconds
             trackers = make_trackers(cfg, name, run_id(folder), folder, method.steps, engine.device.type == "cpu")
             if reconstruction.run(trackers, self.interrupt):
-                record = results.write(folder, reconstruction, self.known(name, sample, content))
+                known = self.known(name, sample, content)
+                record = results.write(folder, reconstruction, known, sample.origin.path)
                 self.summary.records.append(record)
+                self.slices.append((folder, sample.origin))
         except UserError as error:
             self.fail(name, folder, str(error), begun=reconstruction)
         except OSError as error:
@@ -244,6 +270,7 @@ class Seed:
             },
             seed=cfg.seed,
             departures=identity.departures(cfg),
+            origin={key: value for key, value in vars(sample.origin).items() if key != "path"},
             problem=identity.problem(cfg),
             settings=identity.settings(cfg),
             command=command(cfg, name),
@@ -304,6 +331,8 @@ def command(cfg: Config, name: str) -> list[str]:
     """The words that compute one image again, by a config's own."""
     own = ("images", "seed", "seeds", "redo", "outputs", "parallel")
     left = [word for word in cfg.words if word.partition("=")[0] not in own]
+    if cfg.images == "all" and getattr(cfg.dataset.reader.options, "slice", None) == "all":
+        left = [*(word for word in left if not word.startswith("dataset.slice=")), "dataset.slice=all"]
     return [*left, f"images={name}", f"seed={cfg.seed}"]
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aseqdip.case import Case, Scoring
-from aseqdip.data.base import Sample, center_crop
+from aseqdip.data.base import Sample, center_crop, central
 from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator
 from aseqdip.operators.ct import ParallelBeam
@@ -46,7 +46,8 @@ class CT(Task):
             raise UserError("truth=none is for pictures: task=ct reads images and simulates their measurements.")
 
     def make(self, name: str, sample: Sample) -> Case:
-        o, image = self.options, self._slice(real_image(self.name, sample, known=True))
+        o, original = self.options, real_image(self.name, sample, known=True)
+        image = self._slice(original)
         operator = ParallelBeam(size=image.shape[-1], views=o.views)
         y = operator(image)
         if o.photons is not None:
@@ -58,7 +59,9 @@ class CT(Task):
         noise = 0.0 if o.photons is None else None
         problem = Problem(y, operator, start.clamp(0, 1), name, self.seed, noise)
         facts = {"operator_norm": operator.radon_norm, "scaled_by_norm": True}
-        return Case(problem, Scoring(image, 1.0), facts=facts, truth=image)
+        side = min(original.shape[-2:])
+        region = central(original.shape[-2:], side, side)
+        return Case(problem, Scoring(image, 1.0), facts=facts, truth=image, region=region)
 
     def reference(self, name: str, sample: Sample, like: Tensor) -> Tensor:
         return self._slice(real_image(self.name, sample, known=True))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aseqdip.case import Case, Scoring
 from aseqdip.data import load_array_or_none
-from aseqdip.data.base import Sample, center_crop, fit
+from aseqdip.data.base import Sample, center_crop, central, fit
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.operators.coils import simulated_coils, smooth_phase
@@ -108,7 +108,10 @@ class MRI(Task):
             "prospective": sample.mask is not None,
             "operator_norm": operator_norm(problem),
         }
-        return Case(problem, scoring, signed=True, support=support, facts=facts, truth=image)
+        measured = sample.image if sample.kspace is None else sample.kspace
+        assert measured is not None
+        region = central(measured.shape[-2:], *kspace.shape[-2:])
+        return Case(problem, scoring, signed=True, support=support, facts=facts, truth=image, region=region)
 
     def reference(self, name: str, sample: Sample, like: Tensor) -> Tensor:
         if sample.image is not None:  # coils would be simulated, and combined again
