@@ -238,3 +238,61 @@ def test_a_header_that_cannot_be_written_costs_no_result(
     write_series(tmp_path / "data", 1)
     assert len(computed("task=ct", "dataset=ct").records) == 1
     assert "IM1 could not be written as dicom: odd header" in caplog.text
+
+
+def test_a_nifti_volume(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    array = RNG.integers(-50, 900, (30, 24, 3)).astype(np.int16)
+    affine = np.array([[-2.0, 0, 0, 5], [0, 1.5, 0.1, 6], [0, -0.1, 3, 7], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "data" / "a.nii.gz")
+    summary = computed("task=denoising", "dataset=nifti", "truth=none", "sigma=5")
+    image = nibabel.load(summary.folder / "volume-a" / "reconstruction.nii.gz")
+    assert np.allclose(image.get_fdata(), array, atol=0.01) and np.allclose(image.affine, affine)
+    one = nibabel.load(folder_of(summary, "a_s001") / "reconstruction.nii.gz")
+    assert np.allclose(one.affine @ [0, 0, 0, 1], affine @ [0, 0, 1, 1]), "a slice lies where it was"
+    cropped = computed("dataset=nifti", "size=20", "accel=1.1", "center_fraction=0.9")
+    image = nibabel.load(cropped.folder / "volume-a" / "reconstruction.nii.gz")
+    assert image.shape == (20, 20, 3)
+    assert np.allclose(image.affine @ [0, 0, 0, 1], affine @ [5, 2, 0, 1])
+
+
+def test_a_scan_sampled_in_two_dimensions(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    maps = simulated_coils(8, (48, 40), generator("scan"))
+    points = RNG.random((48, 40)) < 0.5
+    points[14:34, 10:30] = True
+    image = brain(48)[:, 4:44]
+    with h5py.File(tmp_path / "data" / "scan.h5", "w") as file:
+        file["kspace"] = np.where(points, fft2c(maps * image)[None].numpy(), 0)
+    summary = computed("dataset=kspace", "method=cg", "accel=8")
+    (record,) = summary.records
+    accel = points.size / points.sum()
+    assert record.setting == f"accel{accel:.2f}-own" and summary.folder.parent.name == record.setting
+    assert record.facts["sampled_points"] == points.sum() and not record.known
+    assert f"undersampled on the scanner, {accel:.2f}x" in record.facts["notes"][-1]
+    with h5py.File(folder_of(summary, "scan") / "reconstruction.h5") as file:
+        found, expected = file["reconstruction"][0], image.abs().numpy()
+    assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected)
+    assert computed("dataset=kspace", "method=cg", "accel=4").skipped == ["scan"], "accel means nothing to it"
+    held = computed("dataset=kspace", "method=vanilla_dip", "stop=holdout", "size=native", "steps=3")
+    assert held.records[0].facts["heldout"] > 0
+
+
+def test_a_measured_sinogram(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    transform = pytest.importorskip("skimage.transform")
+    y, x = np.mgrid[-1:1:40j, -1:1:40j]
+    image = 0.02 * (np.exp(-8 * (x - 0.2) ** 2 - 6 * y**2) + (x**2 + y**2 < 0.7))
+    angles = np.linspace(10, 370, 60, endpoint=False)  # over the full circle
+    np.savez(tmp_path / "data" / "a.npz", sinogram=transform.radon(image, angles, circle=True), angles=angles)
+    summary = computed("task=ct", "dataset=sinogram", "method=tv")
+    (record,) = summary.records
+    assert record.setting == "views60" and not record.known
+    main(["export", str(summary.folder), "--to", "h5"])
+    with h5py.File(folder_of(summary, "a") / "reconstruction.h5") as file:
+        assert np.linalg.norm(file["reconstruction"][0] - image) < 0.12 * np.linalg.norm(image)
+
+
+def test_pictures_of_a_folder_keep_their_aspect(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    Image.fromarray(RNG.integers(0, 256, (24, 48), dtype=np.uint8)).save(tmp_path / "data" / "a.png")
+    summary = computed("task=denoising", "dataset=folder", "size=32")
+    with Image.open(folder_of(summary, "a") / "reconstruction.png") as picture:
+        assert picture.size == (64, 32)

@@ -52,7 +52,9 @@ class Sample:
         image: picture, CT slice or MR image, (channels, height, width); real in [0, 1], or complex with one channel.
         kspace: centred k-space of one slice, complex, (coils, height, width).
         maps: coil sensitivity maps stored with the k-space, complex, (coils, height, width).
-        mask: columns that were acquired, boolean, (width,); None if all were.
+        mask: columns that were acquired, boolean, (width,), or points, (height, width); None if all were.
+        sinogram: line integrals in any unit, (detectors, views); angles: of the views, in radians, (views,).
+        aspect: whether a resized picture keeps its aspect.
         patient: whose image it is, as the file says; else the file. Never recorded.
         hu_width: CT: Hounsfield units from 0 to 1.
         notes: what had to be guessed, a line each, for the user and the record.
@@ -64,6 +66,9 @@ class Sample:
     kspace: Tensor | None = None
     maps: Tensor | None = None
     mask: Tensor | None = None
+    sinogram: Tensor | None = None
+    angles: Tensor | None = None
+    aspect: bool = False
     patient: str = ""
     hu_width: float = 3024.0
     notes: list[str] = field(default_factory=list)
@@ -86,7 +91,7 @@ class Reader(Part, ABC):
 
     Attributes:
         generated: whether its images are drawn or come with a package: then their names say all about them.
-        gives: what its samples hold, "image" or "kspace"; a task says which it takes.
+        gives: what its samples hold, "image", "kspace" or "sinogram"; a task says which it takes.
     """
 
     Options: ClassVar[type] = NoOptions
@@ -242,7 +247,7 @@ class VolumeReader(FileReader):
     def items(self) -> Items:
         wanted = "middle" if self.options.slice == "auto" else self.options.slice
         if wanted not in ("middle", "all") and not wanted.isdecimal():
-            raise UserError(f"dataset.slice={wanted}: expected middle, all, an index from 0, or auto.")
+            raise UserError(f"dataset.slice={wanted}: expected middle, all, or an index from 0; or auto.")
         items: Items = {}
         for name, path in self.paths().items():
             for index in self._slices(path) if wanted == "all" else [int(wanted) if wanted != "middle" else None]:
@@ -265,7 +270,7 @@ class VolumeReader(FileReader):
             count = self.count(path)
         except UserError:
             return [None]
-        return [None] if count is None or not 0 < count <= MOST_SLICES else range(count)
+        return [None] if count is None or not 1 < count <= MOST_SLICES else range(count)
 
     def one_slice(self, sample: Sample, path: Path, array: np.ndarray, index: int | None) -> np.ndarray:
         """An image's rows and columns, out of (rows, columns) or (slices, rows, columns)."""

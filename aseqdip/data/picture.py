@@ -33,6 +33,9 @@ class Picture(VolumeReader):
 
     @dataclass
     class Options(VolumeReader.Options):
+        aspect: bool = knob(
+            "whether resized pictures keep their aspect (size is the short side), or become square", False
+        )
         bits: int | None = knob(
             "pictures of more than 8 bits: how many of them white has; default: as the file says, else the fewest "
             "usual ones that hold its largest value",
@@ -58,7 +61,7 @@ class Picture(VolumeReader):
         return None if count == 1 else count
 
     def read_slice(self, path: Path, index: int | None) -> Sample:
-        sample = self.sample(path)
+        sample = self.sample(path, aspect=self.options.aspect)
         sample.origin.unit, sample.origin.kind = "grey levels", "picture"
         with opened(path, EXPECTED) as file:
             if _is_tiff(file):

@@ -29,6 +29,7 @@ from aseqdip.run import results
 from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, refits
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.reconstruction import Reconstruction
+from aseqdip.run.terminal import about
 from aseqdip.run.trackers import Tracker, make_trackers
 from aseqdip.tasks.base import Task
 
@@ -117,6 +118,8 @@ class Seed:
     ) -> None:
         self.cfg, self.engine, self.items, self.folder = cfg, engine, items, folder
         self.summary, self.interrupt = summary, interrupt
+        self.names, self.tried, self.skipped, self.begun = 0, 0, len(summary.skipped), 0.0
+        self.others: dict[Path, Seed] = {}
         self.slices: list[tuple[Path, Origin]] = []  # of volumes: where those that are finished are
         self.task: Task = make_task(cfg)
         self.identity = identity.digest(identity.identity(cfg))
@@ -135,9 +138,11 @@ class Seed:
             len(names),
             self.folder,
         )
+        self.names, self.begun = len(names), time.monotonic()
         self.engine.each(self.attempt, names, self.engine.workers(cfg.parallel, len(names)))
         try:
-            self.assemble()
+            for seed in (self, *self.others.values()):
+                seed.assemble()
         except (UserError, OSError) as error:
             log.warning("A volume could not be put together: %s", error)
         if skipped := len(self.summary.skipped) - before:
@@ -147,27 +152,50 @@ class Seed:
         """One image, whatever happens: its record or its failure ends up in the summary and on disk."""
         if self.interrupt.due:
             return
+        before = len(self.summary.records)
+        self._attempt(name)
+        self.tried += 1
+        if len(self.summary.records) > before and 1 < self.names > self.tried:
+            spent, here = time.monotonic() - self.begun, self.tried - (len(self.summary.skipped) - self.skipped)
+            left = spent / max(1, here) * (self.names - self.tried)
+            log.info("%d of %d images, about %s left.", self.tried, self.names, about(left))
+
+    def _attempt(self, name: str) -> None:
         folder = self.folder / name  # of a failure to read it
         try:
             sample = self.items[name]()
             content = "" if self.cfg.dataset.reader.part.generated else identity.content(sample)
             folder = self.folder / identity.image_folder(self.cfg, name, sample)
+            own = self.settled(sample)
+            folder = own.folder / folder.name
             with claimed(folder) as free:
                 if not free:
                     log.info("%s: another process is at work on it.", name)
                     self.summary.elsewhere.append(name)
-                elif not self.cfg.redo and self.finished(folder, content):
+                elif not self.cfg.redo and own.finished(folder, content):
                     self.summary.skipped.append(name)
-                    self.slices.append((folder, sample.origin))
+                    own.slices.append((folder, sample.origin))
                 else:
                     with self.engine.current():
-                        self._reconstruct(name, sample, content, folder)
+                        own._reconstruct(name, sample, content, folder)
         except UserError as error:
             self.fail(name, folder, str(error))
         except OSError as error:  # its folder cannot be made: the other images' may
             self.fail(name, folder, str(error))
         except Exception as error:  # an image's failure must not lose the others
             self.fail(name, folder, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+    def settled(self, sample: Sample) -> "Seed":
+        """This, or where a measured sample has settings of its own (its acceleration) what runs with those."""
+        options = self.task.settled(sample)
+        if options == self.cfg.task.options:
+            return self
+        cfg = replace(self.cfg, task=replace(self.cfg.task, options=options))
+        folder = identity.run_folder(cfg)
+        if folder not in self.others:
+            self.others[folder] = Seed(cfg, self.engine, self.items, folder, self.summary, self.interrupt)
+            self.summary.folder = folder
+        return self.others[folder]
 
     def assemble(self) -> None:
         """The volumes whose slices are all finished, in one file each, with one picture of all slices."""
