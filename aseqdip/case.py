@@ -72,6 +72,7 @@ class Case:
         facts: for the record: scale, operator norm, where maps come from.
         truth: the true image, shaped like z0; None where there is none. For scoring alone, but for input=oracle.
         bounded: whether images that are not complex lie in [0, 1].
+        region: top, left, rows and columns of what an image shows of the file's, in its pixels; None for all of it.
         whole: the problem with all measurements, where a stopping rule holds some of them out of ``problem``.
     """
 
@@ -82,6 +83,7 @@ class Case:
     facts: dict[str, Any] = field(default_factory=dict)
     truth: Tensor | None = None
     bounded: bool = True
+    region: tuple[int, int, int, int] | None = None
     whole: Problem | None = None
 
     def to(self, device: torch.device) -> "Case":
@@ -90,7 +92,7 @@ class Case:
         scoring = None if self.scoring is None else self.scoring.to(device)
         support = None if self.support is None else self.support.to(device)
         truth = None if self.truth is None else self.truth.to(device)
-        return Case(problem, scoring, self.signed, support, self.facts, truth, self.bounded, whole)
+        return replace(self, problem=problem, scoring=scoring, support=support, truth=truth, whole=whole)
 
     def show(self, image: Tensor) -> Tensor:
         """What a person looks at and what is scored: magnitude on the support for MRI, else clipped to [0, 1]."""

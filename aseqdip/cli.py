@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aseqdip.errors import UserError
 from aseqdip.run import interrupt
 from aseqdip.run.interrupt import BAD_INPUT, DONE, FAILED, SIGNALLED, UNFINISHED, Command
-from aseqdip.run.terminal import steady_streams
+from aseqdip.run.terminal import about, steady_streams
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -43,10 +43,20 @@ def _main(given: list[str], command: Command) -> None:
 
         sys.stdout.write(f"aseqdip {__version__}\n")
         return
+    if given[:1] == ["export"]:
+        from aseqdip import export
+
+        export.main(given[1:])
+        return
     # what takes its time to be imported only now, when signals are heard
     from aseqdip import usage, words
     from aseqdip.files import check_writable, config_folder
 
+    if given[:1] == ["recommend"]:
+        from aseqdip import recommend
+
+        recommend.main(words.written(given[1:]))
+        return
     if "-h" in given or "--help" in given:
         place = min(given.index(flag) for flag in ("-h", "--help") if flag in given)
         asked = [word for i, word in enumerate(given) if i > place or "=" not in word]
@@ -58,6 +68,10 @@ def _main(given: list[str], command: Command) -> None:
         words.check(ready)
         for line in words.rehearse(ready):
             sys.stderr.write(f"{line}\n")
+    if words.sweeps(ready) and not words.shows(ready):
+        os.environ["ASEQDIP_JOBS"] = str(words.jobs(ready))
+        if any(word.startswith("hydra/launcher=") and ("slurm" in word or "submitit" in word) for word in ready):
+            sys.stderr.write("Logs of the jobs: .submitit below hydra.sweep.dir (outputs/.sweeps/.submitit).\n")
     if words.sweeps(ready):  # Hydra itself writes there before our first job starts
         command.expect_workers()
         check_writable(Path(next((w[8:].strip("\"'") for w in ready if w.startswith("outputs=")), "outputs")))
@@ -84,6 +98,8 @@ def job(composed: "DictConfig") -> dict[str, Any]:
     multirun = running.mode == RunMode.MULTIRUN
     try:
         cfg = config.typed(compose.plain(composed), list(running.overrides.task))
+        if multirun:
+            log.info("%s", progress(running.job.num))
         if multirun and cfg.device == "auto":
             cfg.device = runner.sweep_device(running.job.num)
         summary = _study(cfg) if cfg.study != "none" else runner.run(cfg)
@@ -98,6 +114,18 @@ def job(composed: "DictConfig") -> dict[str, Any]:
         log.info("%s", ending(cfg, summary))
     interrupt.end_job(status_of(summary))
     return {"folder": str(summary.folder), "done": len(summary.records), "skipped": len(summary.skipped)}
+
+
+def progress(number: int) -> str:
+    """Which job of the sweep this is, and how long the others take if they go on at the pace so far."""
+    count, spent = (
+        int(os.environ.get("ASEQDIP_JOBS", 0)),
+        time.time() - float(os.environ.get("ASEQDIP_STARTED", time.time())),
+    )
+    if not count:
+        return f"Job {number + 1}"
+    left = f", about {about(spent / number * (count - number))} left" if number else ""
+    return f"Job {number + 1} of {count}{left}"
 
 
 def status_of(summary: "Summary") -> int:

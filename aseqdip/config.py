@@ -276,6 +276,8 @@ def typed(values: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
         recipe=str(values["recipe"]["name"]),
         words=list(words),
     )
+    if getattr(reader.options, "slice", None) == "auto":  # said here, so that a result's identity has what was meant
+        reader.options.slice = "all" if cfg.images == "all" and cfg.dataset.files is None else "middle"
     _check(cfg)
     return cfg
 

@@ -41,8 +41,10 @@ def pick_device(name: str) -> torch.device:
             f"device={name}: PyTorch sees {torch.cuda.device_count()} CUDA devices here. Use device=cpu, or install a "
             "CUDA build of PyTorch."
         )
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device={name} is not supported: use auto, cpu or cuda.")
+    if device.type == "mps" and torch.backends.mps.is_available():
+        log.warning("device=mps: nobody has tested this; compare a result with one of device=cpu.")
+    elif device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={name} is not supported here: use auto, cpu, cuda, or on a Mac mps.")
     return device
 
 
@@ -52,6 +54,8 @@ def pick_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type != "cpu":
+        return "fp32"
     # without the instruction, bf16 convolutions on a CPU are emulated and slower than fp32
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 

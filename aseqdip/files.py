@@ -37,8 +37,8 @@ def claimed(folder: Path) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
-    except ImportError:  # not on Windows: there, nothing keeps two processes apart
-        yield True
+    except ImportError:  # Windows
+        yield from _claimed_elsewhere(folder / ".claim")
         return
     with (folder / ".claim").open("w") as file:
         free = True
@@ -51,6 +51,21 @@ def claimed(folder: Path) -> Iterator[bool]:
         except OSError:  # a file system without locks: as on Windows
             pass
         yield free
+
+
+def _claimed_elsewhere(path: Path) -> Iterator[bool]:
+    from filelock import FileLock, Timeout  # comes with PyTorch
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -115,7 +115,7 @@ def departures(cfg: Config) -> dict[str, Any]:
 def content(sample: Sample) -> str:
     """A hash of all that was read of an image: type, shape and values of each array."""
     found = hashlib.sha256()
-    for name in ("image", "kspace", "maps", "mask"):
+    for name in ("image", "kspace", "maps", "mask", "sinogram", "angles"):
         if (tensor := getattr(sample, name)) is not None:
             array = np.ascontiguousarray(tensor.numpy())
             found.update(f"{name} {array.dtype} {array.shape} ".encode())

@@ -74,6 +74,8 @@ class Record:
         departures: knobs whose value is not the paper's.
         problem: the knobs that the measurements depend on (the task's, the reader's, size, truth), without the seed.
         settings: all other knobs that the result depends on (the method's, the network's, steps ...).
+        origin: where in which kind of file it stands (kind, volume, slice, slices), what of the file's image it shows
+            (region: top, left, rows, columns), and what maps displayed values v back: low + (high - low) v, in unit.
         command: the words that compute this image again; empty where they are not known.
         identity, input: digests of all that the result depends on, and of measurements and start image as computed.
         results_version: raised whenever the same words give other numbers.
@@ -103,6 +105,7 @@ class Record:
     seed: int = 0
     noise_std: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
     departures: dict[str, Any] = field(default_factory=dict)
     problem: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """The words of a command: as Hydra must have them, checked before anything is computed, and those without effect."""
 
+import math
 import os
 import re
 import shutil
@@ -259,6 +260,11 @@ def _check_launcher(name: str) -> None:
             f"hydra/launcher={name}: there is no Slurm here (no command sbatch); run it on a machine of the cluster, "
             "or use hydra/launcher=joblib."
         )
+
+
+def jobs(words: Sequence[str]) -> int:
+    """How many jobs a sweep has."""
+    return math.prod(len(values) for values in compose.swept(settings(words)).values())
 
 
 # --- composed once, before Hydra runs ----------------------------------------------------------------------------

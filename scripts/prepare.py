@@ -17,7 +17,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from aseqdip.data import FileReader, make_reader
-from aseqdip.data.ct import read_dicom, read_header
+from aseqdip.data._dicom import read_header  # noqa: E402
+from aseqdip.data.ct import read_ct
 from aseqdip.data.picture import read_picture
 from aseqdip.errors import UserError
 from aseqdip.files import config_folder, write_atomically
@@ -111,7 +112,7 @@ def convert_aapm(raw: Path, root: Path) -> None:
         wanted = [name for name in sorted(files) if name.startswith(patient)]
         for number, name in enumerate(wanted):
             path = series[len(series) * (2 * number + 1) // (2 * len(wanted))]
-            hu, _, _ = read_dicom(path)
+            hu, _, _ = read_ct(path)
             arrays = {"hu": hu.astype(np.int16), "subject": np.array(patient), "source": np.array(path.name)}
             write_atomically(root / folder / name, lambda file, a=arrays: np.savez_compressed(file, **a))  # type: ignore[misc]
         say(f"{patient}: {len(wanted)} of {len(series)} slices -> {root / folder}")

@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "aseqdip"
 
 #: rooms from the top floor to the ground; a module of one may import from its own floor's room and from floors below
 FLOORS = (
-    ("cli", "__main__", "studies"),
+    ("cli", "__main__", "studies", "recommend"),
     ("usage", "words", "compose"),
     ("run", "report"),
-    ("figures", "identity"),
+    ("figures", "identity", "export"),
     ("config",),
     ("tasks", "methods", "stopping"),
     ("data", "case", "networks"),

@@ -23,6 +23,27 @@ MOST_SLICES = 10_000
 
 
 @dataclass
+class Origin:
+    """Where a sample stands in its file, and how its values are written there: what a result in the same kind needs.
+
+    Attributes:
+        kind: of the file: picture, tiff, dicom, nifti, kspace, array; "" for what is generated or bundled.
+        low, high: the file's values of what the sample has as 0 and 1; unit: theirs, in words.
+        volume: name of the volume it is a slice of, "" for none; slice, slices: its number there, and how many it has.
+        path: of the file. Never recorded.
+    """
+
+    kind: str = ""
+    low: float = 0.0
+    high: float = 1.0
+    unit: str = ""
+    volume: str = ""
+    slice: int = 0
+    slices: int = 1
+    path: Path | None = None
+
+
+@dataclass
 class Sample:
     """What a reader returns: an image, or the k-space of one slice.
 
@@ -31,10 +52,13 @@ class Sample:
         image: picture, CT slice or MR image, (channels, height, width); real in [0, 1], or complex with one channel.
         kspace: centred k-space of one slice, complex, (coils, height, width).
         maps: coil sensitivity maps stored with the k-space, complex, (coils, height, width).
-        mask: columns that were acquired, boolean, (width,); None if all were.
+        mask: columns that were acquired, boolean, (width,), or points, (height, width); None if all were.
+        sinogram: line integrals in any unit, (detectors, views); angles: of the views, in radians, (views,).
+        aspect: whether a resized picture keeps its aspect.
         patient: whose image it is, as the file says; else the file. Never recorded.
         hu_width: CT: Hounsfield units from 0 to 1.
         notes: what had to be guessed, a line each, for the user and the record.
+        origin: where it stands in its file, for results in the same kind.
     """
 
     source: str
@@ -42,9 +66,13 @@ class Sample:
     kspace: Tensor | None = None
     maps: Tensor | None = None
     mask: Tensor | None = None
+    sinogram: Tensor | None = None
+    angles: Tensor | None = None
+    aspect: bool = False
     patient: str = ""
     hu_width: float = 3024.0
     notes: list[str] = field(default_factory=list)
+    origin: Origin = field(default_factory=Origin)
 
 
 #: image names in order, each with the function that reads it
@@ -63,7 +91,7 @@ class Reader(Part, ABC):
 
     Attributes:
         generated: whether its images are drawn or come with a package: then their names say all about them.
-        gives: what its samples hold, "image" or "kspace"; a task says which it takes.
+        gives: what its samples hold, "image", "kspace" or "sinogram"; a task says which it takes.
     """
 
     Options: ClassVar[type] = NoOptions
@@ -93,9 +121,11 @@ class FileReader(Reader):
 
     Attributes:
         suffixes: of its files, lower case.
+        kind: of its files, as :class:`Origin` has it.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
+    kind: ClassVar[str] = "array"
 
     @dataclass
     class Options:
@@ -186,7 +216,8 @@ class FileReader(Reader):
 
     def sample(self, path: Path, patient: str = "", **parts: Any) -> Sample:
         """A sample of this file; a file that does not say whose image it is is a patient of its own."""
-        return Sample(self.source(path), patient=patient or str(path.absolute()), **parts)
+        origin = Origin(self.kind, path=path)
+        return Sample(self.source(path), patient=patient or str(path.absolute()), origin=origin, **parts)
 
 
 class VolumeReader(FileReader):
@@ -194,7 +225,11 @@ class VolumeReader(FileReader):
 
     @dataclass
     class Options(FileReader.Options):
-        slice: str = knob("slice of a volume: middle, all (an image each), or an index", "middle")
+        slice: str = knob(
+            "slice of a volume: middle, all (an image each), or an index; auto: all of them for images=all of a data "
+            "set without a list, else the middle one",
+            "auto",
+        )
 
     options: Options
 
@@ -210,17 +245,24 @@ class VolumeReader(FileReader):
         return self.read_slice(path, int(self.options.slice) if self.options.slice.isdecimal() else None)
 
     def items(self) -> Items:
-        wanted = self.options.slice
+        wanted = "middle" if self.options.slice == "auto" else self.options.slice
         if wanted not in ("middle", "all") and not wanted.isdecimal():
-            raise UserError(f"dataset.slice={wanted}: expected middle, all, or an index from 0.")
+            raise UserError(f"dataset.slice={wanted}: expected middle, all, or an index from 0; or auto.")
         items: Items = {}
         for name, path in self.paths().items():
             for index in self._slices(path) if wanted == "all" else [int(wanted) if wanted != "middle" else None]:
                 slice_name = name if index is None else f"{name}_s{index:03d}"
                 while slice_name in items:  # another file is called what a slice is
                     slice_name += "+"
-                items[slice_name] = partial(self.read_slice, path, index)
+                items[slice_name] = partial(self._read_of, name, path, index)
         return items
+
+    def _read_of(self, volume: str, path: Path, index: int | None) -> Sample:
+        """One slice of a file, which says what volume it is of."""
+        sample = self.read_slice(path, index)
+        if sample.origin.slices > 1:
+            sample.origin.volume = volume
+        return sample
 
     def _slices(self, path: Path) -> Sequence[int | None]:
         """Its slices' indices; [None] for a file that is no volume, or that cannot be read: reading it says why."""
@@ -228,7 +270,7 @@ class VolumeReader(FileReader):
             count = self.count(path)
         except UserError:
             return [None]
-        return [None] if count is None or not 0 < count <= MOST_SLICES else range(count)
+        return [None] if count is None or not 1 < count <= MOST_SLICES else range(count)
 
     def one_slice(self, sample: Sample, path: Path, array: np.ndarray, index: int | None) -> np.ndarray:
         """An image's rows and columns, out of (rows, columns) or (slices, rows, columns)."""
@@ -242,6 +284,7 @@ class VolumeReader(FileReader):
         self.check_index(path, index, count)
         number = count // 2 if index is None else index
         sample.source += f", slice {number}"
+        sample.origin.slice, sample.origin.slices = number, count
         if index is None and count > 1:
             sample.notes.append(f"slice {number} of {count} was taken: dataset.slice=all makes an image of each")
         return number
@@ -300,11 +343,16 @@ def finite(array: np.ndarray, what: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
+def central(shape: Sequence[int], height: int, width: int) -> tuple[int, int, int, int]:
+    """Top, left, rows and columns of the central part of an image's (rows, columns), no larger than asked for."""
+    rows, columns = shape
+    height, width = min(height, rows), min(width, columns)
+    return (rows - height) // 2, (columns - width) // 2, height, width
+
+
 def center_crop(image: Tensor, height: int, width: int) -> Tensor:
     """The central part of the last two axes, no larger than asked for."""
-    rows, columns = image.shape[-2:]
-    height, width = min(height, rows), min(width, columns)
-    top, left = (rows - height) // 2, (columns - width) // 2
+    top, left, height, width = central(image.shape[-2:], height, width)
     return image[..., top : top + height, left : left + width]
 
 

@@ -34,6 +34,7 @@ class ComplexImages(VolumeReader):
     def read_slice(self, path: Path, index: int | None) -> Sample:
         array, subject = load_numbers(path, "image", EXPECTED, self.options.max_gib)
         sample = self.sample(path, subject)
+        sample.origin.unit = "values of the file"
         with np.errstate(over="ignore"):  # infinite afterwards, and said
             image = self.one_slice(sample, path, array, index).astype(np.complex64)
         sample.image = finite(image, f"{printable(path)}: image")[None]

@@ -27,6 +27,7 @@ class KSpace(VolumeReader):
     title = "multi-coil k-space (fastMRI's HDF5)"
     suffixes = (".h5", ".hdf5")
     gives = "kspace"
+    kind = "kspace"
 
     @dataclass
     class Options(VolumeReader.Options):
@@ -42,12 +43,13 @@ class KSpace(VolumeReader):
         with opened_hdf5(path, EXPECTED) as file:
             stored = _kspace(file, path)
             sample = self.sample(path, patient=_patient(file) or path.stem)
+            sample.origin.unit = "magnitude of the orthonormal inverse FFT of the file's k-space"
             index = self.choose(sample, path, index, stored.shape[0])
             sample.kspace = self._read(path, stored, index)
             if (maps := hdf5_dataset(file, path, "sens_maps")) is not None:
                 sample.maps = self._maps(path, maps, stored.shape, index)
             mask = hdf5_dataset(file, path, "mask")
-            given = None if mask is None else _mask(path, mask, stored.shape[-1])
+            given = None if mask is None else _mask(path, mask, stored.shape[-2:])
         if not sample.kspace.any():
             raise UserError(f"{printable(path)}: the k-space of slice {index} is 0 everywhere: leave the slice out.")
         sample.mask, notes = sampled_columns(sample.kspace, given, printable(path))
@@ -104,15 +106,18 @@ def _patient(file: "h5py.File") -> str:
     return value if isinstance(value, str) else ""
 
 
-def _mask(path: Path, stored: "h5py.Dataset", columns: int) -> Tensor:
-    """The stored mask, boolean, (columns,). Raises UserError for another length, or values that are not 0 and 1."""
+def _mask(path: Path, stored: "h5py.Dataset", shape: tuple[int, int]) -> Tensor:
+    """The stored mask, boolean, (columns,) or (rows, columns). UserError for another shape, or other values than 0 and
+    1."""
+    rows, columns = shape
     sides = [n for n in stored.shape or () if n != 1]
-    if sides != [columns] and not (columns == 1 and stored.shape and not sides):
+    points = sides == [rows, columns]
+    if sides != [columns] and not points and not (columns == 1 and stored.shape and not sides):
         raise UserError(
             f"{printable(path)}: 'mask' has shape {stored.shape}, but k-space has {columns} columns: expected one "
-            "value for each column."
+            f"value for each column, or for each of its {rows} x {columns} points."
         )
-    values = np.asarray(stored).reshape(-1)
+    values = np.asarray(stored).reshape(shape if points else -1)
     if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
         found = ", ".join(printable(v) for v in np.unique(values.astype(str))[:4])
         raise UserError(f"{printable(path)}: 'mask' holds {found}; expected 0 and 1 (1: the column was acquired).")
@@ -124,13 +129,20 @@ def _mask(path: Path, stored: "h5py.Dataset", columns: int) -> Tensor:
 def sampled_columns(kspace: Tensor, mask: Tensor | None, where: str) -> tuple[Tensor | None, list[str]]:
     """The columns of (coils, rows, columns) that were acquired, and what had to be guessed.
 
-    A stored mask must agree with the data: 0 where it says that nothing was acquired. Without one, empty columns
-        between
-    others are taken as not acquired; empty ones at the edges alone are zero-padding, as scanners add for a finer grid.
+    A stored mask, (columns,) or (rows, columns), must agree with the data: 0 where it says that nothing was acquired.
+    Without one, empty columns between others are taken as not acquired, and empty points where both axes have gaps;
+    empty columns at the edges alone are zero-padding, as scanners add for a finer grid.
     Raises UserError where the data contradict the mask, or are undersampled other than by columns.
     """
     size = kspace.abs().amax(0)
     columns, rows = size.amax(0), size.amax(1)
+    if mask is not None and mask.dim() == 2:
+        if _holds(size, ~mask):
+            raise UserError(
+                f"{where}: 'mask' says of {int((~mask).sum())} points that they were not acquired, but they hold data. "
+                "Set them to 0, or remove 'mask' if all were acquired."
+            )
+        return (mask, []) if (mask != mask.any(0)).any() else sampled_columns(kspace, mask[0], where)
     if mask is not None and _holds(columns, ~mask):
         wrong_axis = len(rows) == len(columns) and not _holds(rows, ~mask)
         raise UserError(
@@ -142,12 +154,20 @@ def sampled_columns(kspace: Tensor, mask: Tensor | None, where: str) -> tuple[Te
             )
         )
     gaps = _gaps(columns > 0)
+    if mask is None and (_holes(size) > 0.05 or (gaps.any() and _gaps(rows > 0).any())):
+        points = size > 0
+        note = f"{int((~points).sum())} of {points.numel()} points of k-space are empty and no mask is stored: taken as"
+        return points, [f"{note} not acquired (two phase-encoded axes), so there is no truth to compare with"]
     if int(_gaps(rows > 0).sum()):
         raise UserError(
             f"{where}: {int((rows == 0).sum())} of {len(rows)} rows of k-space are empty; columns are expected to be "
             "what is undersampled: swap the last two axes of everything in the file."
         )
-    _check_separable(size, where)
+    if (holes := _holes(size)) > 0.05:
+        raise UserError(
+            f"{where}: {holes:.0%} of the points in the columns that the mask calls acquired are empty: store a mask "
+            "of all points, (rows, columns)."
+        )
     empty = int((columns == 0).sum())
     if mask is None and gaps.any():
         note = f"{empty} of {len(columns)} columns of k-space are empty and no mask is stored: taken as not acquired"
@@ -175,15 +195,10 @@ def _gaps(filled: Tensor) -> Tensor:
     return gaps
 
 
-def _check_separable(size: Tensor, where: str) -> None:
-    """Raise UserError if the centre of the acquired columns has holes: sampled in two dimensions, or by a spiral ..."""
+def _holes(size: Tensor) -> float:
+    """The part of the centre of the acquired columns that is empty: by undersampling in two dimensions, a spiral ..."""
     block = size[size.amax(1) > 0][:, size.amax(0) > 0]
     height, width = block.shape
     # its middle half: an elliptical window leaves only corners empty
     centre = block[height // 4 : height - height // 4, width // 4 : width - width // 4]
-    holes = float((centre == 0).float().mean())
-    if holes > 0.05:
-        raise UserError(
-            f"{where}: {holes:.0%} of the points in the acquired columns' centre are empty: only undersampling by "
-            "whole columns can be reconstructed."
-        )
+    return float((centre == 0).float().mean())

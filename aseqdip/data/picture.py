@@ -33,6 +33,9 @@ class Picture(VolumeReader):
 
     @dataclass
     class Options(VolumeReader.Options):
+        aspect: bool = knob(
+            "whether resized pictures keep their aspect (size is the short side), or become square", False
+        )
         bits: int | None = knob(
             "pictures of more than 8 bits: how many of them white has; default: as the file says, else the fewest "
             "usual ones that hold its largest value",
@@ -42,6 +45,10 @@ class Picture(VolumeReader):
         )
 
     options: Options
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._largest: dict[Path, int] = {}
 
     def count(self, path: Path) -> int | None:
         with opened(path, EXPECTED) as file:
@@ -54,9 +61,11 @@ class Picture(VolumeReader):
         return None if count == 1 else count
 
     def read_slice(self, path: Path, index: int | None) -> Sample:
-        sample = self.sample(path)
+        sample = self.sample(path, aspect=self.options.aspect)
+        sample.origin.unit, sample.origin.kind = "grey levels", "picture"
         with opened(path, EXPECTED) as file:
             if _is_tiff(file):
+                sample.origin.kind = "tiff"
                 array = self._read_tiff(sample, path, file, index)
             else:
                 self.check_index(path, index, 1)
@@ -87,6 +96,7 @@ class Picture(VolumeReader):
         array = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
         if low is not None:
             return self._scaled(sample, path, array * np.uint16(256) + low)
+        sample.origin.high = 255.0
         return array / np.float32(255)
 
     def _read_tiff(self, sample: Sample, path: Path, file: BinaryIO, index: int | None) -> np.ndarray:
@@ -118,6 +128,9 @@ class Picture(VolumeReader):
                 array = series.asarray().reshape(count, *shape)[number]
             else:
                 array = page.asarray()
+            if count > 1 and array.dtype.kind in "iu" and path not in self._largest:  # one white for all slices
+                every: Any = series.pages if page is not None else [series]
+                self._largest[path] = max(int(one.asarray().max()) for one in every)
             axes = "".join(axis for axis in series.axes if axis in "YXS")
         return _upright(self._scaled(sample, path, _plain(path, array, axes, first), _declared(first)), first)
 
@@ -132,7 +145,7 @@ class Picture(VolumeReader):
             return array.astype(np.float32)
         if array.dtype.kind not in "bui":
             raise UserError(f"{printable(path)} holds values of type {array.dtype}; expected whole or real numbers.")
-        least, most = int(array.min()), int(array.max())
+        least, most = int(array.min()), max(int(array.max()), self._largest.get(path, 0))
         if least < 0:
             raise UserError(f"{printable(path)} holds negative values, down to {least}: shift them to 0 and up.")
         room = 8 * array.dtype.itemsize - (array.dtype.kind == "i")
@@ -146,6 +159,7 @@ class Picture(VolumeReader):
                 )
         if bits is None or most >= 2**bits:
             raise UserError(f"{printable(path)} holds values up to {most}, more than dataset.bits={bits} allows.")
+        sample.origin.high = 2.0**bits - 1
         return array.astype(np.float32) / (2**bits - 1)
 
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache, partial
 
 import numpy as np
@@ -38,6 +39,7 @@ class ParallelBeam(Operator):
     Args:
         size: image side in pixels.
         views: number of angles, equispaced over 180 degrees, end excluded.
+        angles: others than these, in radians, as many as views.
         normalise: divide R by its spectral norm, so that ``||A|| = 1``.
 
     Attributes:
@@ -53,7 +55,7 @@ class ParallelBeam(Operator):
     ramp: Tensor
     kept: Tensor | None
 
-    def __init__(self, *, size: int, views: int, normalise: bool = True) -> None:
+    def __init__(self, *, size: int, views: int, angles: Sequence[float] | None = None, normalise: bool = True) -> None:
         super().__init__()
         for name, value in (("size", size), ("views", views)):
             if value < 1:
@@ -61,9 +63,9 @@ class ParallelBeam(Operator):
         self.size, self.views, self.detectors = size, views, _detectors(size)
         # held here: a CUDA graph knows them by address alone
         self._maps: dict[torch.device, tuple[Map, Map]] = {}
-        angles = np.pi * np.arange(views) / views
+        self._angles = tuple((np.pi * np.arange(views) / views if angles is None else np.asarray(angles)).tolist())
         for name, constant in (
-            ("footprint", _stencil(np.cos(angles), np.sin(angles))),
+            ("footprint", _stencil(np.cos(self._angles), np.sin(self._angles))),
             ("tent", _stencil(np.ones(1), np.zeros(1))),
             ("ramp", _ramp(self.detectors)),
         ):
@@ -144,7 +146,7 @@ class ParallelBeam(Operator):
 
     def _binning(self, device: torch.device) -> tuple[Map, Map]:
         if device not in self._maps:
-            self._maps[device] = _binning(self.size, self.views, device)
+            self._maps[device] = _binning(self.size, self._angles, device)
         return self._maps[device]
 
     # F multiplies element by element: a convolution or matmul would drop to TF32 or bf16 wherever the caller
@@ -165,9 +167,9 @@ class ParallelBeam(Operator):
 
 
 @lru_cache(maxsize=4)
-def _binning(size: int, views: int, device: torch.device) -> tuple[Map, Map]:
+def _binning(size: int, angles: tuple[float, ...], device: torch.device) -> tuple[Map, Map]:
     """``B`` and ``B^T`` as functions: (batch, size^2) to (batch, views * blocks * FINE) and back."""
-    matrices = _matrices(size, views)
+    matrices = _matrices(size, angles)
     if device.type == "cpu":
         scatter, gather = (partial(_scipy_product, matrix) for matrix in matrices)
     else:
@@ -176,11 +178,10 @@ def _binning(size: int, views: int, device: torch.device) -> tuple[Map, Map]:
 
 
 @lru_cache(maxsize=1)  # a case is made on the CPU and then moved: half a second each
-def _matrices(size: int, views: int) -> tuple[sparse.csr_array, sparse.csr_array]:
+def _matrices(size: int, angles: tuple[float, ...]) -> tuple[sparse.csr_array, sparse.csr_array]:
     """``B`` and ``B^T`` as compressed rows."""
-    detectors = _detectors(size)
+    detectors, views = _detectors(size), len(angles)
     blocks = detectors + REACH - 1  # all that reaches a detector: 2 before the first to 1 behind the last
-    angles = np.pi * np.arange(views) / views
     centred = np.arange(size) - size // 2
     x, y = (np.multiply.outer(centred, part).astype(np.float32) for part in (np.cos(angles), np.sin(angles)))
     bins = x - y[:, None]  # t, of shape (row, column, view)

@@ -32,6 +32,18 @@ def ifft2c(kspace: Tensor) -> Tensor:
     return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=(-2, -1))
 
 
+def fft1c(image: Tensor, axis: int) -> Tensor:
+    """:func:`fft2c` along one axis."""
+    shifted = torch.fft.ifftshift(image, dim=axis)
+    return torch.fft.fftshift(torch.fft.fft(shifted, dim=axis, norm="ortho"), dim=axis)
+
+
+def ifft1c(kspace: Tensor, axis: int) -> Tensor:
+    """Inverse of :func:`fft1c`."""
+    shifted = torch.fft.ifftshift(kspace, dim=axis)
+    return torch.fft.fftshift(torch.fft.ifft(shifted, dim=axis, norm="ortho"), dim=axis)
+
+
 def _centring(n: int) -> tuple[Tensor, Tensor]:
     """Phases (image side, k-space side) that turn a plain FFT of length n into the centred one.
 
@@ -51,15 +63,17 @@ def _unit(angle: Tensor) -> Tensor:
 
 
 class MultiCoilMRI(Operator):
-    """``(A x)_c = M F (S_c x)``: coil sensitivities, centred orthonormal FFT, sampled k-space columns.
+    """``(A x)_c = M F (S_c x)``: coil sensitivities, centred orthonormal FFT, sampled columns or points of k-space.
 
     Args:
         maps: coil sensitivity maps S, complex, shape (coils, height, width), sum_c |S_c|^2 = 1 on their
             support, so that ``||A|| <= 1``.
-        mask: sampled columns, boolean, shape (width,).
+        mask: sampled columns, boolean, shape (width,); or sampled points, (height, width), as scans with two
+            phase-encoded axes have them.
 
     Image: (batch, 2, height, width). Measurements: complex, (batch, coils, height, sampled columns):
-    only what was sampled is stored. Raises UserError if mask and maps differ in width or nothing is sampled.
+    only what was sampled is stored; for points (batch, coils, height, width), 0 where nothing was sampled.
+    Raises UserError if mask and maps differ in size or nothing is sampled.
     """
 
     maps: Tensor
@@ -70,18 +84,22 @@ class MultiCoilMRI(Operator):
 
     def __init__(self, maps: Tensor, mask: Tensor) -> None:
         super().__init__()
-        if mask.shape != maps.shape[-1:]:
+        if mask.shape not in (maps.shape[-1:], maps.shape[-2:]):
             raise UserError(
-                f"The sampling mask has {mask.numel()} columns, the k-space has {maps.shape[-1]}: they must agree."
+                f"The sampling mask has {' x '.join(map(str, mask.shape))} columns, the k-space has {maps.shape[-1]}: "
+                "they must agree."
             )
         if not mask.any():
             raise UserError("The sampling mask samples no column at all: at least one is needed.")
+        some = mask if mask.dim() == 1 else torch.ones_like(mask[0])
         rows, columns = _centring(maps.shape[-2]), _centring(maps.shape[-1])
         self.register_buffer("maps", maps)
         self.register_buffer("mask", mask)
-        self.register_buffer("_columns", mask.nonzero().squeeze(1))
+        self.register_buffer("_columns", some.nonzero().squeeze(1))
         self.register_buffer("_maps", maps * rows[0][:, None] * columns[0])
-        self.register_buffer("_phase", rows[1][:, None] * columns[1][mask.cpu()].to(maps.device))
+        self.register_buffer("_phase", rows[1][:, None] * columns[1][some.cpu()].to(maps.device))
+        if mask.dim() == 2:
+            self._phase = self._phase * mask
 
     def forward(self, image: Tensor) -> Tensor:
         return linear_map(image, self._apply_a, self._apply_adjoint)
@@ -96,14 +114,21 @@ class MultiCoilMRI(Operator):
 
     def _apply_adjoint(self, measurements: Tensor) -> Tensor:
         lines = torch.fft.ifft(measurements * self._phase.conj(), dim=-2, norm="ortho")
-        kspace = lines.new_zeros(*lines.shape[:-1], self.mask.numel())
+        kspace = lines.new_zeros(*lines.shape[:-1], self.mask.shape[-1])
         kspace.index_copy_(-1, self._columns, lines)
         coils = torch.fft.ifft(kspace, dim=-1, norm="ortho")
         return to_channels((coils * self._maps.conj()).sum(1, keepdim=True))
 
     def sample(self, kspace: Tensor) -> Tensor:
-        """The sampled columns of a full centred k-space, (batch, coils, height, width) -> measurements."""
-        return kspace.index_select(-1, self._columns)
+        """What is sampled of a full centred k-space, (batch, coils, height, width) -> measurements."""
+        return kspace.index_select(-1, self._columns) if self.mask.dim() == 1 else kspace * self.mask
+
+
+def centre_side(mask: Tensor) -> int:
+    """Side of the largest square around the middle of k-space of which every point, (height, width), is sampled."""
+    half = [n // 2 for n in mask.shape]
+    sides = range(min(mask.shape), 0, -1)
+    return next((s for s in sides if bool(mask[half[0] - s // 2 :, half[1] - s // 2 :][:s, :s].all())), 0)
 
 
 MASKS = ("random", "equispaced", "variable_density")

@@ -3,22 +3,26 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from aseqdip import records
+from aseqdip import export, records
+from aseqdip.case import Case
 from aseqdip.records import Record
 from aseqdip.run.reconstruction import Reconstruction
 
 log = logging.getLogger(__name__)
 
 
-def write(folder: Path, run: Reconstruction, known: Record) -> Record:
+def write(folder: Path, run: Reconstruction, known: Record, source: Path | None = None) -> Record:
     """Everything of a finished reconstruction; returns its record.
 
     Args:
         known: the record as far as it is known before anything is computed: names, settings, command.
+        source: the file that the image was read from.
     """
+    known = replace(known, origin=origin(known, run.case), versions=records.environment())
     case, scores = run.case, run.scores.summary()
     truth = None if case.scoring is None else case.scoring.truth
     image = run.result()
@@ -37,6 +41,7 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
             log.warning("%s: its pictures could not be drawn: %s", known.image, error)
         arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
         records.write_arrays(folder / "reconstruction.npz", **arrays, **run.method.arrays(run.state))
+        export.beside(folder, [export.Result(known, export.plain(result.cpu().numpy()), source)])
     run.clock.settle()
     engine, (passes, flops) = run.method.engine, run.cost()
     simulated = {"maps": "simulated"} if case.facts.get("maps") == "simulated" else {}  # the paper's are measured
@@ -58,7 +63,6 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
         departures={**known.departures, **simulated},
         facts={**case.facts, **run.facts(), **unrecorded},
         input=run.input,
-        versions=records.environment(),
         commit=records.commit(),
     )
     records.write(folder, record)
@@ -66,6 +70,13 @@ def write(folder: Path, run: Reconstruction, known: Record) -> Record:
     if run.checkpoint is not None:
         run.checkpoint.clear()
     return record
+
+
+def origin(known: Record, case: Case) -> dict[str, Any]:
+    """The record's, with what the task made of the file's values and of its image."""
+    found = {"low": 0.0, "high": 1.0, **known.origin}
+    found["high"] = found["low"] + (found["high"] - found["low"]) / case.facts.get("scale", 1.0)
+    return found | ({} if case.region is None else {"region": list(case.region)})
 
 
 def write_partial(folder: Path, run: Reconstruction) -> None:

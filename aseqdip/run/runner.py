@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from aseqdip import identity, records
+from aseqdip import export, identity, records
 from aseqdip.case import Case
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
-from aseqdip.data.base import Items, Sample, select
+from aseqdip.data.base import Items, Origin, Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed
@@ -29,6 +29,7 @@ from aseqdip.run import results
 from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, refits
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.reconstruction import Reconstruction
+from aseqdip.run.terminal import about
 from aseqdip.run.trackers import Tracker, make_trackers
 from aseqdip.tasks.base import Task
 
@@ -117,6 +118,9 @@ class Seed:
     ) -> None:
         self.cfg, self.engine, self.items, self.folder = cfg, engine, items, folder
         self.summary, self.interrupt = summary, interrupt
+        self.names, self.tried, self.skipped, self.begun = 0, 0, len(summary.skipped), 0.0
+        self.others: dict[Path, Seed] = {}
+        self.slices: list[tuple[Path, Origin]] = []  # of volumes: where those that are finished are
         self.task: Task = make_task(cfg)
         self.identity = identity.digest(identity.identity(cfg))
 
@@ -134,7 +138,13 @@ class Seed:
             len(names),
             self.folder,
         )
+        self.names, self.begun = len(names), time.monotonic()
         self.engine.each(self.attempt, names, self.engine.workers(cfg.parallel, len(names)))
+        try:
+            for seed in (self, *self.others.values()):
+                seed.assemble()
+        except (UserError, OSError) as error:
+            log.warning("A volume could not be put together: %s", error)
         if skipped := len(self.summary.skipped) - before:
             log.info("Skipped %d finished image(s): redo=true computes them again.", skipped)
 
@@ -142,26 +152,68 @@ class Seed:
         """One image, whatever happens: its record or its failure ends up in the summary and on disk."""
         if self.interrupt.due:
             return
+        before = len(self.summary.records)
+        self._attempt(name)
+        self.tried += 1
+        if len(self.summary.records) > before and 1 < self.names > self.tried:
+            spent, here = time.monotonic() - self.begun, self.tried - (len(self.summary.skipped) - self.skipped)
+            left = spent / max(1, here) * (self.names - self.tried)
+            log.info("%d of %d images, about %s left.", self.tried, self.names, about(left))
+
+    def _attempt(self, name: str) -> None:
         folder = self.folder / name  # of a failure to read it
         try:
             sample = self.items[name]()
             content = "" if self.cfg.dataset.reader.part.generated else identity.content(sample)
             folder = self.folder / identity.image_folder(self.cfg, name, sample)
+            own = self.settled(sample)
+            folder = own.folder / folder.name
             with claimed(folder) as free:
                 if not free:
                     log.info("%s: another process is at work on it.", name)
                     self.summary.elsewhere.append(name)
-                elif not self.cfg.redo and self.finished(folder, content):
+                elif not self.cfg.redo and own.finished(folder, content):
                     self.summary.skipped.append(name)
+                    own.slices.append((folder, sample.origin))
                 else:
                     with self.engine.current():
-                        self._reconstruct(name, sample, content, folder)
+                        own._reconstruct(name, sample, content, folder)
         except UserError as error:
             self.fail(name, folder, str(error))
         except OSError as error:  # its folder cannot be made: the other images' may
             self.fail(name, folder, str(error))
         except Exception as error:  # an image's failure must not lose the others
             self.fail(name, folder, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+    def settled(self, sample: Sample) -> "Seed":
+        """This, or where a measured sample has settings of its own (its acceleration) what runs with those."""
+        options = self.task.settled(sample)
+        if options == self.cfg.task.options:
+            return self
+        cfg = replace(self.cfg, task=replace(self.cfg.task, options=options))
+        folder = identity.run_folder(cfg)
+        if folder not in self.others:
+            self.others[folder] = Seed(cfg, self.engine, self.items, folder, self.summary, self.interrupt)
+            self.summary.folder = folder
+        return self.others[folder]
+
+    def assemble(self) -> None:
+        """The volumes whose slices are all finished, in one file each, with one picture of all slices."""
+        whole = {(o.volume, o.slices) for _, o in self.slices if o.volume}
+        for volume, count in whole:
+            own = [(folder, o.path) for folder, o in self.slices if o.volume == volume]
+            target = self.folder / f"volume-{volume}"
+            newest = max((folder / "record.json").stat().st_mtime for folder, _ in own)
+            picture = target / "preview.png"
+            if len(own) < count or picture.is_file() and picture.stat().st_mtime >= newest:
+                continue
+            traces = [(folder, records.read(folder), path) for folder, path in own]
+            loaded = [export.load(f, trace.record, path) for f, trace, path in traces if trace and trace.record]
+            for slices in export.volumes(loaded).values():
+                target.mkdir(exist_ok=True)
+                export.beside(target, slices)
+                export.montage(picture, slices)
+                log.info("%s: all %d slices -> %s", volume, count, target)
 
     def finished(self, folder: Path, content: str) -> bool:
         """Whether the folder holds this image's result, by this code, of these data."""
@@ -193,8 +245,10 @@ class Seed:
             reconstruction.clock.seconds["start"] += seconds
             trackers = make_trackers(cfg, name, run_id(folder), folder, method.steps, engine.device.type == "cpu")
             if reconstruction.run(trackers, self.interrupt):
-                record = results.write(folder, reconstruction, self.known(name, sample, content))
+                known = self.known(name, sample, content)
+                record = results.write(folder, reconstruction, known, sample.origin.path)
                 self.summary.records.append(record)
+                self.slices.append((folder, sample.origin))
         except UserError as error:
             self.fail(name, folder, str(error), begun=reconstruction)
         except OSError as error:
@@ -244,6 +298,7 @@ class Seed:
             },
             seed=cfg.seed,
             departures=identity.departures(cfg),
+            origin={key: value for key, value in vars(sample.origin).items() if key != "path"},
             problem=identity.problem(cfg),
             settings=identity.settings(cfg),
             command=command(cfg, name),
@@ -304,6 +359,8 @@ def command(cfg: Config, name: str) -> list[str]:
     """The words that compute one image again, by a config's own."""
     own = ("images", "seed", "seeds", "redo", "outputs", "parallel")
     left = [word for word in cfg.words if word.partition("=")[0] not in own]
+    if cfg.images == "all" and getattr(cfg.dataset.reader.options, "slice", None) == "all":
+        left = [*(word for word in left if not word.startswith("dataset.slice=")), "dataset.slice=all"]
     return [*left, f"images={name}", f"seed={cfg.seed}"]
 
 

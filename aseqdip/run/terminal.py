@@ -44,6 +44,13 @@ class Steady:
         return getattr(self.stream, name)
 
 
+def about(seconds: float) -> str:
+    """A length of time for a person: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
+
+
 def steady_streams() -> None:
     """Make standard output and error such streams; call first of all, before a file takes a closed stream's number."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):

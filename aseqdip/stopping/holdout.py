@@ -11,7 +11,7 @@ from aseqdip.operators.base import Operator, Restricted, Scaled
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask
-from aseqdip.operators.mri import MultiCoilMRI
+from aseqdip.operators.mri import MultiCoilMRI, centre_side
 from aseqdip.parts import knob
 from aseqdip.problem import Kind, Problem
 from aseqdip.stopping.base import MinimumRule
@@ -89,12 +89,15 @@ def split(problem: Problem, fraction: float | None) -> Tensor:
     Raises UserError where there are too few to hold any out.
     """
     y, A = problem.y, _inner(problem.operator)
-    if isinstance(A, MultiCoilMRI):
+    if isinstance(A, MultiCoilMRI) and A.mask.dim() == 1:
         mask = A.mask.cpu()
         candidates, share = outer_columns(mask)[mask], fraction or COLUMNS
     else:  # what is not measured is exactly 0 in y; all coils or colours of a position go together
         grid = y.shape[-2:] if y.ndim > 2 else y.shape
         candidates, share = (y.reshape(-1, *grid) != 0).any(0).cpu(), fraction or POSITIONS
+        if isinstance(A, MultiCoilMRI) and (side := centre_side(A.mask)):  # coil maps may be estimated from it
+            top, left = (n // 2 - side // 2 for n in grid)
+            candidates[top : top + side, left : left + side] = False
     places = candidates.flatten().nonzero().squeeze(1)
     if len(places) < 2:
         raise UserError(f"stop=holdout: {problem.image} has too few measurements to hold any out; use stop=wmv.")
@@ -122,7 +125,7 @@ def part_of(problem: Problem, fraction: float | None) -> Problem:
     """The problem without its held-out values: measurements, operator and start image know nothing of them."""
     kept = split(problem, fraction)
     A = restricted(problem.operator, kept)
-    y = problem.y[..., kept] if isinstance(_inner(A), MultiCoilMRI) else problem.y * kept
+    y = problem.y[..., kept] if _by_columns(_inner(A)) else problem.y * kept
     return replace(problem, y=y, operator=A, z0=start_image(problem, A, y, kept))
 
 
@@ -139,7 +142,10 @@ def restricted(A: Operator, kept: Tensor) -> Operator:
     inner, factor = _inner(A), A.factor if isinstance(A, Scaled) else 1.0
     if isinstance(inner, MultiCoilMRI):
         mask = inner.mask.clone()
-        mask[inner.mask] = kept
+        if mask.dim() == 1:
+            mask[inner.mask] = kept
+        else:
+            mask &= kept
         part: Operator = MultiCoilMRI(inner.maps, mask)
     elif isinstance(inner, (Identity, Mask)):
         before = inner.mask if isinstance(inner, Mask) else torch.ones_like(kept).float()
@@ -149,6 +155,11 @@ def restricted(A: Operator, kept: Tensor) -> Operator:
     else:
         return Restricted(inner, kept, factor)
     return part if factor == 1 else Scaled(part, factor)
+
+
+def _by_columns(A: Operator) -> bool:
+    """Whether whole columns of k-space are measured."""
+    return isinstance(A, MultiCoilMRI) and A.mask.dim() == 1
 
 
 def _inner(A: Operator) -> Operator:

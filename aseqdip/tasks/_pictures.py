@@ -36,11 +36,15 @@ def real_image(task: str, sample: Sample, known: bool) -> Tensor:
     return image.clamp(0, 1) if known else image
 
 
-def resized(image: Tensor, size: int | None) -> Tensor:
-    """Bicubic to ``size`` x ``size``; None: as it is."""
-    if size is None or image.shape[-2:] == (size, size):
+def resized(image: Tensor, size: int | None, aspect: bool = False) -> Tensor:
+    """Bicubic to ``size`` x ``size``, or with its own aspect to ``size`` on the short side; None: as it is."""
+    if size is None:
         return image
-    return F.interpolate(image, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    short = min(image.shape[-2:])
+    height, width = (round(n * size / short) if aspect else size for n in image.shape[-2:])
+    if image.shape[-2:] == (height, width):
+        return image
+    return F.interpolate(image, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 class PictureTask(Task):
@@ -72,7 +76,7 @@ class PictureTask(Task):
     def make(self, name: str, sample: Sample) -> Case:
         known, sigma = self.truth == "known", self.options.sigma
         original = real_image(self.name, sample, known)
-        image = resized(original, self.size)
+        image = resized(original, self.size, sample.aspect)
         if not known and sigma and image.shape != original.shape:
             log.warning("%s is resized, which changes its noise from sigma=%g: use size=native.", name, sigma)
         operator = self.operator(name, *image.shape[-2:])
@@ -89,4 +93,4 @@ class PictureTask(Task):
         return Case(problem, scoring, facts=facts, truth=image if known else None)
 
     def reference(self, name: str, sample: Sample, like: Tensor) -> Tensor:
-        return resized(real_image(self.name, sample, known=False), self.size)
+        return resized(real_image(self.name, sample, known=False), self.size, sample.aspect)

@@ -1,12 +1,14 @@
 """Sparse-view parallel-beam CT."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from aseqdip.case import Case, Scoring
-from aseqdip.data.base import Sample, center_crop
+from aseqdip.data.base import Sample, center_crop, central
 from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator
 from aseqdip.operators.ct import ParallelBeam
@@ -25,6 +27,7 @@ class CT(Task):
     name = "ct"
     title = "CT"
     defaults = {"size": "512", "dataset": "body", "network": "medium"}
+    takes = ("image", "sinogram")
     starts = ("paper", "adjoint")  # clipped filtered back-projection, or A^H y, scaled to fit y
     start_title = "filtered back-projection"
 
@@ -43,10 +46,18 @@ class CT(Task):
 
     def check(self) -> None:
         if self.truth == "none":
-            raise UserError("truth=none is for pictures: task=ct reads images and simulates their measurements.")
+            raise UserError("truth=none is for pictures: task=ct simulates measurements, or has dataset=sinogram.")
+
+    def settled(self, sample: Sample) -> Any:
+        if sample.angles is None:
+            return self.options
+        return replace(self.options, views=len(sample.angles), photons=None)
 
     def make(self, name: str, sample: Sample) -> Case:
-        o, image = self.options, self._slice(real_image(self.name, sample, known=True))
+        if sample.sinogram is not None and sample.angles is not None:
+            return self._measured(name, sample.sinogram, sample.angles)
+        o, original = self.options, real_image(self.name, sample, known=True)
+        image = self._slice(original)
         operator = ParallelBeam(size=image.shape[-1], views=o.views)
         y = operator(image)
         if o.photons is not None:
@@ -58,7 +69,27 @@ class CT(Task):
         noise = 0.0 if o.photons is None else None
         problem = Problem(y, operator, start.clamp(0, 1), name, self.seed, noise)
         facts = {"operator_norm": operator.radon_norm, "scaled_by_norm": True}
-        return Case(problem, Scoring(image, 1.0), facts=facts, truth=image)
+        side = min(original.shape[-2:])
+        region = central(original.shape[-2:], side, side)
+        return Case(problem, Scoring(image, 1.0), facts=facts, truth=image, region=region)
+
+    def _measured(self, name: str, sinogram: Tensor, angles: Tensor) -> Case:
+        """Of a sinogram, (detectors, views): an image as wide as the detector, its largest FBP value 1.
+
+        What is in reach of the detector in every view is taken for all there is: beyond its ends, integrals are 0.
+        """
+        side = len(sinogram)
+        A = ParallelBeam(size=side, views=len(angles), angles=angles.tolist())
+        before = A.detectors // 2 - side // 2
+        y = A.scale * pad(sinogram, (0, 0, before, A.detectors - side - before))[None, None]
+        level = float(A.direct(y).max())
+        if not level > 0:
+            raise UserError(f"{name}: its filtered back-projection is nowhere above 0: expected line integrals.")
+        y = y / level
+        start = fitted_adjoint(A, y) if self.start == "adjoint" else A.direct(y)
+        problem = Problem(y, A, start.clamp(0, 1), name, self.seed, None)
+        facts = {"operator_norm": A.radon_norm, "scaled_by_norm": True, "scale": 1 / level}
+        return Case(problem, None, facts=facts)
 
     def reference(self, name: str, sample: Sample, like: Tensor) -> Tensor:
         return self._slice(real_image(self.name, sample, known=True))

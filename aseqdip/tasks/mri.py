@@ -1,8 +1,8 @@
 """Multi-coil MRI from undersampled k-space."""
 
 import hashlib
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,16 +10,23 @@ from torch import Tensor
 
 from aseqdip.case import Case, Scoring
 from aseqdip.data import load_array_or_none
-from aseqdip.data.base import Sample, center_crop, fit
+from aseqdip.data.base import Sample, center_crop, central, fit
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.operators.coils import simulated_coils, smooth_phase
-from aseqdip.operators.mri import MASKS, MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_channels, to_complex
+from aseqdip.operators.mri import (
+    MASKS,
+    MultiCoilMRI,
+    cartesian_mask,
+    centre_side,
+    fft2c,
+    ifft2c,
+    to_channels,
+    to_complex,
+)
 from aseqdip.parts import knob
 from aseqdip.problem import Kind, Problem
 from aseqdip.tasks.base import Task, operator_norm
-
-log = logging.getLogger(__name__)
 
 
 class MRI(Task):
@@ -40,7 +47,8 @@ class MRI(Task):
         accel: float = knob("acceleration factor", 4.0, above=1)
         mask: str = knob("columns of k-space that are sampled", "random", choices=MASKS)
         noise: float = knob(
-            "standard deviation of the complex noise added to k-space, relative to the peak of the coil images",
+            "standard deviation of the complex noise added to k-space, relative to the peak of the coil images; of a "
+            "scan that was undersampled on the scanner: of the noise it has",
             0.0,
             low=0,
         )
@@ -52,11 +60,18 @@ class MRI(Task):
 
     @property
     def setting(self) -> str:
-        return f"accel{self.options.accel:g}"
+        return f"accel{self.options.accel:g}" + ("-own" if self.options.mask == "own" else "")
 
     @property
     def setting_title(self) -> str:
-        return f"{self.options.accel:g}x"
+        return f"{self.options.accel:g}x" + (", own mask" if self.options.mask == "own" else "")
+
+    def settled(self, sample: Sample) -> Any:
+        if sample.mask is None:
+            return self.options
+        accel = round(sample.mask.numel() / int(sample.mask.sum()), 2)
+        unused = {name: getattr(self.Options(), name) for name in ("center_fraction", "coils")}
+        return replace(self.options, accel=accel, mask="own", **unused)
 
     def check(self) -> None:
         if self.truth == "none":
@@ -77,14 +92,16 @@ class MRI(Task):
             coils = ifft2c(kspace)
             truth = (maps.conj() * coils).sum(0)
             noise_std = self.options.noise * float(coils.abs().max())
-        elif self.options.noise:
-            log.warning(
-                "%s is a measured scan: no noise is added to it, and noise=%g has no effect.", name, self.options.noise
-            )
         if noise_std:  # complex numbers of variance 1: 1/2 for each component
             drawn = torch.randn(kspace.shape, generator=self.rng(name, "noise"), dtype=torch.complex64)
             kspace = kspace + noise_std * drawn
-        mask = self._sampling(name, kspace.shape[-1]) if sample.mask is None else sample.mask
+        if sample.mask is None:
+            mask = self._sampling(name, kspace.shape[-1])
+        else:
+            mask, noise_std = sample.mask, self.options.noise * float(ifft2c(kspace).abs().max())
+            what = f"{int(mask.sum())} of {mask.numel()} {'columns' if mask.dim() == 1 else 'points'}"
+            accel = mask.numel() / int(mask.sum())
+            sample.notes.append(f"undersampled on the scanner, {accel:.2f}x ({what}): accel and mask have no effect")
         operator = MultiCoilMRI(maps, mask)
         y = operator.sample(kspace[None])
         level = _bright(to_complex(operator.adjoint(y)).abs().flatten())
@@ -103,12 +120,15 @@ class MRI(Task):
             "maps": how,
             "coils": maps.shape[0],
             "scale": float(1 / level),
-            "sampled_columns": int(mask.sum()),
-            "columns": mask.numel(),
+            "sampled_columns" if mask.dim() == 1 else "sampled_points": int(mask.sum()),
+            "columns" if mask.dim() == 1 else "points": mask.numel(),
             "prospective": sample.mask is not None,
             "operator_norm": operator_norm(problem),
         }
-        return Case(problem, scoring, signed=True, support=support, facts=facts, truth=image)
+        measured = sample.image if sample.kspace is None else sample.kspace
+        assert measured is not None
+        region = central(measured.shape[-2:], *kspace.shape[-2:])
+        return Case(problem, scoring, signed=True, support=support, facts=facts, truth=image, region=region)
 
     def reference(self, name: str, sample: Sample, like: Tensor) -> Tensor:
         if sample.image is not None:  # coils would be simulated, and combined again
@@ -131,8 +151,9 @@ class MRI(Task):
         if size is not None:
             # a prospectively undersampled scan has gaps along its columns: only the full readout can be cropped
             columns = size if sample.mask is None else kspace.shape[-1]
-            kspace = fft2c(center_crop(ifft2c(kspace), size, columns))
-            stored = None if stored is None else center_crop(stored, size, columns)
+            rows = size if sample.mask is None or sample.mask.dim() == 1 else kspace.shape[-2]
+            kspace = fft2c(center_crop(ifft2c(kspace), rows, columns)) if rows == size else kspace
+            stored = None if stored is None else center_crop(stored, rows, columns)
         if stored is None:
             return kspace, self._espirit_maps(kspace, sample.mask), "espirit"
         norm = (stored.abs() ** 2).sum(0).sqrt()
@@ -149,7 +170,8 @@ class MRI(Task):
         """ESPIRiT maps from the fully sampled centre, kept in the cache under a name made of all they depend on."""
         rows = columns = self.options.calibration
         if mask is not None:
-            columns = min(columns, center_width(mask))
+            columns = min(columns, center_width(mask) if mask.dim() == 1 else centre_side(mask))
+            rows = rows if mask.dim() == 1 else columns
         rows, columns = min(rows, kspace.shape[-2]), min(columns, kspace.shape[-1])
         centre = center_crop(kspace, rows, columns).contiguous()
         key = hashlib.sha256(

@@ -27,7 +27,21 @@ def names(root: Path, *files: str, **words: Any) -> list[str]:
 
 
 def test_every_reader_is_found_by_its_file() -> None:
-    assert set(READERS) == {"body", "brain", "complex", "ct", "kspace", "photos", "picture"}
+    assert set(READERS) == {
+        "body",
+        "brain",
+        "complex",
+        "ct",
+        "bart",
+        "dicom",
+        "ismrmrd",
+        "kspace",
+        "mat",
+        "nifti",
+        "photos",
+        "picture",
+        "sinogram",
+    }
     assert {name for name in READERS if READERS[name].generated} == {"body", "brain", "photos"}
     with pytest.raises(UserError, match="Did you mean kspace"):
         make_reader("kspce")

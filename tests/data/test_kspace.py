@@ -97,7 +97,7 @@ def compound(dtype: Any) -> np.ndarray:
         ({"kspace": kspace().astype(np.complex128) * 1e200}, "NaN or infinite"),
         ({"kspace": 0 * kspace()}, "0 everywhere"),
         ({"kspace": kspace(), "mask": np.ones(18)}, "'mask' has shape .*k-space has 20 columns"),
-        ({"kspace": kspace(), "mask": np.ones((24, 20))}, "'mask' has shape"),
+        ({"kspace": kspace(), "mask": np.ones((20, 24))}, "'mask' has shape"),
         ({"kspace": kspace(), "mask": np.full(20, -1)}, "'mask' holds -1; expected 0 and 1"),
         ({"kspace": kspace(), "mask": np.full(20, 0.4)}, "'mask' holds 0.4; expected 0 and 1"),
         ({"kspace": kspace(), "mask": np.array(["1", "0"] * 10, "S1")}, "'mask' holds .*expected 0 and 1"),
@@ -242,10 +242,20 @@ def test_a_mask_along_rows_is_found_out(tmp_path: Path) -> None:
         load(path)
 
 
-def test_k_space_sampled_in_two_dimensions_is_refused(tmp_path: Path) -> None:
+def test_k_space_sampled_in_two_dimensions(tmp_path: Path) -> None:
     points = np.random.default_rng(1).random((24, 20)) < 0.5
-    with pytest.raises(UserError, match="of the points in the acquired columns' centre are empty"):
-        load(write_h5(tmp_path / "scan.h5", kspace=np.where(points, kspace(), 0)))
+    sampled = np.where(points, kspace(), 0)
+    found = load(write_h5(tmp_path / "scan.h5", kspace=sampled), slice="0")
+    assert np.array_equal(found.mask.numpy(), points)
+    assert "points of k-space are empty and no mask is stored" in found.notes[0]
+    stored = load(write_h5(tmp_path / "scan.h5", kspace=sampled, mask=points[None]), slice="0")
+    assert np.array_equal(stored.mask.numpy(), points) and not stored.notes
+    with pytest.raises(UserError, match=r"says of \d+ points that they were not acquired, but they hold data"):
+        load(write_h5(tmp_path / "scan.h5", kspace=kspace(), mask=points))
+    with pytest.raises(UserError, match=r"that the mask calls acquired are empty: store a mask of all points"):
+        load(write_h5(tmp_path / "scan.h5", kspace=sampled, mask=np.ones(20)))
+    columns = np.broadcast_to(MASK, (24, 20))
+    assert load(write_h5(tmp_path / "scan.h5", kspace=SAMPLED, mask=columns), slice="0").mask.shape == (20,)
 
 
 def test_an_elliptical_window_is_not_undersampled(tmp_path: Path) -> None:

@@ -232,6 +232,22 @@ def test_two_processes_do_not_collide(configure: Configure) -> None:
     assert [r.image for r in run(cfg).records] == ["brain00"], "released with its holder"
 
 
+def test_without_the_locks_of_unix(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where filelock knows others."""
+    pytest.importorskip("filelock")
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    test_two_processes_do_not_collide(configure)
+
+
+def test_how_far_it_is_is_said(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    run(configure("images=0:3", "method=direct"))
+    assert [line for line in caplog.messages if " images, about" in line] == [
+        line for line in caplog.messages if line.startswith(("1 of 3 images, about 0 s", "2 of 3 images, about 0 s"))
+    ]
+    assert sum(" images, about" in line for line in caplog.messages) == 2
+
+
 def test_what_a_killed_process_left_half_written_is_cleared(tmp_path: Path) -> None:
     half, other = tmp_path / ".checkpoint.pt.a1b2c3d4", tmp_path / ".notes"
     for file in (half, other):

@@ -1,0 +1,87 @@
+"""``recommend``: looks at the files of a folder, says what they are, and how to reconstruct them; no more than that."""
+
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from aseqdip import compose
+from aseqdip.config import Config
+from aseqdip.data import READERS, make_reader
+from aseqdip.data.base import FileReader, Items, Sample
+from aseqdip.errors import UserError
+from aseqdip.run import runner
+from aseqdip.run.terminal import about
+
+#: readers of files, those first whose files others would take for theirs; and the task of what they read
+TASKS = {
+    "ismrmrd": "mri", "kspace": "mri", "bart": "mri", "sinogram": "ct", "ct": "ct", "dicom": "mri", "nifti": "mri",
+    "mat": "mri", "complex": "mri", "picture": "denoising",
+}  # fmt: skip
+STEPS = 10  # to measure by; a multiple of the presets' N
+
+
+def main(words: Sequence[str]) -> None:
+    """Print what is in ``data_root``, and the one command. Raises UserError where nothing in it can be read."""
+    cfg = compose.compose([word for word in words if word.startswith("data_root=")])
+    found = list(_readable(Path(cfg.data_root)))
+    if not found:
+        raise UserError(f"No file in {cfg.data_root} can be read by any of {', '.join(TASKS)}: see docs/data.md.")
+    for reader, items, sample in found:
+        own = [f"task={TASKS[reader]}", f"dataset={'folder' if reader == 'picture' else reader}"]
+        own += [f"data_root={cfg.data_root}", "images=all", "preset=quick"]
+        if reader == "picture":
+            own += ["truth=none", "sigma=SIGMA", "size=native"]
+        sys.stdout.write(f"{READERS[reader].title}: {len(items)} image(s), the first {_described(sample)}\n")
+        sys.stdout.write("".join(f"  {note}\n" for note in sample.notes))
+        sys.stdout.write(f"  {_time(own, len(items))}\n")
+        sys.stdout.write(f"  python run.py {' '.join(own)}\n")
+        if reader == "picture":
+            sys.stdout.write("  sigma is the noise that the pictures have, on the 0..255 scale\n")
+
+
+def _readable(root: Path) -> "list[tuple[str, Items, Sample]]":
+    """The readers that take a file of the folder, with all that they find and the first that can be read."""
+    found = []
+    for name in TASKS:
+        part = READERS[name]
+        assert issubclass(part, FileReader)
+        options = {} if name == "sinogram" else {"slice": "all"}
+        try:
+            items = make_reader(name, root, options=options).items()
+        except UserError:
+            continue
+        for load in list(items.values())[:3]:
+            try:
+                found.append((name, items, load()))
+                break
+            except UserError:
+                continue
+    return found
+
+
+def _described(sample: Sample) -> str:
+    for what, tensor in (("k-space", sample.kspace), ("sinogram", sample.sinogram), ("image", sample.image)):
+        if tensor is not None:
+            kind = "complex " if what == "image" and tensor.is_complex() else ""
+            return f"a {kind}{what} of {' x '.join(map(str, tensor.shape))}"
+    return "empty"
+
+
+def _time(words: Sequence[str], images: int) -> str:
+    """How long the command takes on this machine, from a few steps on its first image."""
+    logging.disable(logging.INFO)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            given = [word.replace("SIGMA", "25") for word in words if not word.startswith("images=")]
+            cfg: Config = compose.compose([*given, "images=0", "tracker=none", f"outputs={folder}"])
+            steps, cfg.steps = cfg.steps, STEPS
+            summary = runner.run(cfg)
+    finally:
+        logging.disable(logging.NOTSET)
+    if not summary.records:
+        return f"it cannot be tried: {'; '.join(summary.failed.values())}"
+    seconds = summary.records[0].seconds
+    each = seconds["start"] + (seconds["method"] + seconds["scoring"]) / STEPS * steps
+    return f"about {about(each)} an image on this machine, {about(each * images)} in all, by aSeqDIP in {steps} steps"

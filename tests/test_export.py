@@ -1,0 +1,298 @@
+"""What was read comes back in its own kind: values, units, geometry and headers, slice by slice and whole."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+from cases import Configure
+from data.test_ct_slices import write_dicom
+from PIL import Image
+
+from aseqdip import export
+from aseqdip.cli import main
+from aseqdip.data import make_reader
+from aseqdip.data.brain import brain
+from aseqdip.errors import UserError
+from aseqdip.operators.coils import simulated_coils
+from aseqdip.operators.mri import fft2c
+from aseqdip.problem import generator
+from aseqdip.run.runner import Summary, run
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def computed(configure: Configure, tmp_path: Path) -> Callable[..., Summary]:
+    """``computed("task=ct", ...)``: a run of the direct method at full size on what is in the folder ``data``."""
+
+    def make(*words: str) -> Summary:
+        given = {word.partition("=")[0] for word in words}
+        usual = {"method": "direct", "size": "native", "images": "all", "data_root": str(tmp_path / "data")}
+        return run(configure(*(f"{k}={v}" for k, v in usual.items() if k not in given), *words))
+
+    (tmp_path / "data").mkdir()
+    return make
+
+
+def folder_of(summary: Summary, image: str) -> Path:
+    (found,) = summary.folder.glob(f"{image}-??????")
+    return found
+
+
+def write_series(folder: Path, count: int = 3, **tags: Any) -> list[np.ndarray]:
+    """A CT series whose files' names are in the reverse order of their positions; returns Hounsfield units in order."""
+    stacks = []
+    for z in range(count):
+        y, x = np.mgrid[-1:1:24j, -1:1:20j]
+        pixels = (100 * z + 1000 * np.exp(-3 * (x - 0.2) ** 2 - 2 * y**2)).astype(np.uint16)
+        stacks.append(pixels.astype(float) - 1024)
+        place = {"ImagePositionPatient": [-10, -12, 2.5 * z], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        more = {"SeriesInstanceUID": "1.2.3", "SOPInstanceUID": f"1.2.3.{z}", "PixelSpacing": [0.5, 0.25]}
+        kind = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}
+        named = {"StudyInstanceUID": "1.2", "SeriesNumber": 3, "SeriesDescription": "chest", "PatientName": "A^B"}
+        how = {"RescaleSlope": 1, "RescaleIntercept": -1024, "InstanceNumber": count - z, **tags}
+        write_dicom(folder / f"IM{count - z}.dcm", pixels, **place, **more, **kind, **named, **how)
+    return stacks
+
+
+def test_a_dicom_series_comes_back_as_one(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    stacks = write_series(tmp_path / "data")
+    summary = computed("task=ct", "dataset=ct", "views=90", "dataset.hu_high=1000")
+    assert [r.image for r in summary.records] == ["IM3", "IM2", "IM1"], "sorted by position, not by name"
+    files = sorted((summary.folder / "volume-series0" / "reconstruction").iterdir())
+    assert len(files) == 3
+    images = [pydicom.dcmread(path) for path in files]
+    old = [pydicom.dcmread(tmp_path / "data" / f"IM{n}.dcm") for n in (3, 2, 1)]
+    assert len({image.SeriesInstanceUID for image in images}) == 1
+    assert len({image.SOPInstanceUID for image in [*images, *old]}) == 6
+    for image, before, hu in zip(images, old, stacks, strict=True):
+        assert image.SeriesInstanceUID != before.SeriesInstanceUID
+        assert (image.StudyInstanceUID, image.PatientName) == ("1.2", "A^B")
+        assert image.file_meta.MediaStorageSOPInstanceUID == image.SOPInstanceUID
+        assert list(image.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
+        assert "chest" in image.SeriesDescription and "Direct" in image.SeriesDescription
+        # the task takes the central square: two rows less at the top and at the bottom
+        assert (image.Rows, image.Columns) == (20, 20)
+        assert [float(v) for v in image.ImagePositionPatient] == [-10, -11, float(before.ImagePositionPatient[2])]
+        found = image.pixel_array * float(image.RescaleSlope) + float(image.RescaleIntercept)
+        assert np.corrcoef(found.ravel(), hu[2:22].ravel())[0, 1] > 0.9
+        assert abs(found.mean() - hu[2:22].mean()) < 40
+    own = pydicom.dcmread(folder_of(summary, "IM2") / "reconstruction.dcm")
+    assert own.SOPInstanceUID == images[1].SOPInstanceUID
+    with Image.open(summary.folder / "volume-series0" / "preview.png") as picture:
+        assert picture.size == (40, 40)
+    if (dcm2niix := shutil.which("dcm2niix")) is not None:
+        out = tmp_path / "nifti"
+        out.mkdir()
+        subprocess.run([dcm2niix, "-o", out, files[0].parent], check=True, capture_output=True)
+        assert list(out.glob("*.nii*"))
+
+
+def test_resized_slices_keep_their_place(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    write_series(tmp_path / "data", 1)
+    summary = computed("task=ct", "dataset=ct", "size=40")
+    image = pydicom.dcmread(folder_of(summary, "IM1") / "reconstruction.dcm")
+    assert (image.Rows, image.Columns) == (40, 40)
+    assert [float(v) for v in image.PixelSpacing] == [0.25, 0.125]
+    # the corner of the first pixel stays where it was: its centre moves by a quarter of an old pixel
+    assert [float(v) for v in image.ImagePositionPatient] == [-10 - 0.25 * 0.25, -12 + 2 * 0.5 - 0.25 * 0.5, 0]
+
+
+def test_frames_of_a_file_come_back_in_one(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    pixels = RNG.integers(900, 1500, (3, 20, 20)).astype(np.uint16)
+    write_dicom(
+        tmp_path / "data" / "a.dcm", pixels, NumberOfFrames=3, RescaleSlope=1, SOPClassUID="1.2", SOPInstanceUID="1.3"
+    )
+    summary = computed("task=ct", "dataset=ct", "views=90", "dataset.hu_high=1000")
+    whole = pydicom.dcmread(summary.folder / "volume-a" / "reconstruction.dcm")
+    assert whole.pixel_array.shape == (3, 20, 20)
+    one = pydicom.dcmread(folder_of(summary, "a_s001") / "reconstruction.dcm")
+    assert np.array_equal(one.pixel_array, whole.pixel_array[1])
+
+
+def test_mr_dicom_in_nested_folders(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    nested = tmp_path / "data" / "DICOM" / "S0"
+    nested.mkdir(parents=True)
+    none = {"RescaleSlope": 1, "RescaleIntercept": 0, "Modality": "MR"}
+    stacks = [hu + 1024 for hu in write_series(nested, **none)]
+    with pytest.raises(UserError, match=r"is of modality MR, MONOCHROME2: expected a CT .*dataset=dicom"):
+        next(iter(make_reader("ct", tmp_path / "data").items().values()))()
+    summary = computed("task=denoising", "dataset=dicom", "truth=none", "sigma=5")
+    files = sorted((summary.folder / "volume-series0" / "reconstruction").iterdir())
+    for path, values in zip(files, stacks, strict=True):
+        assert np.abs(pydicom.dcmread(path).pixel_array - values).max() <= 1
+
+
+def test_k_space_of_four_slices(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    maps = simulated_coils(4, (48, 40), generator("scan"))
+    images = [brain(48)[:, 4:44] * scale for scale in (3e-6, 2e-6, 1e-6, 4e-6)]
+    with h5py.File(tmp_path / "data" / "scan.h5", "w") as file:
+        file["kspace"] = np.stack([fft2c(maps * image).numpy() for image in images])
+        file["sens_maps"] = maps[None].numpy()
+    summary = computed("dataset=kspace", "accel=1.1", "center_fraction=0.9")
+    assert [r.image for r in summary.records] == [f"scan_s00{i}" for i in range(4)]
+    with h5py.File(summary.folder / "volume-scan" / "reconstruction.h5") as file:
+        stored = file["reconstruction"]
+        assert stored.shape == (4, 48, 40) and stored.dtype == np.float32
+        assert "k-space" in stored.attrs["unit"]
+        for found, image in zip(stored, images, strict=True):
+            expected = image.abs().numpy()
+            assert np.linalg.norm(found - expected) < 0.15 * np.linalg.norm(expected), "in the file's own units"
+    record = json.loads((folder_of(summary, "scan_s001") / "record.json").read_text())
+    assert record["origin"]["volume"] == "scan" and record["origin"]["slices"] == 4
+    assert record["command"][-3:] == ["dataset.slice=all", "images=scan_s001", "seed=0"]
+    again = computed("dataset=kspace", "accel=1.1", "center_fraction=0.9", "dataset.slice=all", "images=scan_s001")
+    assert again.skipped == ["scan_s001"], "images=all and dataset.slice=all are the same"
+
+
+def test_the_middle_slice_is_what_it_was(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "data" / "a.tif", RNG.integers(0, 255, (5, 20, 20), dtype=np.uint8), photometric="minisblack"
+    )
+    words = ("task=denoising", "dataset=folder", "truth=none")
+    assert [r.image for r in computed(*words, "dataset.slice=middle").records] == ["a"]
+    assert computed(*words, "images=0").skipped == ["a"]
+
+
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_a_twelve_bit_stack(computed: Callable[..., Summary], tmp_path: Path, colours: tuple[int, ...]) -> None:
+    stack = RNG.integers(0, 900, (3, 20, 30, *colours), dtype=np.uint16)
+    stack[1, 0, 0] = 4095
+    tifffile.imwrite(tmp_path / "data" / "a.tif", stack, photometric="rgb" if colours else "minisblack")
+    summary = computed("task=denoising", "dataset=folder", "truth=none", "sigma=5")
+    assert summary.records[0].facts["notes"][0].startswith("its largest value is 4095"), "one white for all slices"
+    path = summary.folder / "volume-a" / "reconstruction.tif"
+    assert np.array_equal(tifffile.imread(path), stack)
+    again = make_reader("picture", path.parent, files=[path.name], options={"slice": "0"}).items()
+    assert not next(iter(again.values()))().notes, "the tag says what white is"
+
+
+def test_pictures_of_their_own(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    grey, colour = RNG.integers(0, 256, (20, 30), dtype=np.uint8), RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "data" / "grey.png")
+    Image.fromarray(colour).save(tmp_path / "data" / "colour.bmp")
+    Image.fromarray(grey).save(tmp_path / "data" / "eight.tif")
+    tifffile.imwrite(tmp_path / "data" / "real.tif", grey.astype(np.float32) / 255)
+    summary = computed("task=denoising", "dataset=folder", "truth=none", "sigma=5")
+    for name, pixels in (("grey", grey), ("colour", colour)):
+        path = folder_of(summary, name) / "reconstruction.png"
+        again = next(iter(make_reader("picture", path.parent, files=[path.name]).items().values()))()
+        assert np.array_equal(np.rint(again.image.movedim(0, -1).numpy().squeeze() * 65535), pixels * 257.0)
+    assert np.array_equal(tifffile.imread(folder_of(summary, "eight") / "reconstruction.tif"), grey * np.uint16(257))
+    real = tifffile.imread(folder_of(summary, "real") / "reconstruction.tif")
+    assert real.dtype == np.float32 and np.allclose(real, grey / 255, atol=1e-6)
+
+
+def test_the_command(computed: Callable[..., Summary], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_series(tmp_path / "data", 2)
+    summary = computed("task=ct", "dataset=ct")
+    files = {path: path.read_bytes() for path in summary.folder.rglob("*.dcm")}
+    for path in files:
+        path.unlink()
+    main(["export", str(summary.folder), "--to", "dicom", "--data", str(tmp_path / "data")])
+    assert {path: path.read_bytes() for path in summary.folder.rglob("*.dcm")} == files, "the same bytes again"
+    main(["export", str(summary.folder), "--to", "h5"])
+    with h5py.File(summary.folder / "volume-series0" / "reconstruction.h5") as file:
+        assert file["reconstruction"].shape == (2, 20, 20)
+        assert file["reconstruction"].attrs["unit"] == "Hounsfield units"
+    assert str(folder_of(summary, "IM1")) in capsys.readouterr().out
+    for words, message in {
+        ("--to", "nifti"): "was not read from a nifti file",
+        ("--to", "dicom", "--data", str(tmp_path / "nowhere")): ".dcm is not there: say --data",
+    }.items():
+        with pytest.raises(SystemExit):
+            main(["export", str(summary.folder), *words])
+        assert message in capsys.readouterr().err
+
+
+def test_results_from_before_records_had_an_origin(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    summary = computed("dataset=brain", "images=0", "size=64")
+    folder = summary.folder / "brain00"
+    record = json.loads((folder / "record.json").read_text())
+    del record["origin"]
+    (folder / "record.json").write_text(json.dumps(record))
+    main(["export", str(folder), "--to", "h5"])
+    with h5py.File(folder / "reconstruction.h5") as file:
+        assert file["reconstruction"][0].max() == pytest.approx(
+            np.load(folder / "reconstruction.npz")["shown"].max() / record["facts"]["scale"], rel=1e-5
+        )
+    with pytest.raises(UserError, match="no finished result"):
+        export.main([str(tmp_path / "data"), "--to", "png"])
+
+
+def test_a_header_that_cannot_be_written_costs_no_result(
+    computed: Callable[..., Summary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("odd header")
+
+    monkeypatch.setitem(export.WRITERS, "dicom", fail)
+    write_series(tmp_path / "data", 1)
+    assert len(computed("task=ct", "dataset=ct").records) == 1
+    assert "IM1 could not be written as dicom: odd header" in caplog.text
+
+
+def test_a_nifti_volume(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    array = RNG.integers(-50, 900, (30, 24, 3)).astype(np.int16)
+    affine = np.array([[-2.0, 0, 0, 5], [0, 1.5, 0.1, 6], [0, -0.1, 3, 7], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "data" / "a.nii.gz")
+    summary = computed("task=denoising", "dataset=nifti", "truth=none", "sigma=5")
+    image = nibabel.load(summary.folder / "volume-a" / "reconstruction.nii.gz")
+    assert np.allclose(image.get_fdata(), array, atol=0.01) and np.allclose(image.affine, affine)
+    one = nibabel.load(folder_of(summary, "a_s001") / "reconstruction.nii.gz")
+    assert np.allclose(one.affine @ [0, 0, 0, 1], affine @ [0, 0, 1, 1]), "a slice lies where it was"
+    cropped = computed("dataset=nifti", "size=20", "accel=1.1", "center_fraction=0.9")
+    image = nibabel.load(cropped.folder / "volume-a" / "reconstruction.nii.gz")
+    assert image.shape == (20, 20, 3)
+    assert np.allclose(image.affine @ [0, 0, 0, 1], affine @ [5, 2, 0, 1])
+
+
+def test_a_scan_sampled_in_two_dimensions(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    maps = simulated_coils(8, (48, 40), generator("scan"))
+    points = RNG.random((48, 40)) < 0.5
+    points[14:34, 10:30] = True
+    image = brain(48)[:, 4:44]
+    with h5py.File(tmp_path / "data" / "scan.h5", "w") as file:
+        file["kspace"] = np.where(points, fft2c(maps * image)[None].numpy(), 0)
+    summary = computed("dataset=kspace", "method=cg", "accel=8")
+    (record,) = summary.records
+    accel = points.size / points.sum()
+    assert record.setting == f"accel{accel:.2f}-own" and summary.folder.parent.name == record.setting
+    assert record.facts["sampled_points"] == points.sum() and not record.known
+    assert f"undersampled on the scanner, {accel:.2f}x" in record.facts["notes"][-1]
+    with h5py.File(folder_of(summary, "scan") / "reconstruction.h5") as file:
+        found, expected = file["reconstruction"][0], image.abs().numpy()
+    assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected)
+    assert computed("dataset=kspace", "method=cg", "accel=4").skipped == ["scan"], "accel means nothing to it"
+    held = computed("dataset=kspace", "method=vanilla_dip", "stop=holdout", "size=native", "steps=3")
+    assert held.records[0].facts["heldout"] > 0
+
+
+def test_a_measured_sinogram(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    transform = pytest.importorskip("skimage.transform")
+    y, x = np.mgrid[-1:1:40j, -1:1:40j]
+    image = 0.02 * (np.exp(-8 * (x - 0.2) ** 2 - 6 * y**2) + (x**2 + y**2 < 0.7))
+    angles = np.linspace(10, 370, 60, endpoint=False)  # over the full circle
+    np.savez(tmp_path / "data" / "a.npz", sinogram=transform.radon(image, angles, circle=True), angles=angles)
+    summary = computed("task=ct", "dataset=sinogram", "method=tv")
+    (record,) = summary.records
+    assert record.setting == "views60" and not record.known
+    main(["export", str(summary.folder), "--to", "h5"])
+    with h5py.File(folder_of(summary, "a") / "reconstruction.h5") as file:
+        assert np.linalg.norm(file["reconstruction"][0] - image) < 0.12 * np.linalg.norm(image)
+
+
+def test_pictures_of_a_folder_keep_their_aspect(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    Image.fromarray(RNG.integers(0, 256, (24, 48), dtype=np.uint8)).save(tmp_path / "data" / "a.png")
+    summary = computed("task=denoising", "dataset=folder", "size=32")
+    with Image.open(folder_of(summary, "a") / "reconstruction.png") as picture:
+        assert picture.size == (64, 32)

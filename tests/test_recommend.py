@@ -1,0 +1,44 @@
+"""``recommend`` says what files are, and a command that works; a sweep says how far it is."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from aseqdip import cli
+from aseqdip.errors import UserError
+from aseqdip.recommend import main
+from aseqdip.run.terminal import about
+from aseqdip.words import jobs, written
+
+
+def test_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["kspace"] = rng.standard_normal((2, 3, 40, 36)) + 1j * rng.standard_normal((2, 3, 40, 36))
+    main([f"data_root={tmp_path}"])
+    text = capsys.readouterr().out
+    assert "multi-coil k-space (fastMRI's HDF5): 2 image(s), the first a k-space of 3 x 40 x 36" in text
+    assert f"python run.py task=mri dataset=kspace data_root={tmp_path} images=all preset=quick" in text
+    assert "an image on this machine" in text
+
+
+def test_nothing_that_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(UserError, match="No file in .* can be read by any of ismrmrd, kspace"):
+        main([f"data_root={tmp_path}"])
+
+
+def test_how_far_a_sweep_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jobs(["-m", "lam=0.5,1", "method=aseqdip,vanilla_dip,tv_dip", "seed=3"]) == 6
+    monkeypatch.setenv("ASEQDIP_JOBS", "6")
+    monkeypatch.setenv("ASEQDIP_STARTED", "1000")
+    monkeypatch.setattr("time.time", lambda: 2000.0)
+    assert cli.progress(0) == "Job 1 of 6"
+    assert cli.progress(2) == "Job 3 of 6, about 33 min left"
+    assert [about(s) for s in (7.4, 3000, 40000)] == ["7 s", "50 min", "11 h"]
+
+
+def test_names_in_a_list_need_no_quotes() -> None:
+    assert written(["images=astronaut,coffee"]) == ["images=[astronaut,coffee]"]
