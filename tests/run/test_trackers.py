@@ -188,6 +188,7 @@ def test_wandb_that_cannot_be_imported(
     assert caplog.text.count("W&B could not start: ImportError: no W&B here; the results are complete without it") == 1
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes by /proc")
 SLEEPS = "import time\ntime.sleep(60)"
 STOPS = "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)"
 
@@ -208,6 +209,62 @@ def test_a_hanging_wandb_is_waited_for_once_and_killed(
     assert caplog.text.count("W&B did not finish within") == 1
     assert process is not None
     assert process.wait(5) == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("mirrored")
+def test_a_helper_that_is_slow_to_start_does_not_outlive_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "wandb.py").write_text(STOPS)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(Mirror, "patience", 0.1)
+    begun, started, start = threading.Event(), [], trackers._start_process
+
+    def slowly() -> "subprocess.Popen[bytes]":
+        time.sleep(0.5)
+        started.append(start())
+        begun.set()
+        return started[0]
+
+    monkeypatch.setattr(trackers, "_start_process", slowly)
+    mirror = Mirror(online=False)
+    mirror.send({"do": "start", "key": "a", "folder": str(tmp_path), "mode": "offline"})
+    mirror.close()
+    assert begun.wait(10)
+    try:
+        assert started[0].wait(10) == -signal.SIGKILL
+    finally:
+        started[0].kill()
+
+
+@needs_proc
+@pytest.mark.usefixtures("mirrored")
+def test_a_stopped_helper_that_uploads_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "wandb.py").write_text(STOPS)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(Mirror, "patience", 0.2)
+    mirror = Mirror(online=True)
+    assert mirror.process is not None
+    mirror.send({"do": "start", "key": "a", "folder": str(tmp_path), "mode": "online"})
+    deadline = time.monotonic() + 60
+    while not trackers._stopped(mirror.process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    mirror.close()
+    assert mirror.process.wait(5) == -signal.SIGKILL
+
+
+def test_a_helper_that_cannot_be_started_costs_one_warning(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused() -> "subprocess.Popen[bytes]":
+        raise OSError(11, "Resource temporarily unavailable")
+
+    trackers.close_mirrors()
+    trackers._warned.clear()
+    monkeypatch.setattr(trackers, "_start_process", refused)
+    assert len(run(configure("tracker=wandb", "images=0:2")).records) == 2
+    trackers.close_mirrors()
+    assert caplog.text.count("W&B could not be started") == 1
 
 
 @pytest.mark.usefixtures("mirrored")
@@ -334,15 +391,10 @@ def gone(process: int) -> bool:
     """Whether it is, or is about to be within some seconds."""
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                time.sleep(0.1)
-                continue
-        return True
+        if trackers._stat(process)[:1] in ([], ["Z"]):
+            return True
+        time.sleep(0.1)
     return False
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes by /proc")
 
 
 @needs_proc
