@@ -115,11 +115,11 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def alive(folder: Path) -> dict[int, str]:
-    """Processes begun for the folder, by id, on Linux."""
+    """Processes begun for the folder, or one below it, by id, on Linux."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
-            if f"{MARK}={folder}\0".encode() in path.read_bytes():
+            if f"{MARK}={folder}".encode() in path.read_bytes():
                 found[int(path.parent.name)] = (path.parent / "cmdline").read_text().replace("\0", " ")[:80]
     return found
 
@@ -163,17 +163,20 @@ def whole(words: tuple[str, ...], folder: Path, limit: float) -> Whole:
     return Whole(results(folder), first - begin, last - first, time.time() - begin)
 
 
-def trial(words: tuple[str, ...], folder: Path, expected: Whole, draw: random.Random) -> str | None:
+def trial(words: tuple[str, ...], folder: Path, expected: Whole, part: float, draw: random.Random) -> str | None:
     """Kill once or twice, start again until it is done, compare; returns what was done. Raises Wrong.
 
-    None if no kill came before the end of the work: nothing was tried.
+    None if no kill came before the end of the work, so that nothing was tried.
+
+    Args:
+        part: of the time that a clean run took, in which to kill.
     """
     done, counts, limit = [], False, PATIENCE * expected.total
     for _ in range(draw.choice((1, 1, 2))):
         which = draw.choice(SIGNALS)
         group = which == signal.SIGINT and draw.random() < 0.5  # Ctrl-C reaches every process of the terminal
         starting = draw.random() < 0.1
-        moment = draw.uniform(0, expected.before if starting else expected.seconds)
+        moment = draw.uniform(0, part * (expected.before if starting else expected.seconds))
         before = images_begun(folder)
         process = start(words, folder)
         begun = not starting and wait_for_image(folder, process, before, limit)
@@ -210,36 +213,32 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
     arguments = parser.parse_args()
     names = [name for name in CASES if (arguments.only or "") in name]
-    draw, expected, wrong, idle = random.Random(arguments.seed), dict[str, Whole](), 0, 0
+    draw, expected, wrong, late = random.Random(arguments.seed), dict[str, Whole](), 0, 0
     begin = time.monotonic()
     subprocess.run([sys.executable, "-c", "import hydra, torch"], check=True)
     first_limit = FIRST_PATIENCE * (time.monotonic() - begin)
     with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
         root = (arguments.folder or Path(temporary)).resolve()
-        number = 0
-        while number < arguments.kills:
+        for number in range(arguments.kills):
             name = names[number % len(names)]
-            folder = root / name / f"trial{number}-{idle}"
-            try:
-                if name not in expected:
-                    folder = root / name / f"whole{number}"
-                    expected[name] = whole(CASES[name], folder, first_limit)
-                    folder = root / name / f"trial{number}-{idle}"
-                said = trial(CASES[name], folder, expected[name], draw)
-            except Wrong as error:
-                wrong += 1
-                said = f"WRONG: {error}"
-            finally:
-                kill_all(folder)
-            if said is None:  # it was too late, and is tried again
-                idle += 1
-                continue
-            number += 1
-            sys.stdout.write(f"{number:3d} {name}: {said}\n")
+            folder, said, part = root / name, None, 1.0
+            while said is None:
+                try:
+                    if name not in expected:
+                        expected[name] = whole(CASES[name], folder / f"whole{number}", first_limit)
+                    said = trial(CASES[name], folder / f"trial{number}-{part:g}", expected[name], part, draw)
+                except Wrong as error:
+                    wrong += 1
+                    said = f"WRONG: {error}"
+                finally:
+                    kill_all(folder)
+                late += said is None  # it is tried again
+                part /= 2
+            sys.stdout.write(f"{number + 1:3d} {name}: {said}\n")
             sys.stdout.flush()
     minutes = (time.monotonic() - begin) / 60
     sys.stdout.write(f"{arguments.kills - wrong} of {arguments.kills} identical, each killed with work undone; ")
-    sys.stdout.write(f"{idle} kills too late, {minutes:.0f} min\n")
+    sys.stdout.write(f"{late} kills too late, {minutes:.0f} min\n")
     sys.exit(1 if wrong else 0)
 
 

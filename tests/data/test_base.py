@@ -151,6 +151,8 @@ def test_names_are_unique(tmp_path: Path) -> None:
 def test_names_that_would_lead_out_of_a_folder(tmp_path: Path) -> None:
     files = [tmp_path / "..png", tmp_path / "...png", tmp_path / "a.b.png"]
     assert list(unique_names(files, tmp_path, (".png",))) == ["..png", "...png", "a.b"]
+    outside = [Path("/home/somebody/p/a.png"), Path("/home/somebody/q/a.png"), tmp_path / "p" / "a.png"]
+    assert list(unique_names(outside, tmp_path, (".png",))) == ["p_a.png", "q_a.png", "p_a.png+"], "not whose they are"
 
 
 def test_names_that_are_no_text_are_read_and_printable(tmp_path: Path) -> None:
