@@ -22,8 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of ``aseqdip`` and ``run.py``.
 
     Exits with 0 (all done), 1 (an image failed), 2 (bad input), 3 (unfinished: out of time, or another process is at
-    work
-    on an image), 128 + signal.
+    work on an image), 128 + signal.
     """
     steady_streams()
     os.environ["ASEQDIP_STARTED"] = str(time.time())  # for budget_minutes, in worker processes too

@@ -323,8 +323,7 @@ def select(names: Sequence[str], spec: Any) -> list[str]:
 
     ``spec``: "all", an index or a name, a range "2:5" (Python's meaning: it may reach beyond the end, and be empty),
     "./NAME" for a name that looks like an index, or a list of these. Raises UserError for an index or name there is
-    not,
-    and for what is one image's name and another's index.
+    not, and for what is one image's name and another's index.
     """
     if spec == "all":
         return list(names)

@@ -1,6 +1,4 @@
-"""Sinks for curves. Files are the source of truth (``records.py``); these mirror them and can never fail or hold up a
-run.
-"""
+"""Sinks for curves. Files are the source of truth (``records.py``); these mirror them, and hold up or fail no run."""
 
 import atexit
 import contextlib
@@ -63,9 +61,7 @@ class ProgressBar(Tracker):
 
 
 class Estimate(Tracker):
-    """The paper's budget on a CPU: says once how long it takes, from the first steps; the user may prefer
-    preset=quick.
-    """
+    """The paper's budget on a CPU: says once, by its first steps, how long it takes; one may prefer preset=quick."""
 
     steps = 3  # to measure by: the very first one also allocates
 
@@ -348,9 +344,7 @@ def _is_path(value: Any) -> bool:
 
 
 def group_of(cfg: Config, known: dict[str, Any]) -> str:
-    """What W&B groups by: task/setting/method, recipe, preset, and a hash of all that decides the result but
-    the seed.
-    """
+    """What W&B groups by: task/setting/method, recipe, preset, a hash of all that decides the result but the seed."""
     shared = {name: value for name, value in known.items() if name != "seed"}
     setting = make_task(cfg).setting
     return f"{cfg.task.name}/{setting}/{cfg.method.name} {cfg.recipe} {cfg.preset} {digest(shared)[:6]}"
@@ -364,9 +358,7 @@ def tags_of(cfg: Config) -> list[str]:
 
 
 def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int, on_cpu: bool) -> list[Tracker]:
-    """The progress bar over ``total`` steps (if tqdm is installed), W&B if the config names it, and a word on long
-    runs.
-    """
+    """The bar over ``total`` steps (where tqdm is installed), W&B if the config names it, a word on long runs."""
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb" and os.environ.get("WANDB_MODE") != "disabled":
         trackers.append(Guarded("W&B", lambda: WandB(cfg, image, run_id, folder)))
