@@ -57,6 +57,7 @@ def _main(given: list[str], command: Command) -> None:
         words.check(ready)
         for line in words.rehearse(ready):
             sys.stderr.write(f"{line}\n")
+    words.check_flags(ready)
     if words.sweeps(ready):  # Hydra itself writes there before our first job starts
         command.expect_workers()
         check_writable(Path(next((w[8:].strip("\"'") for w in ready if w.startswith("outputs=")), "outputs")))
