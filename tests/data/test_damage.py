@@ -17,6 +17,7 @@ from PIL import Image
 from test_ct_slices import write_dicom
 
 from aseqdip.data import make_reader
+from aseqdip.data._files import named_errors
 from aseqdip.errors import UserError
 
 TRIES = tries(12)
@@ -73,3 +74,9 @@ def test_damaged_files_are_named_in_one_line(
                             assert str(error).isprintable()
                         else:
                             assert all(note.isprintable() for note in (sample.source, *sample.notes))
+
+
+def test_names_that_are_no_text_are_said_in_our_words() -> None:
+    message = r"a.npz could not be read \(a name in it is no UTF-8\): expected an array"
+    with pytest.raises(UserError, match=message), named_errors(Path("a.npz"), "an array"):
+        b"\xff".decode()
