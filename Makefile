@@ -35,9 +35,9 @@ test: check
 bench: setup
 	$(BIN)/python scripts/benchmark.py $(if $(BENCH_JSON),--json $(BENCH_JSON))
 
-# data files, words and records with a thousand random damages each, from fixed seeds: some 5 minutes
+# data files, words and records with a thousand random damages each, from fixed seeds: some 5 minutes on two cores
 fuzz: setup
-	ASEQDIP_FUZZ=1000 $(BIN)/python -m pytest tests/test_fuzz_words.py tests/report/test_fuzz_records.py tests/data/test_damage.py
+	ASEQDIP_FUZZ=1000 $(BIN)/python -m pytest --numprocesses 2 tests/test_fuzz_words.py tests/report/test_fuzz_records.py tests/data/test_damage.py
 
 # 50 reconstructions killed at random moments, compared with ones that nobody killed: some 15 minutes
 torture: setup

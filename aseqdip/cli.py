@@ -22,8 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of ``aseqdip`` and ``run.py``.
 
     Exits with 0 (all done), 1 (an image failed), 2 (bad input), 3 (unfinished: out of time, or another process is at
-    work
-    on an image), 128 + signal.
+    work on an image), 128 + signal.
     """
     steady_streams()
     os.environ["ASEQDIP_STARTED"] = str(time.time())  # for budget_minutes, in worker processes too
@@ -68,6 +67,7 @@ def _main(given: list[str], command: Command) -> None:
         words.check(ready)
         for line in words.rehearse(ready):
             sys.stderr.write(f"{line}\n")
+    words.check_flags(ready)
     if words.sweeps(ready) and not words.shows(ready):
         os.environ["ASEQDIP_JOBS"] = str(words.jobs(ready))
         if any(word.startswith("hydra/launcher=") and ("slurm" in word or "submitit" in word) for word in ready):

@@ -133,6 +133,7 @@ PREFIX = {"task": "", "method": "", "stop": "", "network": "network.", "dataset.
 REGISTRIES: dict[str, Registry[Any]] = {
     **{"task": TASKS, "method": METHODS, "stop": STOPPING, "network": NETWORKS, "dataset.reader": READERS}
 }
+LARGEST_SIDE = 16384  # pixels: a picture of that side takes 3 GiB, what is computed of it many times that
 #: what only the fit of a network uses, and what only a method with iterates does
 LEARNING, ITERATING = ("steps", "lr", "residual", "precision"), ("ema", "stop")
 
@@ -309,6 +310,8 @@ def _check(cfg: Config) -> None:
         value = getattr(cfg, name)
         if value != word and not (value.isdigit() and int(value) > 0):
             raise UserError(f"{name}={value}: expected a number of {example} or {word}.")
+    if cfg.size.isdigit() and int(cfg.size) > LARGEST_SIDE:
+        raise UserError(f"size={cfg.size}: expected at most {LARGEST_SIDE} pixels a side, or native.")
     for name in ("seeds", "images"):
         if getattr(cfg, name) == []:
             raise UserError(f"{name}=[] names none: give at least one, as in {name}=0,1, or leave it out.")

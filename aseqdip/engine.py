@@ -187,8 +187,7 @@ class Graph(Generic[T]):
     """A function without arguments, recorded into a CUDA graph after a few calls and replayed from then on.
 
     What it returns are then the same tensors each time, overwritten by the next call. A function that cannot be
-    recorded
-    goes on being called as it is; a warning says why. Belongs to the thread's current device.
+    recorded goes on being called as it is; a warning says why. Belongs to the thread's current device.
 
     Args:
         function: reads and writes tensors that stay where they are; never waits for the device.

@@ -1,8 +1,10 @@
-"""Files that appear whole or not at all, and a look ahead whether they can."""
+"""Files that appear whole or not at all, a look ahead whether they can, and how others may read of them."""
 
 import os
+import re
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +28,35 @@ def check_writable(folder: Path) -> None:
         raise UserError(
             f"Results cannot be written to {folder} ({error.strerror}): set outputs=... to another folder."
         ) from error
+
+
+def place(path: Path, roots: Iterable[Path] = ()) -> str:
+    """A path as others may read it, since an absolute one tells of a machine and its users.
+
+    Relative to the working folder, or to one that code is imported from; else ``.../`` and what follows from one of the
+    roots on, or its last part.
+    """
+    if not path.is_absolute():
+        return str(path)
+    for base in map(Path, (os.getcwd(), *sys.path)):  # noqa: PTH109 - one that is gone, too
+        if base.is_absolute() and path != base and len(base.parts) > 1 and path.is_relative_to(base):
+            return str(path.relative_to(base))
+    if str(path) == os.path.expanduser("~"):  # noqa: PTH111 - pathlib's raises where there is none
+        return "..."
+    root = next((root for root in roots if path.is_relative_to(root)), path)
+    return str(Path("...", root.name, path.relative_to(root)))
+
+
+#: absolute paths in a text: in quotes all of it, else up to a delimiter; a few words before a slash belong to it
+_ABSOLUTE = re.compile(
+    r"""(?<=["'])/[^"'\n]*(?=["'])|"""
+    r"""(?<![\w.:/~\\"'-])/[^\s,;:\])"']+(?:(?:[ ][^\s/,;:()\[\]"']+){1,3}/[^\s,;:\])"']+)*"""
+)
+
+
+def without_folders(text: str) -> str:
+    """A text with each absolute path in it as :func:`place` has it."""
+    return _ABSOLUTE.sub(lambda found: place(Path(found[0])), text) if "/" in text else text
 
 
 @contextmanager

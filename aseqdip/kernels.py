@@ -1,9 +1,8 @@
-"""Operators of our own, each with its exact adjoint: convolution, reflected borders, bilinear up-sampling, output
-layer.
+"""Operators of our own with exact adjoints: convolution, reflected borders, bilinear up-sampling, output layer.
 
 Their gradients, of any order, are such operators again. They keep the network's memory layout, add in a fixed order (no
-atomics of ours), and make nothing on the host once :func:`kept` has it, so that a step can be recorded into a CUDA
-graph.
+atomics of ours), and make nothing on the host once :func:`kept` has it, so that a step can be recorded into a
+CUDA graph.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -49,8 +48,7 @@ def layout(*tensors: Tensor) -> torch.memory_format:
     """Channels last, or plain: that of the first tensor (of four axes) whose strides tell.
 
     With one channel or one pixel none do; then as the engine: channels last, as tensor cores and oneDNN want it, but
-    plain
-    for fp32 on CUDA.
+    plain for fp32 on CUDA.
     """
     for x in tensors:
         if x.shape[1] > 1 and x.shape[2] * x.shape[3] > 1 and 1 in (x.stride(1), x.stride(3)):
@@ -240,12 +238,10 @@ def _products(x: Tensor, g: Tensor, k: int, stride: int, padding: int) -> Tensor
 
 
 def reflect(x: Tensor, border: int) -> Tensor:
-    """``F.pad(x, (border,) * 4, mode="reflect")``, with zeros up to as many channels as the hardware wants, in one
-    copy.
+    """``F.pad(x, (border,) * 4, mode="reflect")``, with zero channels up to what the hardware wants, in one copy.
 
     (n, channels, height, width) -> (n, ``whole(channels)``, height + 2 border, width + 2 border). Raises UserError
-    where
-    a side is no longer than the border. The adjoint adds each border line to the line that it mirrors.
+    where a side is no longer than the border. The adjoint adds each border line to the line that it mirrors.
     """
     n, c, h, w = x.shape
     if min(h, w) <= border:

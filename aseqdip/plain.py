@@ -30,7 +30,7 @@ def loads(text: str | bytes) -> dict[str, Any]:
     """A JSON object. Raises ValueError for anything else, its own NaN and infinities among it."""
     content = json.loads(text, parse_constant=_refuse)
     if not isinstance(content, dict):
-        raise ValueError(f"expected an object, found {type(content).__name__}")
+        raise ValueError(f"expected an object, found {_shown(content)}")
     return content
 
 
@@ -67,7 +67,7 @@ def typed(value: Any, kind: Any, where: str) -> Any:
     origin, inner, compound = _shape(kind)
     if compound:
         if not isinstance(value, dict):
-            raise ValueError(f"{where}: expected an object, found {type(value).__name__}")
+            raise ValueError(f"{where}: expected an object, found {_shown(value)}")
         fields = _fields(kind)
         if missing := [name for name, (_, needed) in fields.items() if needed and name not in value]:
             raise ValueError(f"{where}: {missing[0]} is missing")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from aseqdip.files import write_atomically
+from aseqdip.files import without_folders, write_atomically
 from aseqdip.plain import dumps, loads, typed
 
 SCHEMA = 2
@@ -76,7 +76,7 @@ class Record:
         settings: all other knobs that the result depends on (the method's, the network's, steps ...).
         origin: where in which kind of file it stands (kind, volume, slice, slices), what of the file's image it shows
             (region: top, left, rows, columns), and what maps displayed values v back: low + (high - low) v, in unit.
-        command: the words that compute this image again; empty where they are not known.
+        command: the words that compute this image again, without absolute paths; empty where they are not known.
         identity, input: digests of all that the result depends on, and of measurements and start image as computed.
         results_version: raised whenever the same words give other numbers.
     """
@@ -326,6 +326,12 @@ def _reason(error: BaseException) -> str:
         return f"cannot be read: {error.strerror or error}"
     if isinstance(error, RecursionError):
         return "not a record: nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not a record: its byte {error.start} is no UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not a record: no JSON from line {error.lineno}, column {error.colno} on"
+    if isinstance(error, OverflowError):
+        return "not a record: it holds a number that is too large"
     return f"not a record: {error}" if str(error) else f"not a record: {type(error).__name__}"
 
 
@@ -377,4 +383,5 @@ def parse(content: dict[str, Any]) -> Record:
         raise ValueError(f"scores: hold no '{record.result}', which is said to be the result")
     if record.curve.every < 1:
         raise ValueError(f"curve.every: expected at least 1, found {record.curve.every}")
+    record.command = list(map(without_folders, record.command))
     return record

@@ -167,6 +167,18 @@ def check(words: Sequence[str]) -> None:
         )
 
 
+def check_flags(words: Sequence[str]) -> None:
+    """Raise UserError for flags that Hydra does not take together, or that lead to another configuration."""
+    given = {word.split("=")[0] for word in split(words)[0]}
+    if other := sorted(given & {"--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun"}):
+        raise UserError(f"{other[0]}: the configuration is the package's own; --config-dir FOLDER adds to it.")
+    modes = [names[0] for names in (("--run", "-r"), ("--cfg", "-c"), ("--info", "-i"), SWEEP) if given & {*names}]
+    if len(modes) > 1:
+        raise UserError(f"{' and '.join(modes)} each say what to do: give one of them.")
+    if "--resolve" in given and not given & {"--cfg", "-c"}:
+        raise UserError("--resolve says how --cfg shows the settings: write --cfg job --resolve.")
+
+
 def _check_parsed(parsed: Override, folder: str | None) -> None:
     key = parsed.key_or_group
     if parsed.package is not None:
@@ -190,9 +202,9 @@ def _check_parsed(parsed: Override, folder: str | None) -> None:
 
 
 def check_choice(group: str, value: Any, folder: str | None = None) -> None:
-    """Raise UserError unless ``value`` is one of the group's configs (or null for an optional one)."""
-    if value is None and group in ("experiment", "cell"):
-        return
+    """Raise UserError unless ``value`` is one of the group's configs."""
+    if value is None:
+        raise UserError(f"{group}=null: expected the name of a config, or no word at all.")
     known = compose.choices(group, folder)
     if str(value) not in known:
         if group in REGISTRIES:

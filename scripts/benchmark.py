@@ -3,13 +3,10 @@
     python scripts/benchmark.py [--json FILE] [--cases mri,ct,denoising] [--devices cpu,cuda] [--cycles 4]
 
 "naive" is aSeqDIP as a first-time user writes it: plain fp32 modules in the default layout, PyTorch's switches (on a
-GPU TF32
-in convolutions, no search for cuDNN's algorithms) and Adam as they come, the operator in the obvious way (CT by
-rotating the image), PSNR and SSIM by scikit-image on the host at each step.
-"ours" is the method with the engine's choices, scored at each step. Both take N = 2 updates and one more pass a cycle;
-a step's time is the median over cycles of a cycle's time / N. The ceiling is a large matrix product of random numbers
-in the
-precision of our step.
+GPU TF32 in convolutions, no search for cuDNN's algorithms) and Adam as they come, the operator in the obvious way (CT
+by rotating the image), PSNR and SSIM by scikit-image on the host at each step. "ours" is the method with the engine's
+choices, scored at each step. Both take N = 2 updates and one more pass a cycle; a step's time is the median over cycles
+of a cycle's time / N. The ceiling is a large matrix product of random numbers in the precision of our step.
 """
 
 import argparse

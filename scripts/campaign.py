@@ -6,11 +6,10 @@ take home.
 
 The first form runs what results/ lacks: the checks and the benchmark of the GPU (where there is one), then
 experiment=table2 with the settings given, MRI and CT first, then pictures, until the time is up. OUT then holds
-records.zip
-(the new records, and a small picture of each table cell's first image), gpu-check.jsonl and gpu-bench.jsonl. The second
-form
-puts them into results/; the next slot goes on from there, and repeats checks that failed or were cut short. Nothing is
-downloaded; PyTorch, NumPy, SciPy, scikit-image, h5py, matplotlib, hydra-core and omegaconf are needed.
+records.zip (the new records, and a small picture of each table cell's first image), gpu-check.jsonl and
+gpu-bench.jsonl. The second form puts them into results/; the next slot goes on from there, and repeats checks that
+failed or were cut short. Nothing is downloaded; PyTorch, NumPy, SciPy, scikit-image, h5py, matplotlib, hydra-core and
+omegaconf are needed.
 """
 
 import argparse

@@ -1,11 +1,9 @@
 """CUDA graphs on a CPU: the engine records into these where there is no GPU, and a recording fails where a GPU's would.
 
 A recording runs nothing: what it wrote is put back at its end. A replay makes the same calls of PyTorch's dispatcher on
-the
-same tensors, and no line of Python in between; before it, all memory of the recording is filled with NaN. So a number
-that
-Python would change, a tensor at another address, state kept in the recording's own memory, and anything read after the
-next replay all show. Streams are dealt out as PyTorch does, 32 in turn.
+the same tensors, and no line of Python in between; before it, all memory of the recording is filled with NaN. So a
+number that Python would change, a tensor at another address, state kept in the recording's own memory, and anything
+read after the next replay all show. Streams are dealt out as PyTorch does, 32 in turn.
 """
 
 import contextlib

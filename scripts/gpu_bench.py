@@ -4,8 +4,7 @@
     python scripts/gpu_bench.py --device cpu --tiny
 
 Results are appended to FOLDER/gpu-bench.jsonl as they come. Needed: as scripts/gpu_check.py says. The second form only
-shows
-that it runs: its figures mean nothing.
+shows that it runs: its figures mean nothing.
 """
 
 import argparse

@@ -4,8 +4,7 @@
     python scripts/gpu_check.py --device cpu --tiny
 
 Results are appended to FOLDER/gpu-check.jsonl as they come. Needed: PyTorch, NumPy, SciPy, scikit-image, h5py,
-matplotlib,
-hydra-core and omegaconf. The second form is the same on a CPU, on tiny images, with recordings emulated.
+matplotlib, hydra-core and omegaconf. The second form is the same on a CPU, on tiny images, with recordings emulated.
 """
 
 import argparse

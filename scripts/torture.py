@@ -2,12 +2,13 @@
 
     python scripts/torture.py --kills 50 --seed 0
 
-Every method, several images, seeds and jobs at a time, every local launcher; SIGTERM, SIGINT, SIGHUP and SIGKILL. After
-each
-trial nothing may be left over: no checkpoint, no half-written file, no process.
+Every method, several images, seeds and jobs at a time, every local launcher; SIGTERM, SIGINT, SIGHUP and SIGKILL. A
+trial counts once a kill has left work undone. After each nothing may be left over: no checkpoint, no half-written file,
+no process.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -24,7 +25,7 @@ import numpy as np
 
 ROOT = Path(__file__).parent.parent
 COMMON = (
-    *("preset=smoke", "device=cpu", "precision=fp32", "size=32", "network.width=4", "network.depth=2", "steps=100"),
+    *("preset=smoke", "device=cpu", "precision=fp32", "size=32", "network.width=4", "network.depth=2", "steps=200"),
     "checkpoint_minutes=0.005",
 )
 CASES: dict[str, tuple[str, ...]] = {
@@ -45,8 +46,10 @@ CASES: dict[str, tuple[str, ...]] = {
     "submitit": ("-m", "method=aseqdip,tv_dip", "task=denoising", "hydra/launcher=submitit_local"),
 }
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
-#: seconds after which a process that should have ended did hang
-PATIENCE = 300
+#: how long a killed or continued command may take, in times of one that nobody killed; that one, in times of imports
+PATIENCE, FIRST_PATIENCE = 20, 100
+#: the variable by which every process of a trial is known, in whatever folder or session it works
+MARK = "ASEQDIP_TORTURE"
 
 
 class Wrong(Exception):
@@ -57,7 +60,7 @@ def start(words: tuple[str, ...], folder: Path) -> "subprocess.Popen[bytes]":
     """The command in a folder and a session of its own; what it says goes to ``folder/log``."""
     folder.mkdir(parents=True, exist_ok=True)
     # one thread: the order of summation, and so the last bit, is the number of threads'
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), MARK: str(folder)}
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, str(ROOT / "run.py"), *COMMON, *words],
@@ -69,21 +72,24 @@ def start(words: tuple[str, ...], folder: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def wait(process: "subprocess.Popen[bytes]", what: str) -> int:
-    """Its exit status."""
+def wait(process: "subprocess.Popen[bytes]", what: str, limit: float) -> int:
+    """Its exit status. Raises Wrong after ``limit`` seconds."""
     try:
-        return process.wait(PATIENCE)
+        return process.wait(limit)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise Wrong(f"{what}: it did not end within {PATIENCE} s") from None
+        raise Wrong(f"{what}: it did not end within {limit:.0f} s") from None
 
 
-def begun(folder: Path, process: "subprocess.Popen[bytes]", before: int) -> float:
-    """Wait until one more image is begun than before (or the end of the process); returns the time of that."""
-    while process.poll() is None and images_begun(folder) <= before:
+def wait_for_image(folder: Path, process: "subprocess.Popen[bytes]", before: int, limit: float) -> bool:
+    """Wait until one more image is begun than before, and say so; False at the process's end. Raises Wrong."""
+    end = time.monotonic() + limit
+    while images_begun(folder) <= before:
+        if process.poll() is not None:
+            return False
+        if time.monotonic() > end:
+            raise Wrong(f"no image begun within {limit:.0f} s")
         time.sleep(0.02)
-    return time.monotonic()
+    return True
 
 
 def images_begun(folder: Path) -> int:
@@ -108,68 +114,94 @@ def leftovers(folder: Path) -> list[str]:
     return [str(p) for p in folder.rglob("*") if p.name.startswith("checkpoint") or p.match(".*.????????")]
 
 
-def alive(folder: Path) -> list[str]:
-    """Processes that work in the folder, on Linux."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if path.readlink().is_relative_to(folder):
-                found.append((path.parent / "cmdline").read_text().replace("\0", " ")[:80])
-        except OSError:
-            continue
+def alive(folder: Path) -> dict[int, str]:
+    """Processes begun for the folder, or one below it, by id, on Linux."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={folder}".encode() in path.read_bytes():
+                found[int(path.parent.name)] = (path.parent / "cmdline").read_text().replace("\0", " ")[:80]
     return found
+
+
+def wait_for_all(folder: Path, what: str, limit: float) -> None:
+    """Until no process of the folder is there: a killed command's workers save first. Raises Wrong."""
+    end = time.monotonic() + limit
+    while left := alive(folder):
+        if time.monotonic() > end:
+            raise Wrong(f"{what}: still there after {limit:.0f} s: {', '.join(left.values())}")
+        time.sleep(0.1)
+
+
+def kill_all(folder: Path) -> None:
+    while left := alive(folder):
+        for process in left:
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.1)
 
 
 @dataclass
 class Whole:
-    """A case nobody killed: what it gives, and how long its images take."""
+    """A case nobody killed: what it gives; seconds before its first image, of all its images, and of everything."""
 
     results: dict[str, Any]
+    before: float
     seconds: float
+    total: float
 
 
-def whole(words: tuple[str, ...], folder: Path) -> Whole:
+def whole(words: tuple[str, ...], folder: Path, limit: float) -> Whole:
+    """Raises Wrong if it does not end well within ``limit`` seconds."""
+    begin = time.time()  # as file systems have it
     process = start(words, folder)
-    beginning = begun(folder, process, 0)
-    if (status := wait(process, "uninterrupted")) != 0:
-        raise SystemExit(f"{' '.join(words)}: status {status} without a kill:\n{(folder / 'log').read_text()}")
-    return Whole(results(folder), time.monotonic() - beginning)
+    wait_for_image(folder, process, 0, limit)
+    first = time.time()
+    if (status := wait(process, "without a kill", limit)) != 0:
+        raise Wrong(f"without a kill: status {status}:\n{(folder / 'log').read_text()}")
+    last = max(path.stat().st_mtime for path in folder.rglob("record.json"))
+    return Whole(results(folder), first - begin, last - first, time.time() - begin)
 
 
-def trial(words: tuple[str, ...], folder: Path, expected: Whole, draw: random.Random) -> str:
-    """Kill once or twice, start again until it is done, compare; returns what was done. Raises Wrong."""
-    done = []
+def trial(words: tuple[str, ...], folder: Path, expected: Whole, part: float, draw: random.Random) -> str | None:
+    """Kill once or twice, start again until it is done, compare; returns what was done. Raises Wrong.
+
+    None if no kill came before the end of the work, so that nothing was tried.
+
+    Args:
+        part: of the time that a clean run took, in which to kill.
+    """
+    done, counts, limit = [], False, PATIENCE * expected.total
     for _ in range(draw.choice((1, 1, 2))):
         which = draw.choice(SIGNALS)
         group = which == signal.SIGINT and draw.random() < 0.5  # Ctrl-C reaches every process of the terminal
         starting = draw.random() < 0.1
-        moment = draw.uniform(0, 3 if starting else expected.seconds)
+        moment = draw.uniform(0, part * (expected.before if starting else expected.seconds))
         before = images_begun(folder)
         process = start(words, folder)
-        if not starting:
-            begun(folder, process, before)
+        begun = not starting and wait_for_image(folder, process, before, limit)
         time.sleep(moment)
         done.append(
             f"{which.name}{' to all' if group else ''} after {moment:.2f} s{' of starting' if starting else ''}"
         )
         if process.poll() is None:
             (os.killpg if group else os.kill)(process.pid, which)
-        status = wait(process, done[-1])
+        status = wait(process, done[-1], limit)
         if status not in (0, -which, 128 + which):
             raise Wrong(f"{done[-1]}: status {status}")
-        deadline = time.monotonic() + PATIENCE
-        while left := alive(folder):  # a killed command's workers save first
-            if time.monotonic() > deadline:
-                raise Wrong(f"{done[-1]}: still there: {left}")
-            time.sleep(0.1)
+        wait_for_all(folder, done[-1], limit)
+        counts |= begun and status != 0 and len(results(folder)) < len(expected.results)
+    if not counts:
+        return None
     said = ", ".join(done)
-    if (status := wait(start(words, folder), "the last start")) != 0:
+    if (status := wait(start(words, folder), f"{said}: the last start", limit)) != 0:
         raise Wrong(f"{said}: then status {status}")
     if (found := results(folder)) != expected.results:
         different = [name for name, value in expected.results.items() if found.get(name) != value]
         raise Wrong(f"{said}: other results in {different or sorted(found)}")
     if left := leftovers(folder):
         raise Wrong(f"{said}: left over: {left}")
+    wait_for_all(folder, f"{said}: the last start", limit)
     return said
 
 
@@ -181,21 +213,32 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
     arguments = parser.parse_args()
     names = [name for name in CASES if (arguments.only or "") in name]
-    draw, expected, wrong = random.Random(arguments.seed), dict[str, Whole](), 0
+    draw, expected, wrong, late = random.Random(arguments.seed), dict[str, Whole](), 0, 0
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import hydra, torch"], check=True)
+    first_limit = FIRST_PATIENCE * (time.monotonic() - begin)
     with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
-        folder = (arguments.folder or Path(temporary)).resolve()
+        root = (arguments.folder or Path(temporary)).resolve()
         for number in range(arguments.kills):
             name = names[number % len(names)]
-            if name not in expected:
-                expected[name] = whole(CASES[name], folder / name / "whole")
-            try:
-                said = trial(CASES[name], folder / name / f"trial{number}", expected[name], draw)
-            except Wrong as error:
-                wrong += 1
-                said = f"WRONG: {error}"
+            folder, said, part = root / name, None, 1.0
+            while said is None:
+                try:
+                    if name not in expected:
+                        expected[name] = whole(CASES[name], folder / f"whole{number}", first_limit)
+                    said = trial(CASES[name], folder / f"trial{number}-{part:g}", expected[name], part, draw)
+                except Wrong as error:
+                    wrong += 1
+                    said = f"WRONG: {error}"
+                finally:
+                    kill_all(folder)
+                late += said is None  # it is tried again
+                part /= 2
             sys.stdout.write(f"{number + 1:3d} {name}: {said}\n")
             sys.stdout.flush()
-    sys.stdout.write(f"{arguments.kills - wrong} of {arguments.kills} identical\n")
+    minutes = (time.monotonic() - begin) / 60
+    sys.stdout.write(f"{arguments.kills - wrong} of {arguments.kills} identical, each killed with work undone; ")
+    sys.stdout.write(f"{late} kills too late, {minutes:.0f} min\n")
     sys.exit(1 if wrong else 0)
 
 

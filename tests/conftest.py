@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from fuzz import summary
 
 from aseqdip.compose import compose
 from aseqdip.config import Config
@@ -30,6 +31,13 @@ def load_script(name: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many cases the tests with random damage tried."""
+    reports = [r for stats in terminalreporter.stats.values() for r in stats if getattr(r, "when", "") == "call"]
+    for line in summary([value for report in reports for name, value in report.user_properties if name == "fuzz"]):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -40,6 +40,9 @@ def call(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (("--cfg", "job", "--resolve", "lam=${nope}"), "lam: Interpolation key 'nope' not found"),
         (("-m", "experiment=table2", "--cfg", "job"), "--cfg shows the settings of one run"),
         (("experiment=table2",), "This is a sweep over images and cell: add -m"),
+        (("--resolve",), "--resolve says how --cfg shows the settings"),
+        (("--cfg", "job", "--info"), "--cfg and --info each say what to do"),
+        (("-cn", "nope"), "-cn: the configuration is the package's own"),
         (("--help", "nothing"), "expected settings, or one of ct"),
     ],
 )
@@ -141,6 +144,22 @@ def test_a_sweep_survives_a_bad_job(tmp_path: Path) -> None:
     assert len(list((tmp_path / "outputs").rglob("record.json"))) == 2
     assert "images=99: there is no such image" in result.stdout + result.stderr
     assert "Nothing to do: dataset=brain ends before images=30:40." in result.stdout
+
+
+INTERRUPTED = f"""
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == "aseqdip":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+runpy.run_path({str(ROOT / "run.py")!r})
+"""
+
+
+def test_interrupted_while_importing() -> None:
+    result = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
 
 
 @pytest.mark.slow

@@ -251,6 +251,7 @@ def test_the_knobs_in_force(
         ("dataset=cbsd", "expected one of aapm"),
         ("dataset.reader=nifti", "dataset.reader=nifti: expected one of"),
         ("stop=never", "one of none, "),
+        ("experiment=null", "experiment=null: expected the name of a config"),
         ("mri", "'mri' is not a setting: write name=value"),
         ("lam=[a", "cannot be read"),
         ("method.rho=1", "'method.rho' is written without its first word: rho="),
@@ -277,7 +278,7 @@ def test_every_value_of_a_sweep_is_checked() -> None:
 @pytest.mark.parametrize(
     "word",
     ["lam=0.5,1,2", "steps=10", "images=[0,a]", "images=0:5", "images=all", "task=mri,ct", "center_fraction=null",
-     "lr=1e-3", "N=range(1,4)", "hydra.sweep.dir=x", "data_root=${oc.env:HOME}", "experiment=null",
+     "lr=1e-3", "N=range(1,4)", "hydra.sweep.dir=x", "data_root=${oc.env:HOME}",
      "cell=glob(ct-*)", "--cfg=job"],
 )  # fmt: skip
 def test_good_words_pass(word: str) -> None:

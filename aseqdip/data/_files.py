@@ -85,6 +85,8 @@ def _reason(error: Exception) -> str:
     """The library's own words, one line of them."""
     if type(error).__name__ == "UnidentifiedImageError":  # its words are the file object's
         return "no format that is known"
+    if isinstance(error, UnicodeDecodeError):
+        return "a name in it is no UTF-8"
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     line = printable(words.strip().split("\n")[0])
     if inner := re.fullmatch(r"Unable to [\w ]+\((.+)\)", line):  # h5py says twice that it could not

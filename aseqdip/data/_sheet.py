@@ -42,6 +42,10 @@ class Phantom(Reader):
         if self.size != "native" and not self.size.isdecimal():
             raise UserError(f"size={self.size}: expected a number of pixels, or native.")
         side = self.side if self.size == "native" else int(self.size)
+        if not 8 <= side <= LARGEST:
+            raise UserError(
+                f"size={self.size}: expected 8 to {LARGEST} pixels, as dataset={self.name} draws its images."
+            )
 
         def load(index: int) -> Sample:
             return Sample(f"generated {self.name} phantom {index}", image=self.draw(side, index)[None])

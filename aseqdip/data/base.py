@@ -1,5 +1,6 @@
 """What a reader is: it finds the images of a data set, names them, and reads one when asked."""
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -310,14 +311,16 @@ def _is_folder(path: Path) -> bool:
 
 def unique_names(files: Sequence[Path], folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
     """A name for each file: without its suffix; with it where two share that; with its folders where two share this."""
+    outside = [f.absolute().parent for f in files if not f.is_relative_to(folder)]
+    together = os.path.commonpath(outside) if outside else folder
 
     def forms(path: Path) -> tuple[str, ...]:
         suffix = next(
             (s for s in sorted(suffixes, key=len, reverse=True) if path.name.lower().endswith(s)), path.suffix
         )
         stem = path.name[: -len(suffix)] if suffix else path.name
-        whole = path.relative_to(folder) if path.is_relative_to(folder) else path
-        return stem if stem.strip(".") else path.name, path.name, "_".join(p for p in whole.parts if p != whole.anchor)
+        whole = path.relative_to(folder) if path.is_relative_to(folder) else path.absolute().relative_to(together)
+        return stem if stem.strip(".") else path.name, path.name, "_".join(whole.parts)
 
     names = [forms(f) for f in files]
     level = [0] * len(files)
@@ -368,8 +371,7 @@ def select(names: Sequence[str], spec: Any) -> list[str]:
 
     ``spec``: "all", an index or a name, a range "2:5" (Python's meaning: it may reach beyond the end, and be empty),
     "./NAME" for a name that looks like an index, or a list of these. Raises UserError for an index or name there is
-    not,
-    and for what is one image's name and another's index.
+    not, and for what is one image's name and another's index.
     """
     if spec == "all":
         return list(names)

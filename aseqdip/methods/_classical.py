@@ -56,8 +56,7 @@ class Converging(Classical):
     """A method that iterates until the image no longer changes, or for ``iterations``.
 
     Everything that must survive a kill is in ``state.extra``: tensors on the device, which nothing waits for but a
-    check
-    after every ``every`` iterations.
+    check after every ``every`` iterations.
     """
 
     every: ClassVar[int] = 10

@@ -4,6 +4,7 @@ import base64
 import re
 from dataclasses import dataclass, field
 
+from aseqdip.files import without_folders
 from aseqdip.plain import loads
 from aseqdip.report.blocks import Block, Cell
 from aseqdip.report.rows import Row
@@ -43,7 +44,7 @@ def gallery(block: Block) -> Gallery:
             try:
                 drawn = pictures(row)
             except Exception as error:  # a damaged file raises many kinds
-                found.unreadable.append(f"{row.folder}: {error}")
+                found.unreadable.append(f"{row.place}: {without_folders(str(error))}")
                 continue
             for place, what in enumerate(("truth", "start")):
                 if what in drawn and what.capitalize() not in [p.name for p in found.pictures]:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from aseqdip import __version__
 from aseqdip.averages import finite
+from aseqdip.files import without_folders
 from aseqdip.report import charts, tables
 from aseqdip.report.blocks import ORDER, Block, Cell, start_level
 from aseqdip.report.gallery import gallery
@@ -69,7 +70,7 @@ def data(blocks: Sequence[Block]) -> dict[str, Any]:
             command = [w for w in row.record.command if not w.startswith("images=")]
             image = [w for w in row.record.command if w.startswith("images=")]
             line = shlex.join(["python", "run.py", *command]) if command else ""
-            run = runs.setdefault((str(row.folder.parent), line, row.record.seed), len(runs))
+            run = runs.setdefault((str(Path(row.place).parent), line, row.record.seed), len(runs))
             name = names.setdefault((row.label, shlex.join(image)), len(names))
             folder = names.setdefault((row.folder.name, ""), len(names)) if row.folder.name != row.label else -1
             rows.append([run, name, folder, *(_rounded(row.number(column)) for column in COLUMNS)])
@@ -98,7 +99,7 @@ def facts(found: Found, blocks: Sequence[Block], folders: Sequence[Path]) -> dic
         "counts": counts,
         "lost": {kind: count for kind, count in lost.items() if count},
         "lists": {kind: sorted({v for r in records if (v := getattr(r, name))}) for kind, name in kinds.items()},
-        "folders": [str(folder) for folder in folders],
+        "folders": [found.place(folder) for folder in folders],
         "date": datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__,
         "foreign": any(block.departures for block in blocks),
@@ -172,11 +173,11 @@ def _scatter(block: Block, styles: dict[str, int]) -> Markup | None:
 
 def failures(found: Found, blocks: Sequence[Block]) -> dict[str, list[tuple[str, ...]]]:
     """What has no result, and why: folder, message and last step."""
-    copies = [row.folder for block in blocks for cell in block.cells for row in cell.copies]
+    copies = [row.place for block in blocks for cell in block.cells for row in cell.copies]
     failed = [(t.folder, t.failure) for t in found.failed if t.failure is not None]
     return {
-        "failed": [(str(folder), f.error, str(f.after_step)) for folder, f in failed],
-        "damaged": [(str(t.folder), t.error) for t in found.damaged],
-        "unfinished": [(str(t.folder),) for t in found.unfinished],
-        "copies": [(str(folder),) for folder in copies],
+        "failed": [(found.place(folder), without_folders(f.error), str(f.after_step)) for folder, f in failed],
+        "damaged": [(found.place(t.folder), t.error) for t in found.damaged],
+        "unfinished": [(found.place(t.folder),) for t in found.unfinished],
+        "copies": [(place,) for place in copies],
     }

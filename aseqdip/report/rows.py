@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aseqdip.errors import UserError
-from aseqdip.files import write_atomically
+from aseqdip.files import place, write_atomically
 from aseqdip.records import Curve, Record, Score, Trace, scan
 
 WHICH = ("start", "result", "last", "best", "ema", "stopped")
@@ -28,6 +28,7 @@ class Row:
         every, curve: iterations for each value; PSNR in dB where there is a truth, else the loss; may be empty.
         reached, ssim: PSNR of what would be the result there (the average, where that is it), and SSIM; may be empty.
         label: the image as printed; with its content's digest where two images of one name meet.
+        place: its folder as printed.
     """
 
     record: Record
@@ -39,6 +40,7 @@ class Row:
     reached: np.ndarray
     ssim: np.ndarray
     label: str
+    place: str
 
     @property
     def image(self) -> tuple[str, str]:
@@ -77,24 +79,29 @@ NUMBERS = (
 class Found:
     """Everything below the folders: reconstructions, and what there is instead of one."""
 
+    folders: list[Path] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     failed: list[Trace] = field(default_factory=list)
     unfinished: list[Trace] = field(default_factory=list)
     damaged: list[Trace] = field(default_factory=list)
 
+    def place(self, path: Path) -> str:
+        """A path below the folders as printed."""
+        return place(path, self.folders)
+
 
 def load(folders: Iterable[Path]) -> Found:
     """Read every reconstruction below the folders; what cannot be read is listed, and stops nothing."""
-    found, shared = Found(), dict[str, Any]()
-    for trace in scan(folders):
+    found, shared = Found(list(folders)), dict[str, Any]()
+    for trace in scan(found.folders):
         if trace.record is None:
             getattr(found, trace.state).append(trace)
         else:
-            found.rows.append(_row(trace, trace.record, shared))
+            found.rows.append(_row(trace, trace.record, found.place(trace.folder), shared))
     return found
 
 
-def _row(trace: Trace, record: Record, shared: dict[str, Any]) -> Row:
+def _row(trace: Trace, record: Record, place: str, shared: dict[str, Any]) -> Row:
     """A thousand records of one sweep say most things alike: what is alike is kept once, and curves as arrays."""
     for name in SHARED:
         value = getattr(record, name)
@@ -110,7 +117,7 @@ def _row(trace: Trace, record: Record, shared: dict[str, Any]) -> Row:
     values = array(curve.psnr if record.known else curve.loss)
     averaged = record.result == "ema"  # whose SSIM along the way is not known
     reached, ssim = array(curve.psnr_ema) if averaged else values, array([] if averaged else curve.ssim)
-    return Row(record, trace.folder, trace.lines, trace.pictured, every, values, reached, ssim, record.image)
+    return Row(record, trace.folder, trace.lines, trace.pictured, every, values, reached, ssim, record.image, place)
 
 
 def command(record: Record) -> str:
@@ -135,7 +142,7 @@ def flat(row: Row) -> dict[str, Any]:
         **{name: clean(getattr(record, name)) for name in ("device", "precision", "identity", "commit")},
         **{name: clean(json.dumps(getattr(record, name), sort_keys=True)) for name in ("departures", "settings")},
         "command": clean(command(record)),
-        "folder": clean(str(row.folder)),
+        "folder": clean(row.place),
     }
 
 

@@ -202,9 +202,7 @@ def end_job(status: int) -> None:
 
 
 def leave_signals_to_the_command() -> None:
-    """In a worker process: Ctrl-C and a hang-up reach the whole terminal, and the command gives its workers
-    the word.
-    """
+    """In a worker process: Ctrl-C and a hang-up reach the whole terminal; the command gives its workers the word."""
     if Worker.of_this_process() is not None:
         for which in _SIGNALS:
             if which != signal.SIGTERM:

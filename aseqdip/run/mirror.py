@@ -1,9 +1,8 @@
-"""W&B's own process, which may hang or die: ``trackers.Mirror`` runs this file as a script, and never waits for it
-long.
+"""W&B's own process, which may hang or die: ``trackers.Mirror`` runs this file, and never waits for it long.
 
 Messages come in as lines of JSON: {"do": "start" | "rows" | "finish", "key": which run, ...}. What went wrong goes out
-as
-lines of text. At the end of the messages it finishes what is open and exits, within ``LIMIT`` seconds whatever happens.
+as lines of text. At the end of the messages it finishes what is open and exits, within ``LIMIT`` seconds whatever
+happens.
 """
 
 import contextlib

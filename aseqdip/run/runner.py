@@ -19,7 +19,7 @@ from aseqdip.data import open_dataset
 from aseqdip.data.base import Items, Origin, Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
-from aseqdip.files import check_writable, claimed
+from aseqdip.files import check_writable, claimed, without_folders
 from aseqdip.methods import METHODS
 from aseqdip.methods._classical import image_by
 from aseqdip.methods.direct import Direct
@@ -328,7 +328,7 @@ class Seed:
         try:
             if begun is not None:
                 results.write_partial(folder, begun)
-            records.write_failure(folder, Failure(name, message, steps, trace))
+            records.write_failure(folder, Failure(name, without_folders(message), steps, without_folders(trace)))
         except OSError as error:  # a full disk may have been the failure
             log.error("%s: what is there of it could not be written: %s", name, error)
         else:
@@ -356,12 +356,12 @@ def why_not_written(error: OSError) -> str:
 
 
 def command(cfg: Config, name: str) -> list[str]:
-    """The words that compute one image again, by a config's own."""
+    """The words that compute one image again, by a config's own; a folder behind ``.../`` is to be filled in."""
     own = ("images", "seed", "seeds", "redo", "outputs", "parallel")
     left = [word for word in cfg.words if word.partition("=")[0] not in own]
     if cfg.images == "all" and getattr(cfg.dataset.reader.options, "slice", None) == "all":
         left = [*(word for word in left if not word.startswith("dataset.slice=")), "dataset.slice=all"]
-    return [*left, f"images={name}", f"seed={cfg.seed}"]
+    return [*map(without_folders, left), f"images={name}", f"seed={cfg.seed}"]
 
 
 def run_id(folder: Path) -> str:

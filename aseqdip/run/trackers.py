@@ -1,6 +1,4 @@
-"""Sinks for curves. Files are the source of truth (``records.py``); these mirror them and can never fail or hold up a
-run.
-"""
+"""Sinks for curves. Files are the source of truth (``records.py``); these mirror them, and hold up or fail no run."""
 
 import atexit
 import contextlib
@@ -63,9 +61,7 @@ class ProgressBar(Tracker):
 
 
 class Estimate(Tracker):
-    """The paper's budget on a CPU: says once how long it takes, from the first steps; the user may prefer
-    preset=quick.
-    """
+    """The paper's budget on a CPU: says once, by its first steps, how long it takes; one may prefer preset=quick."""
 
     steps = 3  # to measure by: the very first one also allocates
 
@@ -135,8 +131,7 @@ class Mirror:
     """W&B in a process of its own (``mirror.py``), one for all reconstructions of this process.
 
     ``send`` never waits. ``close`` waits at most ``patience`` seconds for the process to finish what it was sent; then
-    it
-    is killed, or, if it uploads, left to itself for the minute that it has.
+    it is killed, or, if it uploads, left to itself for the minute that it has.
     """
 
     patience = 5.0
@@ -147,8 +142,16 @@ class Mirror:
         self.messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.process: subprocess.Popen[bytes] | None = None
         self.dead = False
-        self.thread = threading.Thread(target=self._pass_on, daemon=True)
-        self.thread.start()
+        try:
+            self.process = _start_process()  # not by a thread, which would start it after the end
+        except OSError as error:
+            self._give_up(f"could not be started ({error})")
+            return
+        self.threads = [
+            threading.Thread(target=work, args=(self.process,), daemon=True) for work in (self._pass_on, self._listen)
+        ]
+        for thread in self.threads:
+            thread.start()
 
     def send(self, message: dict[str, Any]) -> None:
         """Hand a message over."""
@@ -160,29 +163,26 @@ class Mirror:
 
     def close(self) -> None:
         """The end of all messages."""
-        end = time.monotonic() + self.patience
-        self.messages.put(None)
-        self.thread.join(self.patience)
         if self.dead or self.process is None:
             return
+        end = time.monotonic() + self.patience
+        self.messages.put(None)
+        writer, listener = self.threads
+        writer.join(self.patience)
         try:
             self.process.wait(max(0.01, end - time.monotonic()))
-            self.listener.join(1)  # its last words
+            listener.join(1)  # its last words
         except subprocess.TimeoutExpired:
-            if not self.online:
+            if not self.online or _stopped(self.process.pid):
                 self._give_up(f"did not finish within {self.patience:.0f} s")
             else:
                 log.warning(
                     "W&B is still uploading; if it does not end, `wandb sync` sends what it wrote beside the results."
                 )
 
-    def _pass_on(self) -> None:
-        """A thread's work: start the process, and write to it, however long that takes."""
+    def _pass_on(self, process: "subprocess.Popen[bytes]") -> None:
+        """A thread's work: write to the process, however long that takes."""
         try:
-            process = _start_process()
-            self.listener = threading.Thread(target=self._listen, args=(process,), daemon=True)
-            self.listener.start()
-            self.process = process
             assert process.stdin is not None
             with process.stdin as pipe:
                 while (message := self.messages.get()) is not None:
@@ -192,7 +192,7 @@ class Mirror:
         except (OSError, ValueError) as error:
             self._give_up(f"stopped ({error})")
 
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+    def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout is not None
         for line in process.stdout:
             _warn(line.decode(errors="replace").strip())
@@ -244,14 +244,21 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
     process.kill()
 
 
+def _stat(process: int | str) -> list[str]:
+    """A process's state, parent ...; on Linux alone: elsewhere W&B's helper sees for itself that its parent is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
 def _children(parent: int) -> list[int]:
-    """Process ids, on Linux; elsewhere W&B's helper sees for itself that its parent is gone."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(path.parent.name))
-    return found
+    """Process ids, on Linux."""
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if _stat(path.name)[1:2] == [str(parent)]]
+
+
+def _stopped(process: int) -> bool:
+    """Whether it, or a helper of it, was stopped and will not end by itself."""
+    return any(_stat(each)[:1] == ["T"] for each in (process, *_children(process)))
 
 
 _mirrors: dict[bool, Mirror] = {}
@@ -337,9 +344,7 @@ def _is_path(value: Any) -> bool:
 
 
 def group_of(cfg: Config, known: dict[str, Any]) -> str:
-    """What W&B groups by: task/setting/method, recipe, preset, and a hash of all that decides the result but
-    the seed.
-    """
+    """What W&B groups by: task/setting/method, recipe, preset, a hash of all that decides the result but the seed."""
     shared = {name: value for name, value in known.items() if name != "seed"}
     setting = make_task(cfg).setting
     return f"{cfg.task.name}/{setting}/{cfg.method.name} {cfg.recipe} {cfg.preset} {digest(shared)[:6]}"
@@ -353,9 +358,7 @@ def tags_of(cfg: Config) -> list[str]:
 
 
 def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int, on_cpu: bool) -> list[Tracker]:
-    """The progress bar over ``total`` steps (if tqdm is installed), W&B if the config names it, and a word on long
-    runs.
-    """
+    """The bar over ``total`` steps (where tqdm is installed), W&B if the config names it, a word on long runs."""
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb" and os.environ.get("WANDB_MODE") != "disabled":
         trackers.append(Guarded("W&B", lambda: WandB(cfg, image, run_id, folder)))

@@ -6,8 +6,9 @@ from aseqdip.stopping.base import Crossing
 
 UNKNOWN = (
     "stop=discrepancy stops once the data fit to within the noise, so its level must be known; that of {} is not: "
-    "give a level (sigma for pictures, noise for MRI) above 0, or use stop=wmv."
 )
+GIVE = "give a level (sigma for pictures, noise for MRI) above 0, or use stop=wmv."
+MEASURED = "a measured scan has noise of its own, which no setting tells. Use stop=wmv."
 
 
 class Discrepancy(Crossing):
@@ -23,7 +24,7 @@ class Discrepancy(Crossing):
     def check(cls, method: str, offers: frozenset[str], kind: Kind) -> None:
         super().check(method, offers, kind)
         if not kind.noise:
-            raise UserError(UNKNOWN.format(f"task={kind.task}"))
+            raise UserError(UNKNOWN.format(f"task={kind.task}") + GIVE)
 
     def begin(self, problem: Problem, squared: bool) -> None:
         energy = noise_energy(problem)
@@ -36,6 +37,6 @@ def noise_energy(problem: Problem) -> float:
     What is not measured is exactly 0 in y. Raises UserError where the noise level is not known.
     """
     if not problem.noise_std:
-        raise UserError(UNKNOWN.format(problem.image))
+        raise UserError(UNKNOWN.format(problem.image) + (MEASURED if problem.noise_std is None else GIVE))
     values = int((problem.y != 0).sum()) * (2 if problem.y.is_complex() else 1)
     return problem.noise_std**2 * values

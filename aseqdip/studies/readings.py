@@ -21,6 +21,7 @@ from aseqdip.config import Config
 from aseqdip.data import open_dataset
 from aseqdip.data.base import select
 from aseqdip.errors import UserError
+from aseqdip.files import without_folders
 from aseqdip.identity import run_folder
 from aseqdip.run import runner
 from aseqdip.run.scores import EMA_DECAY
@@ -270,5 +271,10 @@ class Study:
         """Only at the end: an interrupted rerun must not take the place of a finished study."""
         records.write_json(
             self.file,
-            {"task": self.cfg.task.name, "words": self.words, "best": self.best, "tried": self.tried},
+            {
+                "task": self.cfg.task.name,
+                "words": list(map(without_folders, self.words)),
+                "best": self.best,
+                "tried": self.tried,
+            },
         )

@@ -81,6 +81,11 @@ class MRI(Task):
             )
         if self.size is not None:
             self._sampling("", self.size)  # raises where the centre alone is too much
+            if self.size <= self.options.accel:
+                raise UserError(
+                    f"accel={self.options.accel:g}: of size={self.size} columns one or none would be sampled: use a "
+                    "smaller accel or a larger size."
+                )
 
     def kind(self) -> Kind:
         return Kind(self.name, noise=self.options.noise)

@@ -87,8 +87,8 @@ def test_sizes_of_what_is_drawn() -> None:
     assert make_reader("brain", size="48").items()["brain03"]().image.shape == (1, 48, 48)
     with pytest.raises(UserError, match="size=big: expected a number of pixels, or native"):
         make_reader("brain", size="big").items()
-    with pytest.raises(UserError, match="a size from 8 to 4096.*found size 100000"):
-        make_reader("body", size="100000").items()["body00"]()
+    with pytest.raises(UserError, match="size=100000: expected 8 to 4096 pixels"):
+        make_reader("body", size="100000").items()
 
 
 def test_options_are_checked(tmp_path: Path) -> None:
@@ -165,6 +165,8 @@ def test_names_are_unique(tmp_path: Path) -> None:
 def test_names_that_would_lead_out_of_a_folder(tmp_path: Path) -> None:
     files = [tmp_path / "..png", tmp_path / "...png", tmp_path / "a.b.png"]
     assert list(unique_names(files, tmp_path, (".png",))) == ["..png", "...png", "a.b"]
+    outside = [Path("/home/somebody/p/a.png"), Path("/home/somebody/q/a.png"), tmp_path / "p" / "a.png"]
+    assert list(unique_names(outside, tmp_path, (".png",))) == ["p_a.png", "q_a.png", "p_a.png+"], "not whose they are"
 
 
 def test_names_that_are_no_text_are_read_and_printable(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@
 import copy
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import report_records as made
-from fuzz import damaged, tries
+from fuzz import damaged, fuzzed, tries
 
+from aseqdip import records
 from aseqdip.report import tables
 from aseqdip.report.blocks import build
 from aseqdip.report.compact import compact
@@ -54,13 +56,18 @@ def changed(text: str, rng: random.Random) -> bytes:
     return json.dumps(content).encode("utf-8", "surrogatepass")
 
 
-def test_a_page_of_damaged_records(tmp_path: Path) -> None:
+def test_a_page_of_damaged_records(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     rng, outputs = random.Random(0), tmp_path / "outputs"
     cells = made.CELLS[:4]
     folders = made.write(outputs, made.campaign(cells, -(-TRIES // len(cells)), steps=40))
-    for folder in folders:
-        path = folder / "record.json"
-        path.write_bytes(changed(path.read_text(), rng))
+    with fuzzed("records", record_property) as cases:
+        for folder in folders:
+            path = folder / "record.json"
+            path.write_bytes(changed(path.read_text(), rng))
+            with cases.case(path.read_bytes()) as answer:
+                trace = records.read(folder)
+                if trace is not None and trace.state == "damaged":
+                    answer(trace.error)
     found = load([outputs])
     read, named = {row.folder for row in found.rows}, {trace.folder for trace in found.damaged}
     assert read | named == set(folders), "each is in the tables or in the list of what cannot be read"

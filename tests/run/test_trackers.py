@@ -1,10 +1,8 @@
 """Trackers: what W&B holds is what the files hold, and W&B can never fail or hang a run."""
 
 import contextlib
-import getpass
 import json
 import os
-import re
 import signal
 import socket
 import struct
@@ -21,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from aseqdip.config import Config
 from aseqdip.identity import identity
@@ -97,28 +94,6 @@ def test_offline_file_holds_every_iteration(
         assert len(pictures) == len(words) - 1, "only if told"
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("mirrored")
-def test_wandb_gets_nothing_about_the_machine_or_its_folders(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Mirror, "patience", 60)
-    monkeypatch.setenv("WANDB_NOTES", "secretnotes")
-    (tmp_path / "secretfolder").mkdir()
-    Image.new("RGB", (64, 64), (90, 20, 200)).save(tmp_path / "secretfolder" / "lena.png")
-    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}", "dataset.files=[secretfolder/lena.png]")
-    folder = run(configure("tracker=wandb", *words)).folder
-    trackers.close_mirrors()
-    files = [path for path in folder.rglob("*") if path.is_file() and "wandb" in path.relative_to(folder).parts]
-    assert [path.suffix for path in files] == [".wandb"], "neither its logs nor files about the machine"
-    content = files[0].read_bytes()
-    assert b"lena" in content, "an image goes by its name"
-    private = (tmp_path.name, "secret", str(Path.home()), "run.py", "pytest", "github", sys.executable, str(ROOT))
-    for word in (*private, socket.gethostname(), getpass.getuser()):
-        # a short name may be a part of another word
-        assert not re.search(rb"(?<![a-z])" + re.escape(word.encode()) + rb"(?![a-z])", content), word
-
-
 def test_images_and_seeds_share_a_group_and_nothing_else_does(configure: Configure) -> None:
     def groups(*words: str) -> set[str]:
         found = set()
@@ -188,6 +163,7 @@ def test_wandb_that_cannot_be_imported(
     assert caplog.text.count("W&B could not start: ImportError: no W&B here; the results are complete without it") == 1
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes by /proc")
 SLEEPS = "import time\ntime.sleep(60)"
 STOPS = "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)"
 
@@ -208,6 +184,62 @@ def test_a_hanging_wandb_is_waited_for_once_and_killed(
     assert caplog.text.count("W&B did not finish within") == 1
     assert process is not None
     assert process.wait(5) == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("mirrored")
+def test_a_helper_that_is_slow_to_start_does_not_outlive_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "wandb.py").write_text(STOPS)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(Mirror, "patience", 0.1)
+    begun, started, start = threading.Event(), [], trackers._start_process
+
+    def slowly() -> "subprocess.Popen[bytes]":
+        time.sleep(0.5)
+        started.append(start())
+        begun.set()
+        return started[0]
+
+    monkeypatch.setattr(trackers, "_start_process", slowly)
+    mirror = Mirror(online=False)
+    mirror.send({"do": "start", "key": "a", "folder": str(tmp_path), "mode": "offline"})
+    mirror.close()
+    assert begun.wait(10)
+    try:
+        assert started[0].wait(10) == -signal.SIGKILL
+    finally:
+        started[0].kill()
+
+
+@needs_proc
+@pytest.mark.usefixtures("mirrored")
+def test_a_stopped_helper_that_uploads_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "wandb.py").write_text(STOPS)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(Mirror, "patience", 0.2)
+    mirror = Mirror(online=True)
+    assert mirror.process is not None
+    mirror.send({"do": "start", "key": "a", "folder": str(tmp_path), "mode": "online"})
+    deadline = time.monotonic() + 60
+    while not trackers._stopped(mirror.process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    mirror.close()
+    assert mirror.process.wait(5) == -signal.SIGKILL
+
+
+def test_a_helper_that_cannot_be_started_costs_one_warning(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused() -> "subprocess.Popen[bytes]":
+        raise OSError(11, "Resource temporarily unavailable")
+
+    trackers.close_mirrors()
+    trackers._warned.clear()
+    monkeypatch.setattr(trackers, "_start_process", refused)
+    assert len(run(configure("tracker=wandb", "images=0:2")).records) == 2
+    trackers.close_mirrors()
+    assert caplog.text.count("W&B could not be started") == 1
 
 
 @pytest.mark.usefixtures("mirrored")
@@ -334,15 +366,10 @@ def gone(process: int) -> bool:
     """Whether it is, or is about to be within some seconds."""
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                time.sleep(0.1)
-                continue
-        return True
+        if trackers._stat(process)[:1] in ([], ["Z"]):
+            return True
+        time.sleep(0.1)
     return False
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes by /proc")
 
 
 @needs_proc
