@@ -91,9 +91,9 @@ def choose(folder: Path) -> dict[str, dict[str, object]]:
         if number == 0:  # whose words every other try has as well, but for what that sets otherwise
             others = [set(_said(task, other)) for other in TRIES.get(method, ("",))[1:]]
             records = [r for r in records if not any(other <= set(r.command) for other in others)]
-        if len(records) != TUNED_ON:
+        if len(records) != TUNED_ON[task]:
             raise UserError(
-                f"{task} {method}, try {number}: {len(records)} of {TUNED_ON} records; run tune to its end."
+                f"{task} {method}, try {number}: {len(records)} of {TUNED_ON[task]} records; run tune to its end."
             )
         cell = chosen.setdefault(f"{task} {method}", {"tries": [], "psnr_db": float("-inf"), "words": []})
         for average in ("last", "ema") if method in TRIES and records[0].result == "last" else ("",):
