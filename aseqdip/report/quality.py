@@ -33,8 +33,11 @@ a little.
 """
 
 
-def document(blocks: Sequence[Block], path: Path, command: str) -> list[Path]:
+def document(blocks: Sequence[Block], path: Path, command: str, more: str = "") -> list[Path]:
     """Write the document and its figures, ``<path without suffix>-<task>-<setting>.png``; returns all files.
+
+    Args:
+        command: what makes it again. more: what is to stand below the tables.
 
     Raises UserError where no record has a truth.
     """
@@ -53,9 +56,8 @@ def document(blocks: Sequence[Block], path: Path, command: str) -> list[Path]:
         parts += [f"## {tables.plain(block.title)}\n", f"{machine(block)}\n"]
         parts += [f"![PSNR and SSIM against seconds: {tables.plain(block.place)}]({picture.name})\n"]
         parts += [tables.markdown(table(runs)) + "\n"]
-    write_atomically(
-        path, lambda file: file.write("\n".join(parts).rstrip().encode("utf-8", "backslashreplace") + b"\n")
-    )
+    text = "\n".join([*parts, more]).rstrip() + "\n"
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
     return files
 
 
