@@ -54,17 +54,17 @@ CLASSICAL = {
 CHOICE = """\
 ## How the settings were chosen
 
-On `data=tuning`, which has no patient or photograph of the images above: two tries for each method with a network, on two
-slices of MRI and of CT and on one photograph, each judged by its last iterate and by the running average of its iterates
-(0.99), where no rule chooses. What a first look at tuning images had shown went into the second tries: a classical image as
-input, and faster steps. Methods without a network have the settings that were calibrated when they were written
-(`data=calibration`). Sizes and steps are small, so that the whole fits into two hours of two cores; seconds are those of
-these small images.
+On `data=tuning`, which has no patient or photograph of the images above: two tries for each method with a network,
+on two slices of MRI and of CT and on one photograph, each judged by its last iterate and by the running average of
+its iterates (0.99), where no rule chooses. What a first look at tuning images had shown went into the second tries:
+a classical image as input, and faster steps. Methods without a network have the settings that were calibrated when
+they were written (`data=calibration`). Sizes and steps are small, so that the whole fits into two hours of two
+cores; seconds are those of these small images.
 
 {}
 
-By the rules of choice in [protocol.md](protocol.md) this study falls short in what follows: its first tries are those of
-the preset and not of each method's authors, and methods without a network were not tuned again.
+By the rules of choice in [protocol.md](protocol.md) this study falls short in what follows: its first tries are
+those of the preset and not of each method's authors, and methods without a network were not tuned again.
 
 {}
 """
