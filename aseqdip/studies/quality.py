@@ -85,7 +85,7 @@ def _said(task: str, words: str) -> list[str]:
 
 
 def _base(task: str, method: str) -> list[str]:
-    words = f"task={task} method={method} preset=quick {SETTINGS[task]} size={SIZES[task]}".split()
+    words = f"task={task} method={method} preset=quick recipe=matched {SETTINGS[task]} size={SIZES[task]}".split()
     learned = [f"steps={STEPS[task]}", f"lr={LR.get(task, 2e-3)}"] if method in TRIES else []
     return [*words, *learned]
 
