@@ -1,7 +1,7 @@
 """Train a prior: python -m aseqdip.train prior=mr data_root=/my/data. What it learns from: configs/training/.
 
-Stops after ``minutes`` or ``steps`` and at Ctrl-C; the same command goes on from there, with the same bits on a CPU. A larger
-``steps`` trains further.
+It saves and stops after ``minutes`` and at Ctrl-C; the same command goes on from there, to the same bits on a CPU. With
+more ``steps`` a prior that is finished is trained further.
 """
 
 import logging
@@ -26,9 +26,11 @@ from aseqdip.errors import UserError, near
 from aseqdip.figures import new_figure, save
 from aseqdip.files import check_writable, claimed, config_folder, write_atomically
 from aseqdip.parts import knob, make_options
+from aseqdip.priors import file_of
 from aseqdip.priors.denoiser import Denoiser
-from aseqdip.priors.files import Card, write
+from aseqdip.priors.files import Card, read, write
 from aseqdip.problem import generator
+from aseqdip.run.interrupt import UNFINISHED, Interrupt
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Settings:
     batch: int = knob("patches an update", 16, low=1)
     lr: float = knob("AdamW's highest learning rate", 1.5e-3, above=0)
     minutes: float | None = knob("stop, to go on later, after so many", None, above=0)
+    begin: str | None = knob("prior to begin with, by name or file; default: random weights", None)
     every: int = knob("updates between validations, each with a checkpoint", 1000, low=1)
     seed: int = knob("of weights, patches and noise", 0, low=0)
     device: str = knob("auto, cpu, cuda ...", "auto")
@@ -93,6 +96,10 @@ class Recipe:
     high: float = 1.0
     complex: bool = False
     licence: str = ""
+
+    def files(self) -> list[str]:
+        """Patterns of all files that are trained on, as a card says them."""
+        return [f"{source.folder}/{pattern}" for source in self.sources for pattern in source.files]
 
 
 def recipe(name: str) -> Recipe:
@@ -178,12 +185,16 @@ class Training:
         with torch.random.fork_rng([]):
             torch.manual_seed(settings.seed)
             network, average = Denoiser(plan.channels), Denoiser(plan.channels)
+        if settings.begin is not None:
+            network = begun_from(settings.begin, plan)
         average.load_state_dict(network.state_dict())
-        layout: Any = self.engine.layout
-        self.network = network.to(self.engine.device, memory_format=layout)
-        self.average = average.to(self.engine.device, memory_format=layout)
+        self.network, self.average = (self._placed(each) for each in (network, average))
         self.optimiser = torch.optim.AdamW(self.network.parameters(), settings.lr, betas=(0.9, 0.99), weight_decay=1e-4)
         self.step, self.seconds, self.curve = 0, 0.0, list[dict[str, float]]()
+
+    def _placed(self, network: Any) -> Denoiser:
+        placed: Denoiser = network.to(self.engine.device, memory_format=self.engine.layout)
+        return placed
 
     def update(self) -> Tensor:
         """One update; its loss."""
@@ -221,6 +232,15 @@ class Training:
         for name in ("network", "average", "optimiser"):
             getattr(self, name).load_state_dict(saved[name])
         self.step, self.seconds, self.curve = saved["step"], saved["seconds"], saved["curve"]
+
+
+def begun_from(name: str, plan: Recipe) -> Denoiser:
+    """The network of another prior, to be trained further. Raises UserError for one of other channels."""
+    card, network = read(file_of(name))
+    if card.channels != plan.channels:
+        raise UserError(f"begin={name} has {card.channels} channels; {plan.channels} are to be trained.")
+    assert isinstance(network, Denoiser)
+    return network.requires_grad_()
 
 
 def validate(network: Any, plan: Recipe, images: Sequence[Tensor]) -> dict[str, float]:
@@ -267,19 +287,16 @@ def train(settings: Settings) -> Training:
 
 
 def _updates(training: Training) -> Iterator[None]:
-    """Updates to the end; yields where it is time to validate and save."""
-    settings, begun, before = training.settings, time.monotonic(), training.seconds
-    with tqdm(total=settings.steps, initial=training.step, unit="it", mininterval=5, maxinterval=60) as bar:
-        interrupted = False
-        while training.step < settings.steps and not interrupted:
-            try:
-                loss = training.update()
-                bar.update()
-            except KeyboardInterrupt:  # an update is not cut in two: what was saved last is whole
-                break
-            training.seconds = before + time.monotonic() - begun
-            interrupted = settings.minutes is not None and time.monotonic() - begun > 60 * settings.minutes
-            if training.step % settings.every == 0 or training.step == settings.steps or interrupted:
+    """Updates to the end, or until it is told to stop; yields where it is time to validate and save."""
+    s, begun, before = training.settings, time.time(), training.seconds
+    deadline = None if s.minutes is None else begun + 60 * s.minutes
+    with Interrupt(deadline) as interrupt, tqdm(total=s.steps, initial=training.step, unit="it", mininterval=5) as bar:
+        stop = False
+        while training.step < s.steps and not stop:
+            loss = training.update()
+            bar.update()
+            training.seconds, stop = before + time.time() - begun, interrupt.due
+            if training.step % s.every == 0 or training.step == s.steps or stop:
                 yield
                 bar.set_postfix_str(f"loss {float(loss):.3f}, {training.curve[-1]['25']:.2f} dB at 25/255")
 
@@ -296,7 +313,7 @@ def resume(training: Training, path: Path) -> None:
 
 def keep(training: Training, out: Path, name: str, images: int) -> None:
     """Write what has been reached."""
-    s, plan, curve = training.settings, training.plan, training.curve
+    plan, curve = training.plan, training.curve
     write_atomically(out / "checkpoint.pt", lambda file: torch.save(training.state_dict(), file))
     lines = [",".join(curve[0]), *(",".join(map(str, row.values())) for row in curve)]
     write_atomically(out / "curve.csv", lambda file: file.write(("\n".join(lines) + "\n").encode()))
@@ -306,11 +323,11 @@ def keep(training: Training, out: Path, name: str, images: int) -> None:
     axes.set(xlabel="updates", ylabel="PSNR on held-out images (dB)", title=name)
     axes.legend(fontsize="small")
     save(figure, out / "curve.png")
-    patterns = [f"{source.folder}/{pattern}" for source in plan.sources for pattern in source.files]
     card = Card(
         "denoiser", {"channels": plan.channels, "widths": training.average.widths}, plan.channels, plan.low, plan.high,
-        plan.complex, name=name, data=patterns, images=images, steps=training.step,
-        hours=round(training.seconds / 3600, 2), licence=plan.licence, psnr={k: v for k, v in curve[-1].items() if k != "step"},
+        plan.complex, name=name, data=plan.files(), images=images, steps=training.step,
+        hours=round(training.seconds / 3600, 2), licence=plan.licence,
+        begun_from=training.settings.begin or "", psnr={k: v for k, v in curve[-1].items() if k != "step"},
     )  # fmt: skip
     write(out / f"{name}.safetensors", card, training.average.state_dict())
 
@@ -322,7 +339,9 @@ def settings(words: Sequence[str]) -> Settings:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or key not in known:
-            raise UserError(f"{word}: expected NAME=VALUE of {', '.join(known)}. Nearest: {near(key, known) or 'none'}.")
+            raise UserError(
+                f"{word}: expected NAME=VALUE of {', '.join(known)}. Nearest: {near(key, known) or 'none'}."
+            )
         values[key] = value
     return make_options(Settings, values)
 
@@ -332,10 +351,13 @@ def main(words: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     words = sys.argv[1:] if words is None else words
     if {"--help", "-h"} & set(words):
-        sys.stdout.write(f"{__doc__}\n" + "".join(f"{f.name}={f.default}  {f.metadata['help']}\n" for f in fields(Settings)))
+        sys.stdout.write(
+            f"{__doc__}\n" + "".join(f"{f.name}={f.default}  {f.metadata['help']}\n" for f in fields(Settings))
+        )
         return
     try:
-        train(settings(words))
+        if (training := train(settings(words))).step < training.settings.steps:
+            sys.exit(UNFINISHED)
     except UserError as error:
         sys.exit(str(error))
 

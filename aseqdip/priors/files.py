@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from aseqdip.errors import UserError
@@ -28,6 +26,7 @@ class Card:
         channels: of the images that it takes; two are real and imaginary part where ``complex``.
         low, high: the range of its images; ``sigma`` is in the same unit.
         sigmas: the least and the largest standard deviation that it was trained on.
+        data: patterns of the files that it was trained on; ``begun_from``: the prior that its training began with.
         psnr: in dB on validation images, by sigma as "25/255 of the range".
     """
 
@@ -44,11 +43,14 @@ class Card:
     steps: int = 0
     hours: float = 0.0
     licence: str = ""
+    begun_from: str = ""
     psnr: dict[str, float] = field(default_factory=dict)
 
 
 def write(path: Path, card: Card, weights: dict[str, Tensor]) -> None:
     """The weights as bf16, and the card."""
+    from safetensors.torch import save
+
     halves = {name: value.to("cpu", torch.bfloat16).contiguous() for name, value in weights.items()}
     content = save(halves, {"card": json.dumps(asdict(card))})
     write_atomically(path, lambda file: file.write(content))
@@ -56,17 +58,22 @@ def write(path: Path, card: Card, weights: dict[str, Tensor]) -> None:
 
 def read(path: Path) -> tuple[Card, torch.nn.Module]:
     """The card and the network, in fp32. Raises UserError for what is no whole file of a prior that is known here."""
+    from safetensors import SafetensorError, safe_open  # machines that run no prior do without
+
     expected = f"{path}: expected a prior as python -m aseqdip.train writes it (safetensors with a card)"
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("card")
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{expected}; found what cannot be read as one ({error}). Get or write the file anew.") from error
+        raise UserError(
+            f"{expected}; found what cannot be read as one ({error}). Get or write the file anew."
+        ) from error
     try:
         given = json.loads(text or "null")
         card = Card(**given)
-        network = FAMILIES[card.family](**card.arguments)
+        with torch.device("meta"):  # draws no random weights
+            network = FAMILIES[card.family](**card.arguments)
     except (TypeError, ValueError, KeyError) as error:
         known = ", ".join(f.name for f in fields(Card))
         raise UserError(
@@ -74,7 +81,7 @@ def read(path: Path) -> tuple[Card, torch.nn.Module]:
             f"families: {', '.join(FAMILIES)}."
         ) from error
     try:
-        network.load_state_dict(weights, strict=True)
+        network.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         raise UserError(f"{expected}; its weights are not those of its card: {error}") from error
     if bad := [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]:
