@@ -81,19 +81,25 @@ class Source:
         paths = [path for path in reader.paths().values() if self.has(path.name)]
         if not paths:
             raise UserError(f"No {', '.join(self.files)} in {root / self.folder}: set data_root=... (docs/data.md).")
-        images = [reader.read(path).image for path in paths]
-        return [image.abs().clamp_max(1) if image.is_complex() else image for image in images if image is not None]
+        images = [image.abs() for path in paths if (image := reader.read(path).image) is not None]
+        if (largest := max(float(image.max()) for image in images)) > 1.001:
+            raise UserError(
+                f"{root / self.folder}: expected magnitudes up to 1; found {largest:g}: rescale the images."
+            )
+        return images
 
 
 @dataclass
 class Recipe:
-    """What a prior is trained on: a file of configs/training."""
+    """What a prior is trained on: a file of configs/training.
+
+    Attributes:
+        channels: of the images; 2 where ``complex``: real and imaginary part, made of magnitudes and random phases.
+    """
 
     channels: int
     sources: list[Source]
     validation: Source
-    low: float = 0.0
-    high: float = 1.0
     complex: bool = False
     licence: str = ""
 
@@ -153,7 +159,7 @@ def _below(n: int, rng: torch.Generator) -> int:
 
 
 def _coloured(image: Tensor, plan: Recipe) -> Tensor:
-    """The image with one channel, its luminance, or the three that are wanted."""
+    """The image with the three channels that are wanted, or one: its luminance, or magnitude."""
     if plan.channels == 3:
         return image.expand(3, -1, -1)
     weights = image.new_tensor([0.299, 0.587, 0.114]) if len(image) == 3 else image.new_ones(1)
@@ -324,9 +330,9 @@ def keep(training: Training, out: Path, name: str, images: int) -> None:
     axes.legend(fontsize="small")
     save(figure, out / "curve.png")
     card = Card(
-        "denoiser", {"channels": plan.channels, "widths": training.average.widths}, plan.channels, plan.low, plan.high,
-        plan.complex, name=name, data=plan.files(), images=images, steps=training.step,
-        hours=round(training.seconds / 3600, 2), licence=plan.licence,
+        "denoiser", {"channels": plan.channels, "widths": training.average.widths}, plan.channels,
+        low=-1.0 if plan.complex else 0.0, complex=plan.complex, name=name, data=plan.files(), images=images,
+        steps=training.step, hours=round(training.seconds / 3600, 2), licence=plan.licence,
         begun_from=training.settings.begin or "", psnr={k: v for k, v in curve[-1].items() if k != "step"},
     )  # fmt: skip
     write(out / f"{name}.safetensors", card, training.average.state_dict())

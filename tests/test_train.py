@@ -70,6 +70,19 @@ def test_it_goes_on_to_the_same_bits(pictures: Path) -> None:
     assert resumed.step == 4 and [row["step"] for row in resumed.curve] == [1, 2, 3, 4]
 
 
+def test_another_prior_is_trained_further(pictures: Path) -> None:
+    first = train(words(pictures, "steps=2"))
+    again = train(
+        words(pictures, f"begin={pictures / 'out' / 'mine.safetensors'}", f"out={pictures / 'more'}", "lr=1e-9")
+    )
+    kept = [p.bfloat16().float() for p in first.average.parameters()]
+    for ours, theirs in zip(again.network.parameters(), kept, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert read(pictures / "more" / "mine.safetensors")[0].begun_from.endswith("mine.safetensors")
+    with pytest.raises(UserError, match="begin=ct has 1 channels; 3 are to be trained"):
+        train(words(pictures, "begin=ct", f"out={pictures / 'other'}"))
+
+
 def test_training_lowers_the_loss(pictures: Path) -> None:
     plan = Recipe(1, [Source("picture", "", ["*"])], Source("picture", "", ["*"]))
     patches = Patches(plan, [[torch.full((1, 64, 64), 0.5)]], batch=2, seed=0)
@@ -82,7 +95,7 @@ def test_training_lowers_the_loss(pictures: Path) -> None:
 
 
 def test_patches_are_a_function_of_their_number() -> None:
-    plan = Recipe(2, [Source("complex", "", ["*"])], Source("complex", "", ["*"]), -1, 1, complex=True)
+    plan = Recipe(2, [Source("complex", "", ["*"])], Source("complex", "", ["*"]), complex=True)
     image = torch.rand(1, 90, 70, generator=torch.Generator().manual_seed(0))
     first, again = (Patches(plan, [[image]], batch=3, seed=1)[7] for _ in range(2))
     assert all(map(torch.equal, first, again))
@@ -129,7 +142,7 @@ def test_nobody_who_is_reported_or_tuned_on_is_trained_on(name: str) -> None:
 def test_shipped_priors_were_trained_on_what_their_recipe_says(name: str, path: Path) -> None:
     card, plan = read(path)[0], recipe(name)
     assert (card.data, card.channels, card.complex) == (plan.files(), plan.channels, plan.complex)
-    assert (card.low, card.high, card.licence) == (plan.low, plan.high, plan.licence)
+    assert (card.low, card.high, card.licence) == (-1 if plan.complex else 0, 1, plan.licence)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -152,6 +165,12 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, capsys: pytest.Captur
         main(["prior=ct", f"data_root={tmp_path}", f"out={tmp_path / 'out'}"])
     main(["--help"])
     assert "minutes=None" in capsys.readouterr().out
+
+
+def test_images_beyond_the_range_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((8, 8), 300.0))
+    with pytest.raises(UserError, match="expected magnitudes up to 1; found 300"):
+        Source("complex", "", ["*"]).images(tmp_path)
 
 
 def test_another_training_s_checkpoint_is_refused(pictures: Path) -> None:

@@ -88,8 +88,8 @@ class PnP(Classical):
         noise = problem.noise_std or 0.0
         if max(o.sigma_max, noise) > 1.01 * prior.sigmas[1]:
             raise UserError(
-                f"prior={name} was trained up to sigma {prior.sigmas[1]:.3g}; found sigma_max={o.sigma_max:g} and noise "
-                f"of {noise:.3g}: lower sigma_max, or use another prior."
+                f"prior={name} was trained up to sigma {prior.sigmas[1]:.3g}; found sigma_max={o.sigma_max:g} and "
+                f"noise of {noise:.3g}: lower sigma_max, or use another prior."
             )
         self.facts = {"prior": {"name": card.name, "family": card.family, "images": card.images, "steps": card.steps}}
         extra = {"z": first_image(problem), "lipschitz": problem.z0.new_ones(())}
