@@ -91,7 +91,7 @@ def test_training_lowers_the_loss(pictures: Path) -> None:
     for _ in range(30):
         training.update()
     after = validate(training.network, plan, [torch.full((1, 64, 64), 0.5)])
-    assert after["50"] > before["50"] + 1
+    assert after["50"] > before["50"] + 0.2
 
 
 def test_patches_are_a_function_of_their_number() -> None:

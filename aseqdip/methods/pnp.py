@@ -21,6 +21,8 @@ from aseqdip.problem import Kind, Problem
 
 #: iterations of the proximal map, begun where the last ended
 INNER = 10
+#: standard deviation taken for noise of a level not known, images being of order 1
+UNKNOWN = 0.01
 
 
 @dataclass(kw_only=True)
@@ -43,12 +45,13 @@ class PnPState(State):
 class PnP(Classical):
     """min_x 1/2 ||A x - y||^2 + noise^2 R(x) by half-quadratic splitting, R known by its denoiser alone.
 
-    With sigma_k from ``sigma_max`` down to the noise, in equal ratios, and rho_k = weight noise^2 / sigma_k^2,
+    With sigma_k from ``sigma_max`` down to the noise, or to the least that the prior was trained on, in equal ratios, and
+    rho_k = weight noise^2 / sigma_k^2,
 
         x_k = argmin_x ||A x - y||^2 + rho_k ||x - z_{k-1}||^2       (conjugate gradients, or gradient steps)
         z_k = denoise(x_k, sigma_k)
 
-    and z_k is the k-th iterate. Where nothing is known of the noise, or there is none, it is taken for ``least``.
+    and z_k is the k-th iterate. Where there is no noise, ``least`` stands for it; where it is not known, ``UNKNOWN``.
     """
 
     name = "pnp"
@@ -68,7 +71,7 @@ class PnP(Classical):
         )
         weight: float = knob("lambda, the weight of the denoised image against the measurements", 0.23, above=0)
         sigma_max: float = knob("noise level of the first denoising, images being in [0, 1]", 49 / 255, above=0)
-        least: float = knob("noise level taken where there is none or it is not known", 0.003, above=0)
+        least: float = knob("noise level that stands for none", 0.001, above=0)
         iterations: int = knob("of data and prior (steps is for networks and has no effect here)", 20, low=1)
 
     @classmethod
@@ -97,12 +100,14 @@ class PnP(Classical):
 
     def iterates(self, problem: Problem, state: State) -> Iterator[Iterate]:
         assert isinstance(state, PnPState)
-        noise = max(problem.noise_std or 0.0, self.options.least)
-        levels = schedule(max(self.options.sigma_max, noise), noise, self.steps)
+        o, noise = self.options, problem.noise_std
+        noise = UNKNOWN if noise is None else max(noise, self.options.least)
+        last = max(noise, state.prior.sigmas[0])
+        levels = schedule(max(o.sigma_max, last), last, self.steps)
         while state.step < self.steps:
             sigma = levels[state.step]
             with torch.no_grad():
-                x = proximal(problem, state.extra, self.options.weight * noise**2 / sigma**2)
+                x = proximal(problem, state.extra, o.weight * noise**2 / sigma**2)
                 with state.network.counting():
                     z = state.prior.denoise(x, sigma)
                 data = squared(problem.operator(z) - problem.y)
