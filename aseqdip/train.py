@@ -128,7 +128,7 @@ class Patches:
     def __init__(self, plan: Recipe, images: Sequence[Sequence[Tensor]], batch: int, seed: int) -> None:
         self.plan, self.batch, self.seed = plan, batch, seed
         self.images = [[_coloured(image, plan).half() for image in source] for source in images]
-        self.shares = torch.tensor([source.share for source in plan.sources])
+        self.shares = torch.tensor([float(source.share) for source in plan.sources])
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Clean patches, (batch, channels, SIDE, SIDE), standard normal noise, and its level sigma, (batch,)."""

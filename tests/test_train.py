@@ -36,7 +36,7 @@ def pictures(tmp_path: Path) -> Path:
     for name in ("a", "b", "held_out"):
         Image.fromarray(rng.integers(0, 256, (70, 80, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
     (tmp_path / "mine.yaml").write_text(
-        "channels: 3\nsources: [{reader: picture, folder: '', files: ['*'], without: [held*]}]\n"
+        "channels: 3\nsources: [{reader: picture, folder: '', files: ['*'], without: [held*], share: 1}]\n"
         "validation: {reader: picture, folder: '', files: [held*]}\nlicence: none\n"
     )
     return tmp_path

@@ -45,7 +45,7 @@ class PnPState(State):
 class PnP(Classical):
     """min_x 1/2 ||A x - y||^2 + noise^2 R(x) by half-quadratic splitting, R known by its denoiser alone.
 
-    With sigma_k from ``sigma_max`` down to the noise, or to the least that the prior was trained on, in equal ratios, and
+    With sigma_k from ``sigma_max`` down to the noise, or the least that the prior was trained on, in equal ratios, and
     rho_k = weight noise^2 / sigma_k^2,
 
         x_k = argmin_x ||A x - y||^2 + rho_k ||x - z_{k-1}||^2       (conjugate gradients, or gradient steps)
@@ -71,7 +71,7 @@ class PnP(Classical):
         )
         weight: float = knob("lambda, the weight of the denoised image against the measurements", 0.23, above=0)
         sigma_max: float = knob("noise level of the first denoising, images being in [0, 1]", 49 / 255, above=0)
-        least: float = knob("noise level that stands for none", 0.001, above=0)
+        least: float = knob("noise level that stands for none", 0.0005, above=0)
         iterations: int = knob("of data and prior (steps is for networks and has no effect here)", 20, low=1)
 
     @classmethod
