@@ -45,7 +45,7 @@ class PnPState(State):
 class PnP(Classical):
     """min_x 1/2 ||A x - y||^2 + noise^2 R(x) by half-quadratic splitting, R known by its denoiser alone.
 
-    With sigma_k from ``sigma_max`` down to the noise, or the least that the prior was trained on, in equal ratios, and
+    With sigma_k from ``sigma_max`` down to the noise, or the least the prior was trained on, in equal ratios, and
     rho_k = weight noise^2 / sigma_k^2,
 
         x_k = argmin_x ||A x - y||^2 + rho_k ||x - z_{k-1}||^2       (conjugate gradients, or gradient steps)
