@@ -156,9 +156,9 @@ class Executed(nn.Module):
         self.cost: Cost | None = None
         self.counter: _FlopCounter | None = None
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, *others: Tensor) -> Tensor:
         before = 0 if self.counter is None else self.counter.total
-        result = self._forward(image)
+        result = self._forward(image, *others)
         if self.counter is not None and self.cost is not None:
             self.cost.passes += 1
             self.cost.pass_flops = self.counter.total - before
@@ -176,10 +176,10 @@ class Executed(nn.Module):
         self.cost.step_flops = self.counter.total
         self.counter = None
 
-    def _forward(self, image: Tensor) -> Tensor:
+    def _forward(self, image: Tensor, *others: Tensor) -> Tensor:
         context = torch.autocast(image.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with context:
-            result: Tensor = self.network(image.contiguous(memory_format=self.layout))
+            result: Tensor = self.network(image.contiguous(memory_format=self.layout), *others)
         return result.float().contiguous()
 
 

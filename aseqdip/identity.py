@@ -47,6 +47,8 @@ def settings(cfg: Config) -> dict[str, Any]:
     if cfg.learns:
         chosen["network"] = cfg.network.name
         chosen["precision"] = pick_precision(cfg.precision, pick_device(cfg.device))
+    if read := cfg.method.part.reads(cfg.method.options):
+        chosen["read"] = [file_digest(str(path)) for path in read]
     references = cfg.method.part.wants(cfg.method.options) == "references"
     if references and chosen.get("pool") is None and not cfg.dataset.reader.part.generated:
         chosen["pool"] = _others(cfg)
@@ -162,7 +164,7 @@ def _file(path: Path, size: int, modified: int) -> str:
 def sources(cfg: Config) -> str:
     """A hash of the code of the chosen parts and of what they extend, without comments and docstrings."""
     parts: list[type] = [cfg.task.part, cfg.method.part, cfg.dataset.reader.part]
-    parts += [METHODS[name] for name in cfg.method.part.uses(cfg.method.options)]
+    parts += [*cfg.method.part.code, *(METHODS[name] for name in cfg.method.part.uses(cfg.method.options))]
     if cfg.start not in cfg.task.part.starts:
         parts.append(METHODS[cfg.start])
     if cfg.learns:

@@ -11,13 +11,13 @@ PACKAGE = Path(__file__).parent.parent / "aseqdip"
 
 #: rooms from the top floor to the ground; a module of one may import from its own floor's room and from floors below
 FLOORS = (
-    ("cli", "__main__", "studies", "recommend"),
+    ("cli", "__main__", "studies", "recommend", "train"),
     ("usage", "words", "compose"),
     ("run", "report"),
     ("figures", "identity", "export"),
     ("config",),
     ("tasks", "methods", "stopping"),
-    ("data", "case", "networks"),
+    ("data", "case", "networks", "priors"),
     ("engine", "metrics"),
     ("kernels",),
     ("operators", "problem", "paper"),

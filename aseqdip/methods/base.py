@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -135,6 +136,7 @@ class Method(Part, ABC, Generic[S]):
         average_restarts: steps at which the running average of the iterates begins anew.
         extra_passes: network passes per step beside those of the loss.
         pool: the folder that references come from; None for the data set's other images.
+        code: classes of other rooms that its results depend on.
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
@@ -145,6 +147,7 @@ class Method(Part, ABC, Generic[S]):
     average_restarts: tuple[int, ...] = ()
     extra_passes: float = 0.0
     pool: str | None = None
+    code: ClassVar[tuple[type, ...]] = ()
 
     def __init__(self, options: Any, shared: Shared, engine: Engine, signed: bool) -> None:
         self.options, self.shared, self.engine, self.signed = options, shared, engine, signed
@@ -162,6 +165,11 @@ class Method(Part, ABC, Generic[S]):
     @classmethod
     def uses(cls, options: Any) -> tuple[str, ...]:
         """The names of other methods whose image it takes."""
+        return ()
+
+    @classmethod
+    def reads(cls, options: Any) -> tuple[Path, ...]:
+        """Files and folders that its result depends on, besides those that a knob gives the path of."""
         return ()
 
     @property

@@ -1,0 +1,89 @@
+"""Priors in files: safetensors alone, with a card in the metadata that says how to build it and what it is good for."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aseqdip.errors import UserError
+from aseqdip.files import write_atomically
+from aseqdip.priors.denoiser import Denoiser
+
+#: networks by the name that a card gives
+FAMILIES = {"denoiser": Denoiser}
+
+
+@dataclass
+class Card:
+    """What a prior's file says of it.
+
+    Attributes:
+        family: its network, a key of ``FAMILIES``.
+        arguments: of the network.
+        channels: of the images that it takes; two are real and imaginary part where ``complex``.
+        low, high: the range of its images; ``sigma`` is in the same unit.
+        sigmas: the least and the largest standard deviation that it was trained on.
+        data: patterns of the files that it was trained on; ``begun_from``: the prior that its training began with.
+        psnr: in dB on validation images, by sigma as "25/255 of the range".
+    """
+
+    family: str
+    arguments: dict[str, Any]
+    channels: int
+    low: float = 0.0
+    high: float = 1.0
+    complex: bool = False
+    sigmas: tuple[float, float] = (0.003, 1.0)
+    name: str = ""
+    data: list[str] = field(default_factory=list)
+    images: int = 0
+    steps: int = 0
+    hours: float = 0.0
+    licence: str = ""
+    begun_from: str = ""
+    psnr: dict[str, float] = field(default_factory=dict)
+
+
+def write(path: Path, card: Card, weights: dict[str, Tensor]) -> None:
+    """The weights as bf16, and the card."""
+    from safetensors.torch import save
+
+    halves = {name: value.to("cpu", torch.bfloat16).contiguous() for name, value in weights.items()}
+    content = save(halves, {"card": json.dumps(asdict(card))})
+    write_atomically(path, lambda file: file.write(content))
+
+
+def read(path: Path) -> tuple[Card, torch.nn.Module]:
+    """The card and the network, in fp32. Raises UserError for what is no whole file of a prior that is known here."""
+    from safetensors import SafetensorError, safe_open  # machines that run no prior do without
+
+    expected = f"{path}: expected a prior as python -m aseqdip.train writes it (safetensors with a card)"
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("card")
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{expected}; found what cannot be read as one ({error}). Get or write the file anew."
+        ) from error
+    try:
+        given = json.loads(text or "null")
+        card = Card(**given)
+        with torch.device("meta"):  # draws no random weights
+            network = FAMILIES[card.family](**card.arguments)
+    except (TypeError, ValueError, KeyError) as error:
+        known = ", ".join(f.name for f in fields(Card))
+        raise UserError(
+            f"{expected}; found no card that is understood ({type(error).__name__}: {error}). A card has {known}; "
+            f"families: {', '.join(FAMILIES)}."
+        ) from error
+    try:
+        network.load_state_dict(weights, strict=True, assign=True)
+    except RuntimeError as error:
+        raise UserError(f"{expected}; its weights are not those of its card: {error}") from error
+    if bad := [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]:
+        raise UserError(f"{expected}; {bad[0]} holds NaN or infinite numbers. Get or write the file anew.")
+    return card, network.eval().requires_grad_(False)

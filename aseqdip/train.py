@@ -1,0 +1,372 @@
+"""Train a prior: python -m aseqdip.train prior=mr data_root=/my/data. What it learns from: configs/training/.
+
+It saves and stops after ``minutes`` and at Ctrl-C; the same command goes on from there, to the same bits on a CPU. With
+more ``steps`` a prior that is finished is trained further.
+"""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from aseqdip.data import FileReader, make_reader
+from aseqdip.engine import Engine
+from aseqdip.errors import UserError, near
+from aseqdip.figures import new_figure, save
+from aseqdip.files import check_writable, claimed, config_folder, write_atomically
+from aseqdip.parts import knob, make_options
+from aseqdip.priors import file_of
+from aseqdip.priors.denoiser import Denoiser
+from aseqdip.priors.files import Card, read, write
+from aseqdip.problem import generator
+from aseqdip.run.interrupt import UNFINISHED, Interrupt
+
+log = logging.getLogger(__name__)
+
+#: noise levels of the validation, in 255ths of the range's upper half as for pictures in 0..255
+LEVELS = (5, 15, 25, 50, 100)
+#: the mean squared error that a good denoiser of pictures in [0, 1] leaves is about s^2 e / (s + e) at noise level s
+ERROR = 0.0065
+#: of an epoch's patches: side, and the least factor that an image is made smaller by before one is cut out
+SIDE, LEAST_SCALE = 64, 0.5
+
+
+@dataclass
+class Settings:
+    """What there is to set."""
+
+    prior: str = knob("what to train: the name of a file in configs/training, or the path of one like it", "natural")
+    data_root: str = knob("folder that holds the data", "data")
+    out: str = knob("folder of the checkpoint, the curve and the prior; default: outputs/training/PRIOR", "")
+    steps: int = knob("updates in all; the learning rate falls to nothing by then", 20000, low=1)
+    batch: int = knob("patches an update", 16, low=1)
+    lr: float = knob("AdamW's highest learning rate", 1.5e-3, above=0)
+    minutes: float | None = knob("stop, to go on later, after so many", None, above=0)
+    begin: str | None = knob("prior to begin with, by name or file; default: random weights", None)
+    every: int = knob("updates between validations, each with a checkpoint", 1000, low=1)
+    seed: int = knob("of weights, patches and noise", 0, low=0)
+    device: str = knob("auto, cpu, cuda ...", "auto")
+    precision: str = knob("auto is bf16 where the hardware has it", "auto", choices=("auto", "fp32", "bf16"))
+
+
+@dataclass
+class Source:
+    """Files that images come from: those that match one of ``files`` and none of ``without``."""
+
+    reader: str
+    folder: str
+    files: list[str]
+    without: tuple[str, ...] = ()
+    share: float = 1.0
+
+    def has(self, name: str) -> bool:
+        """Whether a file of this name belongs to it."""
+        return any(fnmatch(name, p) for p in self.files) and not any(fnmatch(name, p) for p in self.without)
+
+    def images(self, root: Path) -> list[Tensor]:
+        """Real images in [0, 1], (channels, height, width). Raises UserError where there are none."""
+        reader = make_reader(self.reader, root, self.folder)
+        assert isinstance(reader, FileReader)
+        paths = [path for path in reader.paths().values() if self.has(path.name)]
+        if not paths:
+            raise UserError(f"No {', '.join(self.files)} in {root / self.folder}: set data_root=... (docs/data.md).")
+        images = [image.abs() for path in paths if (image := reader.read(path).image) is not None]
+        if (largest := max(float(image.max()) for image in images)) > 1.001:
+            raise UserError(
+                f"{root / self.folder}: expected magnitudes up to 1; found {largest:g}: rescale the images."
+            )
+        return images
+
+
+@dataclass
+class Recipe:
+    """What a prior is trained on: a file of configs/training.
+
+    Attributes:
+        channels: of the images; 2 where ``complex``: real and imaginary part, made of magnitudes and random phases.
+    """
+
+    channels: int
+    sources: list[Source]
+    validation: Source
+    complex: bool = False
+    licence: str = ""
+
+    def files(self) -> list[str]:
+        """Patterns of all files that are trained on, as a card says them."""
+        return [f"{source.folder}/{pattern}" for source in self.sources for pattern in source.files]
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe by name or path. Raises UserError for what is none."""
+    path = Path(name) if name.endswith(".yaml") else config_folder() / "training" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in (config_folder() / "training").glob("*.yaml")))
+        raise UserError(f"prior={name}: expected one of {known}, or the path of a .yaml file like theirs.")
+    try:
+        given: Any = OmegaConf.to_container(OmegaConf.load(path))
+        sources = [Source(**source) for source in given.pop("sources")]
+        return Recipe(sources=sources, validation=Source(**given.pop("validation")), **given)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is no recipe of a training: {error}.") from error
+
+
+class Patches:
+    """Random patches: a batch is a function of the seed and its number alone, so that a resumed run has the same."""
+
+    def __init__(self, plan: Recipe, images: Sequence[Sequence[Tensor]], batch: int, seed: int) -> None:
+        self.plan, self.batch, self.seed = plan, batch, seed
+        self.images = [[_coloured(image, plan).half() for image in source] for source in images]
+        self.shares = torch.tensor([float(source.share) for source in plan.sources])
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean patches, (batch, channels, SIDE, SIDE), standard normal noise, and its level sigma, (batch,)."""
+        rng = generator(self.seed, "patches", step)
+        clean = torch.stack([self._patch(rng) for _ in range(self.batch)])
+        clean = clean * (0.6 + 0.5 * torch.rand(self.batch, 1, 1, 1, generator=rng))  # brightness, contrast
+        if self.plan.complex:
+            clean = with_phase(clean, rng)
+        # most of it where plug-and-play methods work, some of it at all levels
+        sigma = (-2.4 + 1.3 * torch.randn(self.batch, generator=rng)).clamp(math.log(0.003), 0).exp()
+        return clean, torch.randn(clean.shape, generator=rng), sigma
+
+    def _patch(self, rng: torch.Generator) -> Tensor:
+        source = self.images[int(torch.multinomial(self.shares, 1, generator=rng))]
+        image = source[_below(len(source), rng)]
+        scale = LEAST_SCALE ** float(torch.rand((), generator=rng)) if _below(2, rng) else 1.0
+        side = min(round(SIDE / scale), *image.shape[-2:])
+        top, left = (_below(length - side + 1, rng) for length in image.shape[-2:])
+        patch = image[:, top : top + side, left : left + side].float()
+        if side != SIDE:
+            patch = F.interpolate(patch[None], SIDE, mode="bilinear", antialias=True)[0]
+        patch = patch.rot90(_below(4, rng), (1, 2))
+        return patch.flip(2) if _below(2, rng) else patch
+
+
+def _below(n: int, rng: torch.Generator) -> int:
+    return int(torch.randint(n, (), generator=rng))
+
+
+def _coloured(image: Tensor, plan: Recipe) -> Tensor:
+    """The image with the three channels that are wanted, or one: its luminance, or magnitude."""
+    if plan.channels == 3:
+        return image.expand(3, -1, -1)
+    weights = image.new_tensor([0.299, 0.587, 0.114]) if len(image) == 3 else image.new_ones(1)
+    return (weights[:, None, None] * image).sum(0, keepdim=True)
+
+
+def with_phase(magnitude: Tensor, rng: torch.Generator) -> Tensor:
+    """Real and imaginary part, (batch, 2, height, width), of a magnitude with a smooth random phase in each image."""
+    batch, _, rows, columns = magnitude.shape
+    y, x = torch.linspace(-1, 1, rows)[:, None], torch.linspace(-1, 1, columns)
+    a = torch.randn(6, batch, 1, 1, generator=rng)
+    phase = math.pi * a[0] + 0.5 * (a[1] * y + a[2] * x) + 0.3 * (a[3] * x * y + a[4] * x**2 + a[5] * y**2)
+    return torch.cat((magnitude * phase[:, None].cos(), magnitude * phase[:, None].sin()), 1)
+
+
+def loss_of(network: Any, clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Mean squared error, each noise level in units of the error that a good denoiser leaves at it."""
+    error = network(clean + sigma[:, None, None, None] * noise, sigma) - clean
+    usual = sigma.square() * ERROR / (sigma + ERROR)
+    return (error.square().mean((1, 2, 3)) / usual).mean()
+
+
+class Training:
+    """A network on its way, and everything that must survive a kill."""
+
+    def __init__(self, settings: Settings, plan: Recipe, patches: Patches) -> None:
+        self.settings, self.plan, self.patches = settings, plan, patches
+        self.engine = Engine(settings.device, settings.precision)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(settings.seed)
+            network, average = Denoiser(plan.channels), Denoiser(plan.channels)
+        if settings.begin is not None:
+            network = begun_from(settings.begin, plan)
+        average.load_state_dict(network.state_dict())
+        self.network, self.average = (self._placed(each) for each in (network, average))
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), settings.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.step, self.seconds, self.curve = 0, 0.0, list[dict[str, float]]()
+
+    def _placed(self, network: Any) -> Denoiser:
+        placed: Denoiser = network.to(self.engine.device, memory_format=self.engine.layout)
+        return placed
+
+    def update(self) -> Tensor:
+        """One update; its loss."""
+        clean, noise, sigma = (t.to(self.engine.device) for t in self.patches[self.step])
+        self.optimiser.param_groups[0]["lr"] = self.rate()
+        loss = loss_of(self.run, clean, noise, sigma)
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        with torch.no_grad():
+            weight = 1 - min(0.999, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), weight)
+        return loss.detach()
+
+    def run(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The network in the engine's precision."""
+        with torch.autocast(self.engine.device.type, torch.bfloat16, self.engine.precision == "bf16"):
+            found: Tensor = self.network(x.contiguous(memory_format=self.engine.layout), sigma)
+        return found.float()
+
+    def rate(self) -> float:
+        """Half a cosine after a rise of 300 updates."""
+        done = self.step / self.settings.steps
+        return self.settings.lr * min(1, (self.step + 1) / 300) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only: safe to load with ``weights_only=True``."""
+        parts = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
+        return {**parts, "step": self.step, "seconds": self.seconds, "curve": self.curve}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over a saved state."""
+        for name in ("network", "average", "optimiser"):
+            getattr(self, name).load_state_dict(saved[name])
+        self.step, self.seconds, self.curve = saved["step"], saved["seconds"], saved["curve"]
+
+
+def begun_from(name: str, plan: Recipe) -> Denoiser:
+    """The network of another prior, to be trained further. Raises UserError for one of other channels."""
+    card, network = read(file_of(name))
+    if card.channels != plan.channels:
+        raise UserError(f"begin={name} has {card.channels} channels; {plan.channels} are to be trained.")
+    assert isinstance(network, Denoiser)
+    return network.requires_grad_()
+
+
+def validate(network: Any, plan: Recipe, images: Sequence[Tensor]) -> dict[str, float]:
+    """PSNR in dB over the images by noise level, against a peak of 1; the same noise for every network.
+
+    Args:
+        network: ``(x, sigma)`` to the denoised x.
+        images: as ``Source.images`` gives them; at most 8 are taken, the central 192 x 192 pixels of each.
+    """
+    errors: dict[str, list[float]] = {str(level): [] for level in LEVELS}
+    device = next(network.parameters()).device
+    for number, image in enumerate(images[:: max(1, len(images) // 8)][:8]):
+        rng = generator("validation", number)
+        rows, columns = (max(0, (side - 192) // 2) for side in image.shape[-2:])
+        clean = _coloured(image, plan)[None, :, rows : rows + 192, columns : columns + 192]
+        clean = with_phase(clean, rng) if plan.complex else clean
+        noise = torch.randn(clean.shape, generator=rng)
+        for level in LEVELS:
+            sigma = torch.tensor(level / 255)
+            with torch.no_grad():
+                found = network((clean + sigma * noise).to(device), sigma.to(device)).cpu()
+            errors[str(level)].append(float((found - clean).square().mean()))
+    return {level: round(-10 * sum(map(math.log10, found)) / len(found), 3) for level, found in errors.items()}
+
+
+def train(settings: Settings) -> Training:
+    """Train, or go on; writes checkpoint.pt, curve.csv, curve.png and PRIOR.safetensors. UserError for bad input."""
+    plan, name = recipe(settings.prior), Path(settings.prior).stem
+    out = Path(settings.out or f"outputs/training/{name}")
+    check_writable(out)
+    with claimed(out) as free:
+        if not free:
+            raise UserError(f"Another process trains in {out}: set out=... to another folder.")
+        root = Path(settings.data_root)
+        images = [source.images(root) for source in plan.sources]
+        held_out = plan.validation.images(root)
+        log.info("%s images, %s held out, in %s", sum(map(len, images)), len(held_out), out)
+        training = Training(settings, plan, Patches(plan, images, settings.batch, settings.seed))
+        resume(training, out / "checkpoint.pt")
+        for _ in _updates(training):
+            training.curve.append({"step": training.step, **validate(training.average, plan, held_out)})
+            keep(training, out, name, sum(map(len, images)))
+    return training
+
+
+def _updates(training: Training) -> Iterator[None]:
+    """Updates to the end, or until it is told to stop; yields where it is time to validate and save."""
+    s, begun, before = training.settings, time.time(), training.seconds
+    deadline = None if s.minutes is None else begun + 60 * s.minutes
+    with Interrupt(deadline) as interrupt, tqdm(total=s.steps, initial=training.step, unit="it", mininterval=5) as bar:
+        stop = False
+        while training.step < s.steps and not stop:
+            loss = training.update()
+            bar.update()
+            training.seconds, stop = before + time.time() - begun, interrupt.due
+            if training.step % s.every == 0 or training.step == s.steps or stop:
+                yield
+                bar.set_postfix_str(f"loss {float(loss):.3f}, {training.curve[-1]['25']:.2f} dB at 25/255")
+
+
+def resume(training: Training, path: Path) -> None:
+    """Take over a checkpoint, if there is one. Raises UserError for one that does not fit."""
+    if not path.exists():
+        return
+    try:
+        training.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises many kinds
+        raise UserError(f"{path} does not fit ({error}): remove it, or set out=... to another folder.") from error
+
+
+def keep(training: Training, out: Path, name: str, images: int) -> None:
+    """Write what has been reached."""
+    plan, curve = training.plan, training.curve
+    write_atomically(out / "checkpoint.pt", lambda file: torch.save(training.state_dict(), file))
+    lines = [",".join(curve[0]), *(",".join(map(str, row.values())) for row in curve)]
+    write_atomically(out / "curve.csv", lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    figure, (axes,) = new_figure(1, 3.0, 4.5)
+    for level in LEVELS:
+        axes.plot([row["step"] for row in curve], [row[str(level)] for row in curve], label=f"{level}/255")
+    axes.set(xlabel="updates", ylabel="PSNR on held-out images (dB)", title=name)
+    axes.legend(fontsize="small")
+    save(figure, out / "curve.png")
+    card = Card(
+        "denoiser", {"channels": plan.channels, "widths": training.average.widths}, plan.channels,
+        low=-1.0 if plan.complex else 0.0, complex=plan.complex, name=name, data=plan.files(), images=images,
+        steps=training.step, hours=round(training.seconds / 3600, 2), licence=plan.licence,
+        begun_from=training.settings.begin or "", psnr={k: v for k, v in curve[-1].items() if k != "step"},
+    )  # fmt: skip
+    write(out / f"{name}.safetensors", card, training.average.state_dict())
+
+
+def settings(words: Sequence[str]) -> Settings:
+    """Settings from words such as steps=1000. Raises UserError for one that is not understood."""
+    known = [f.name for f in fields(Settings)]
+    values: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in known:
+            raise UserError(
+                f"{word}: expected NAME=VALUE of {', '.join(known)}. Nearest: {near(key, known) or 'none'}."
+            )
+        values[key] = value
+    return make_options(Settings, values)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    words = sys.argv[1:] if words is None else words
+    if {"--help", "-h"} & set(words):
+        sys.stdout.write(
+            f"{__doc__}\n" + "".join(f"{f.name}={f.default}  {f.metadata['help']}\n" for f in fields(Settings))
+        )
+        return
+    try:
+        if (training := train(settings(words))).step < training.settings.steps:
+            sys.exit(UNFINISHED)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
