@@ -10,10 +10,12 @@ from torch import Tensor
 
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
+from aseqdip.priors.adm import ADM
 from aseqdip.priors.denoiser import Denoiser
+from aseqdip.priors.ncsnpp import NCSNpp
 
 #: networks by the name that a card gives
-FAMILIES = {"denoiser": Denoiser}
+FAMILIES: dict[str, type[torch.nn.Module]] = {"denoiser": Denoiser, "adm": ADM, "ncsnpp": NCSNpp}
 
 
 @dataclass
