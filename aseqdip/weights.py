@@ -1,6 +1,6 @@
 """Published priors: which there are, and their files made ours. Nothing is downloaded.
 
-python -m aseqdip.weights: the list. python -m aseqdip.weights convert FILE: writes weights/NAME.safetensors, which prior=NAME reads.
+python -m aseqdip.weights lists them; convert FILE writes weights/NAME.safetensors, which prior=NAME reads.
 """
 
 import argparse
@@ -18,7 +18,9 @@ def main(words: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command")
     one = commands.add_parser("convert", help="write a published checkpoint as safetensors with a card")
     one.add_argument("file", type=Path, help="the checkpoint, as its authors publish it")
-    one.add_argument("--as", dest="name", help=f"which it is: {', '.join(PUBLISHED)}; default: by the file's name")
+    one.add_argument(
+        "--as", dest="name", help=f"which it is: {', '.join(PUBLISHED)}; default: by its name or structure"
+    )
     one.add_argument("--out", type=Path, help="where to write; default: weights/NAME.safetensors")
     given = parser.parse_args(words)
     try:

@@ -1,4 +1,4 @@
-"""What samplers of diffusion models share: a prior, the times at which they call it, noise, and the units they work in."""
+"""What samplers of diffusion models share: a prior, the times at which they call it, noise, units."""
 
 import logging
 from abc import abstractmethod
@@ -63,7 +63,7 @@ class SamplerState(State):
 
 
 class Sampler(Classical):
-    """x_T, x_{T-1} ... x_0 of x_t = sqrt(ab_t) x + sqrt(1 - ab_t) n, each from the last, drawn to the measurements.
+    """x_T, x_{T-1} ... x_0 of x_t = sqrt(ab_t) x + sqrt(1 - ab_t) n, each from the last, by prior and measurements.
 
     Samplers work, as released, on images u in [-1, 1]: here, and nowhere else, ours in [0, 1] become u = 2 x - 1; real
     and imaginary part of MR stay as they are. y - A u is then ``unit`` times our y - A x. An iterate is the estimate of
@@ -79,7 +79,9 @@ class Sampler(Classical):
     @dataclass
     class Options:
         prior: str | None = knob(
-            "denoiser: mr, ct, natural, grey, one of python -m aseqdip.weights, or a file; default: the one for the task's images", None, file=True
+            "denoiser: mr, ct, natural, grey, one of python -m aseqdip.weights, or a file; default: for the images",
+            None,
+            file=True,
         )
         sigma_max: float | None = knob(
             "noise level to begin with, images being in [0, 1]; default: the prior's largest, at most the schedule's",
@@ -116,12 +118,18 @@ class Sampler(Classical):
         least, most = prior.sigmas
         if o.sigma_max is not None and not least < o.sigma_max <= 1.01 * most:
             raise UserError(
-                f"sigma_max={o.sigma_max:g}: expected more than {least:.3g} and at most {most:.3g}, what prior={name} was "
-                "trained on: set another, or leave it out."
+                f"sigma_max={o.sigma_max:g}: expected more than {least:.3g} and at most {most:.3g}, what "
+                f"prior={name} was trained on: set another, or leave it out."
             )
         if card.size and problem.z0.shape[-2:] != (card.size, card.size):
             sides = " x ".join(map(str, problem.z0.shape[-2:]))
-            log.warning("prior=%s was trained on %s x %s pixels; found %s: set size=%s.", name, *2 * [card.size], sides, card.size)
+            log.warning(
+                "prior=%s was trained on %s x %s pixels; found %s: set size=%s.",
+                name,
+                *2 * [card.size],
+                sides,
+                card.size,
+            )
         count = int((self.unit * (o.sigma_max or most) * 1.001 >= SIGMAS).sum())
         whole = count == len(SIGMAS)
         times = self.times(count)

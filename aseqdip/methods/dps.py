@@ -20,13 +20,14 @@ class DPS(Sampler):
     """Ancestral sampling, each step followed by one against the gradient of the distance from the measurements.
 
         x0 = (x_t - sqrt(1 - ab_t) eps) / sqrt(ab_t), in [-1, 1] but for MR
-        x' = c1 x0 + c2 x_t + sd n,   c1 = beta sqrt(ab_{t-1}) / (1 - ab_t),   c2 = (1 - ab_{t-1}) sqrt(1 - beta) / (1 - ab_t)
+        x' = c1 x0 + c2 x_t + sd n
         x_{t-1} = x' - zeta d ||y - A x0|| / d x_t
 
-    beta = 1 - ab_t / ab_{t-1}; sd^2 between beta and beta (1 - ab_{t-1}) / (1 - ab_t), as the network has learned it, or
-    beta where it has not. The norm is not squared, as released; that of CT is of the filtered back-projection, as in
-    MCG: A^H alone has few high frequencies. ``zeta`` is for 1000 steps and 256 x 256 x 3 values: with fewer steps it is
-    multiplied by 1000 / steps, at most by 5, and it is proportional to the square root of the number of values.
+    c1 = beta sqrt(ab_{t-1}) / (1 - ab_t), c2 = (1 - ab_{t-1}) sqrt(1 - beta) / (1 - ab_t), beta = 1 - ab_t / ab_{t-1},
+    sd^2 between beta and beta (1 - ab_{t-1}) / (1 - ab_t), as the network has learned it, or beta where it has not.
+    The norm is not squared, as released; that of CT is of the filtered back-projection, as in MCG: A^H alone has few
+    high frequencies. ``zeta`` is for 1000 steps and 256 x 256 x 3 values: with fewer steps it is multiplied by
+    1000 / steps, at most by 5, and it is proportional to the square root of the number of values.
     """
 
     name = "dps"
@@ -35,8 +36,12 @@ class DPS(Sampler):
 
     @dataclass
     class Options(Sampler.Options):
-        iterations: int = knob("of the 1000 times (steps is for networks and has no effect here)", 1000, low=2, high=1000)
-        zeta: float | None = knob("step towards the measurements; default: 0.3 for blur, as released, else 0.5", None, low=0)
+        iterations: int = knob(
+            "of the 1000 times (steps is for networks and has no effect here)", 1000, low=2, high=1000
+        )
+        zeta: float | None = knob(
+            "step towards the measurements; default: 0.3 for blur, as released, else 0.5", None, low=0
+        )
 
     def times(self, count: int) -> NDArray[np.float64]:
         return np.linspace(0, count - 1, self.steps)

@@ -58,7 +58,7 @@ class ADM(VP):
         self.out = nn.Sequential(_norm(now), nn.SiLU(), nn.Conv2d(now, out_channels, 3, padding=1))
 
     def predict(self, x: Tensor, level: Tensor) -> Tensor:
-        """eps and v, (batch, out_channels, height, width), from x_t in [-1, 1], (batch, channels, ...), and t, (batch,)."""
+        """eps and v, (batch, out_channels, height, width), from x_t, (batch, channels, ...), and t, (batch,)."""
         embedded = self.time_embed(embedding(level, self.width))
         h, kept = x, []
         for stage in self.input_blocks:
@@ -72,10 +72,11 @@ class ADM(VP):
 
     @classmethod
     def arguments(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What the shapes of its weights say of the arguments. Raises KeyError where they are another network's."""
         width = weights["time_embed.0.weight"].shape[1]
         # the last block of an output level doubles the image: one part more, which alone tells how blocks are grouped
-        ups = sorted(int(i) for i, _ in re.findall(r"output_blocks\.(\d+)\.([12])\.in_layers\.2\.weight", " ".join(weights)))
+        ups = sorted(
+            int(i) for i, _ in re.findall(r"output_blocks\.(\d+)\.([12])\.in_layers\.2\.weight", " ".join(weights))
+        )
         blocks, levels = (ups[0] if ups else -1), len(ups) + 1
         if blocks < 1:
             raise KeyError("output_blocks.*.1.in_layers.2.weight")

@@ -66,7 +66,9 @@ def read(path: Path) -> tuple[Card, torch.nn.Module]:
     """The card and the network, in fp32. Raises UserError for what is no whole file of a prior that is known here."""
     from safetensors import SafetensorError, safe_open  # machines that run no prior do without
 
-    expected = f"{path}: expected a prior as python -m aseqdip.train or aseqdip.weights writes it (safetensors with a card)"
+    expected = (
+        f"{path}: expected a prior as python -m aseqdip.train or aseqdip.weights writes it (safetensors with a card)"
+    )
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("card")

@@ -51,7 +51,8 @@ class NCSNpp(VE):
             if level:
                 parts.append(_Residual(now, now, time, "up"))
         parts += [_norm(now), nn.Conv2d(now, channels, 3, padding=1)]
-        self.levels, self.all_modules = len(multipliers), nn.ModuleList(parts)
+        self.levels: int = len(multipliers)
+        self.all_modules = nn.ModuleList(parts)
 
     def predict(self, x: Tensor, level: Tensor) -> Tensor:
         """sigma times the score, from x in [0, 1], (batch, channels, height, width), and ln sigma, (batch,)."""
@@ -61,20 +62,20 @@ class NCSNpp(VE):
         image = 2 * x - 1
         h = enter(image)
         kept = [h]
-        for level in range(self.levels):
+        for scale in range(self.levels):
             for _ in range(self.blocks):
                 h = next(parts)(h, time)
                 kept.append(h)
-            if level != self.levels - 1:
+            if scale != self.levels - 1:
                 h = next(parts)(h, time)
                 image = h = (next(parts)(image) + h) * HALF
                 kept.append(h)
         before, attention, after = (next(parts) for _ in range(3))
         h = after(attention(before(h, time)), time)
-        for level in reversed(range(self.levels)):
+        for scale in reversed(range(self.levels)):
             for _ in range(self.blocks + 1):
                 h = next(parts)(torch.cat((h, kept.pop()), 1), time)
-            if level:
+            if scale:
                 h = next(parts)(h, time)
         norm, leave = parts
         result: Tensor = leave(F.silu(norm(h)))
@@ -82,7 +83,6 @@ class NCSNpp(VE):
 
     @classmethod
     def arguments(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What the shapes of its weights say of the arguments. Raises KeyError where they are another network's."""
         width, channels = weights["all_modules.3.weight"].shape[:2]
         pyramids = sorted(int(key.split(".")[1]) for key in weights if key.endswith(".Conv2d_0.weight"))
         if not pyramids:

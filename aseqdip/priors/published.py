@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aseqdip.errors import UserError
 from aseqdip.priors.files import FAMILIES, Card, write
+from aseqdip.priors.schedules import Translated
 
 #: where ``prior=ffhq`` looks, and where a converted file goes unless another place is named
 FOLDER = Path("weights")
@@ -81,18 +82,20 @@ def convert(path: Path, name: str | None, out: Path | None) -> Path:
     """Write a published file as one of ours, whose path is returned.
 
     Args:
-        name: which one it is, a key of ``PUBLISHED``; default: by the name of the file.
+        name: which one it is, a key of ``PUBLISHED``; default: by the name of the file, or its structure.
         out: where to; default: ``weights/NAME.safetensors``.
 
     Raises UserError for a file that is not that one, with what is missing and what is too much.
     """
+    if name is not None and name not in PUBLISHED:
+        raise UserError(f"--as {name}: expected one of {', '.join(PUBLISHED)}.")
+    weights = tensors(path)
     if name is None:
-        name = next((known for known, it in PUBLISHED.items() if it.file == path.name), None)
-    if name not in PUBLISHED:
-        said = "--as" if name is None else f"--as {name}"
-        raise UserError(f"{path}: {said}: say which prior it is, one of {', '.join(PUBLISHED)}.")
-    it = PUBLISHED[name]
-    weights = checked(path, name, tensors(path))
+        names = [known for known, it in PUBLISHED.items() if it.file == path.name] or alike(weights)
+        if len(names) != 1:
+            raise UserError(f"{path}: say which prior it is: --as {' or '.join(names or PUBLISHED)}.")
+        name = names[0]
+    it, weights = PUBLISHED[name], checked(path, name, weights)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     facts = {"name": name, "licence": it.terms, "source": f"{path.name}, sha256 {digest}"}
@@ -130,25 +133,46 @@ def tensors(path: Path) -> dict[str, Tensor]:
         trained = [key for key in weights if key != "all_modules.0.W"]
         averages = ema.get("shadow_params", []) if isinstance(ema, dict) else []
         if [tuple(a.shape) for a in averages] != [tuple(weights[key].shape) for key in trained]:
-            raise UserError(f"{path}: expected averages (ema) of its {len(trained)} trained tensors; found {len(averages)}, "
-                            "or of other shapes. Get it anew.")  # fmt: skip
+            raise UserError(
+                f"{path}: expected averages (ema) of its {len(trained)} trained tensors; found {len(averages)}, or of "
+                "other shapes. Get it anew."
+            )
         weights.update(zip(trained, averages, strict=True))
     return weights
 
 
 def checked(path: Path, name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, if they are those of that prior. Raises UserError that names what is missing and what is too much."""
+    """The weights, if they are that prior's. Raises UserError that names what is missing and what is too much."""
     card = PUBLISHED[name].card
     with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in FAMILIES[card.family](**card.arguments).state_dict().items()}
+        network = FAMILIES[card.family](**card.arguments)
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}
     kinds = {
         "missing": [key for key in expected if key not in found],
         "unexpected": [key for key in found if key not in expected],
         "of another shape": [key for key in expected if key in found and found[key] != expected[key]],
     }
-    wrong = [f"{len(keys)} {kind} ({', '.join(keys[:3])}{' ...' if keys[3:] else ''})" for kind, keys in kinds.items() if keys]
+    wrong = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in kinds.items() if keys]
     if wrong:
-        raise UserError(f"{path}: expected the {len(expected)} tensors of {name}; found {'; '.join(wrong)}. Is it another "
-                        f"one of {', '.join(PUBLISHED)}?")  # fmt: skip
+        other = f"It has the structure of {' and '.join(names)}. " if (names := alike(weights)) else ""
+        raise UserError(
+            f"{path}: expected the {len(expected)} tensors of {name}; found {'; '.join(wrong)}. {other}Get it anew, or "
+            f"say --as what it is: {', '.join(PUBLISHED)}."
+        )
     return dict(weights)
+
+
+def alike(weights: Mapping[str, Tensor]) -> list[str]:
+    """The published priors whose structure the weights' shapes have."""
+    found = []
+    for name, it in PUBLISHED.items():
+        family = FAMILIES[it.card.family]
+        assert issubclass(family, Translated)
+        try:
+            structure = family.arguments(weights)
+        except (KeyError, IndexError, ValueError):  # another family's keys, or the same with other shapes
+            continue
+        if structure.items() <= it.card.arguments.items():
+            found.append(name)
+    return found

@@ -6,6 +6,8 @@ density of x (Song et al., 2021).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +35,11 @@ class Translated(nn.Module, ABC):
     """
 
     multiple: int
+
+    @classmethod
+    @abstractmethod
+    def arguments(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What the shapes of its weights say of the arguments. Raises KeyError where they are another network's."""
 
     @abstractmethod
     def predict(self, x: Tensor, level: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ from aseqdip.priors.ncsnpp import NCSNpp, _Pyramid, _resized
 from aseqdip.priors.published import PUBLISHED, convert
 from aseqdip.priors.schedules import ALPHA_BARS, SIGMAS, time_of
 
-TINY = {
-    "ffhq": {"channels": 3, "out_channels": 6, "width": 32, "multipliers": [1, 2], "blocks": 1, "attention": [1], "head_width": 32},
-    "mcg_aapm": {"channels": 1, "width": 16, "multipliers": [1, 2], "blocks": 1},
-}  # fmt: skip
+TINY: dict[str, dict[str, Any]] = {
+    "ffhq": {**PUBLISHED["ffhq"].card.arguments, "width": 32, "multipliers": [1, 2], "attention": [1]},
+    "mcg_aapm": {**PUBLISHED["mcg_aapm"].card.arguments, "width": 16, "multipliers": [1, 2], "blocks": 1},
+}
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -47,7 +47,11 @@ def loaded(name: str) -> Any:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Published priors that are tiny, in a folder of their own."""
-    small = {n: dataclasses.replace(it, card=dataclasses.replace(it.card, arguments=TINY[n])) for n, it in PUBLISHED.items() if n in TINY}
+    small = {
+        n: dataclasses.replace(it, card=dataclasses.replace(it.card, arguments=TINY[n]))
+        for n, it in PUBLISHED.items()
+        if n in TINY
+    }
     for name, it in small.items():
         monkeypatch.setitem(PUBLISHED, name, it)
     monkeypatch.chdir(tmp_path)
@@ -67,11 +71,11 @@ def released(name: str) -> Any:
 @pytest.mark.parametrize(
     ("name", "parameters", "keys", "some"),
     [
-        ("ffhq", 93_563_910, 362, {"input_blocks.9.1.qkv.weight": (1536, 512, 1), "output_blocks.3.2.emb_layers.1.weight": (1024, 512)}),
-        ("imagenet", 552_814_086, 566, {"middle_block.1.proj_out.weight": (1024, 1024, 1), "out.2.bias": (6,)}),
-        ("score_mri_knee", 61_433_601, 521, {"all_modules.27.NIN_3.W": (256, 256), "all_modules.9.Conv2d_0.weight": (128, 1, 3, 3)}),
+        ("ffhq", 93_563_910, 362, {"input_blocks.9.1.qkv.weight": (1536, 512, 1), "out.2.bias": (6,)}),
+        ("imagenet", 552_814_086, 566, {"output_blocks.2.2.emb_layers.1.weight": (2048, 1024)}),
+        ("score_mri_knee", 61_433_601, 521, {"all_modules.27.NIN_3.W": (256, 256), "all_modules.53.bias": (1,)}),
     ],
-)  # fmt: skip
+)
 def test_full_size(name: str, parameters: int, keys: int, some: dict[str, tuple[int, ...]]) -> None:
     card = PUBLISHED[name].card
     with torch.device("meta"):
@@ -196,12 +200,21 @@ def test_a_wrong_checkpoint_is_refused(tiny: None, damage: Any, said: str) -> No
 
 
 def test_what_is_missing_is_said(tiny: None, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match=r"expected weights/ffhq.safetensors.*get ffhq_10m.pt from .*convert.*prior=natural"):
+    with pytest.raises(
+        UserError, match=r"expected weights/ffhq.safetensors.*get ffhq_10m.pt from .*convert.*prior=natural"
+    ):
         priors.file_of("ffhq")
-    with pytest.raises(UserError, match="mine.pt: --as: say which"):
-        convert(Path("mine.pt"), None, None)
+    torch.save(released("mcg_aapm"), "mine.pt")
+    assert convert(Path("mine.pt"), None, None).name == "mcg_aapm.safetensors", "by its structure"
+    with pytest.raises(UserError, match="of ffhq; found .*It has the structure of mcg_aapm. Get"):
+        convert(Path("mine.pt"), "ffhq", None)
+    torch.save({"conv1.weight": torch.ones(3)}, "other.pt")
+    with pytest.raises(UserError, match="other.pt: say which"):
+        convert(Path("other.pt"), None, None)
     with pytest.raises(SystemExit, match="No such file"):
         weights.main(["convert", "ffhq_10m.pt"])
     weights.main([])
     listed = capsys.readouterr().out
-    assert all(f"{name}: {it.file}" in listed and it.where in listed and it.terms in listed for name, it in PUBLISHED.items())
+    assert all(
+        f"{name}: {it.file}" in listed and it.where in listed and it.terms in listed for name, it in PUBLISHED.items()
+    )
