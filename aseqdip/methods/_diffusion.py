@@ -19,10 +19,7 @@ from aseqdip.methods._classical import Classical, bare, first_image, squared
 from aseqdip.methods.base import Iterate, Shared, State
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.parts import knob
-from aseqdip.priors.adm import ADM
-from aseqdip.priors.denoiser import Denoiser
-from aseqdip.priors.files import Card
-from aseqdip.priors.ncsnpp import NCSNpp
+from aseqdip.priors.files import FAMILIES, Card
 from aseqdip.priors.schedules import ALPHA_BARS, SIGMAS
 from aseqdip.problem import Kind, Problem
 
@@ -37,13 +34,13 @@ class SamplerState(State):
         prior: the denoiser; it does not change.
         network: what it calls, which counts its cost.
         rng: on the CPU, so that every device has the same noise.
-        alpha_bars: ab of the times it visits, from the last to the first.
+        levels: of the times it visits, rising: ab, or sigma.
     """
 
     prior: priors.Prior
     network: Executed
     rng: torch.Generator
-    alpha_bars: NDArray[np.float64]
+    levels: NDArray[np.float64]
 
     @property
     def cost(self) -> Cost:
@@ -63,7 +60,7 @@ class SamplerState(State):
 
 
 class Sampler(Classical):
-    """x_T, x_{T-1} ... x_0 of x_t = sqrt(ab_t) x + sqrt(1 - ab_t) n, each from the last, by prior and measurements.
+    """x_T, x_{T-1} ... x_0, images with less and less noise, each from the last, by prior and measurements.
 
     Samplers work, as released, on images u in [-1, 1]: here, and nowhere else, ours in [0, 1] become u = 2 x - 1; real
     and imaginary part of MR stay as they are. y - A u is then ``unit`` times our y - A x. An iterate is the estimate of
@@ -74,7 +71,7 @@ class Sampler(Classical):
     """
 
     group = "learned"
-    code = (priors.Prior, Card, Denoiser, ADM, NCSNpp)
+    code = (priors.Prior, Card, *FAMILIES.values())
 
     @dataclass
     class Options:
@@ -102,8 +99,8 @@ class Sampler(Classical):
         return tuple(priors.shipped().values()) if options.prior is None else (priors.file_of(options.prior),)
 
     @abstractmethod
-    def times(self, count: int) -> NDArray[np.float64]:
-        """The times, rising, at which the prior is called, of 0 ... count - 1."""
+    def begin(self, most: float, first: Tensor, noise: Tensor) -> tuple[NDArray[np.float64], bool, float, Tensor]:
+        """The levels up to sigma ``most``; whether it begins from noise alone; the largest sigma; x there."""
 
     @abstractmethod
     def advance(self, problem: Problem, s: SamplerState, number: int) -> tuple[Tensor, Tensor]:
@@ -130,20 +127,13 @@ class Sampler(Classical):
                 sides,
                 card.size,
             )
-        count = int((self.unit * (o.sigma_max or most) * 1.001 >= SIGMAS).sum())
-        whole = count == len(SIGMAS)
-        times = self.times(count)
-        # between two times only where the prior was not trained on whole ones
-        ab = ALPHA_BARS[times.round().astype(int)] if whole else _between(times)
-        rng = problem.generator("sampling")
-        s = SamplerState(prior=prior, network=executed, rng=rng, alpha_bars=ab, extra={"x": problem.z0})
-        noise = s.noise()
-        last = float(ab[-1])
+        rng, nothing = problem.generator("sampling"), np.zeros(0)
+        s = SamplerState(prior=prior, network=executed, rng=rng, levels=nothing, extra={"x": problem.z0})
         first = first_image(problem) * self.unit - (self.unit - 1)
-        s.extra["x"] = noise if whole else last**0.5 * first + (1 - last) ** 0.5 * noise
+        s.levels, whole, sigma, s.extra["x"] = self.begin(1.001 * self.unit * (o.sigma_max or most), first, s.noise())
         self.facts = {
             "prior": {"name": card.name, "family": card.family, "images": card.images, "steps": card.steps},
-            "sigma_max": float(f"{((1 - last) / last) ** 0.5 / self.unit:.4g}"),
+            "sigma_max": float(f"{sigma / self.unit:.4g}"),
             "begins": "noise" if whole else "start image",
         }
         return s
@@ -166,11 +156,28 @@ class Sampler(Classical):
         """y - A x in our units."""
         return problem.y - problem.operator(x)
 
-    def predict(self, s: SamplerState, x: Tensor, ab: float) -> tuple[Tensor, Tensor | None]:
-        """The prior's estimate u of the image in x_t, and the v of its variance in [-1, 1], if it has one."""
-        found, v = s.prior.predict(self.ours(x / ab**0.5), ((1 - ab) / ab) ** 0.5 / self.unit)
+    def predict(self, s: SamplerState, x: Tensor, sigma: float) -> tuple[Tensor, Tensor | None]:
+        """The prior's estimate u of the image in x = u + sigma n, and the v of its variance, if it has one."""
+        found, v = s.prior.predict(self.ours(x), sigma / self.unit)
         return self.unit * found - (self.unit - 1), v
 
 
-def _between(times: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.exp(np.interp(times, np.arange(len(ALPHA_BARS)), np.log(ALPHA_BARS)))
+class VPSampler(Sampler):
+    """x_t = sqrt(ab_t) u + sqrt(1 - ab_t) n."""
+
+    @abstractmethod
+    def times(self, count: int) -> NDArray[np.float64]:
+        """The times, rising, at which the prior is called, of 0 ... count - 1."""
+
+    def begin(self, most: float, first: Tensor, noise: Tensor) -> tuple[NDArray[np.float64], bool, float, Tensor]:
+        count, t = int((most >= SIGMAS).sum()), np.arange(len(SIGMAS))
+        whole, times = count == len(SIGMAS), self.times(count)
+        # between two times only where the prior was not trained on whole ones
+        ab = ALPHA_BARS[times.round().astype(int)] if whole else np.exp(np.interp(times, t, np.log(ALPHA_BARS)))
+        last = float(ab[-1])
+        x = noise if whole else last**0.5 * first + (1 - last) ** 0.5 * noise
+        return ab, whole, ((1 - last) / last) ** 0.5, x
+
+    def estimate(self, s: SamplerState, x: Tensor, ab: float) -> tuple[Tensor, Tensor | None]:
+        """The prior's estimate u of the image in x_t, and v."""
+        return self.predict(s, x / ab**0.5, ((1 - ab) / ab) ** 0.5)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from aseqdip.errors import UserError
 from aseqdip.methods._classical import squared
-from aseqdip.methods._diffusion import Sampler, SamplerState
+from aseqdip.methods._diffusion import SamplerState, VPSampler
 from aseqdip.methods.base import Shared
 from aseqdip.operators.base import Operator
 from aseqdip.parts import knob
 from aseqdip.problem import Kind, Problem
 
 
-class DDNM(Sampler):
+class DDNM(VPSampler):
     """DDIM sampling in which the range of A^+ is taken from the measurements, the null space from the prior.
 
         x0 = (x_t - sqrt(1 - ab_t) eps) / sqrt(ab_t),   x^ = x0 + A^+ (y - A x0)
@@ -38,7 +38,7 @@ class DDNM(Sampler):
     paper = "Wang, Yu, Zhang: Zero-shot image restoration using denoising diffusion null-space model, ICLR 2023"
 
     @dataclass
-    class Options(Sampler.Options):
+    class Options(VPSampler.Options):
         iterations: int = knob(
             "of the 1000 times (steps is for networks and has no effect here)", 100, low=2, high=1000
         )
@@ -60,9 +60,9 @@ class DDNM(Sampler):
     @torch.no_grad()
     def advance(self, problem: Problem, s: SamplerState, number: int) -> tuple[Tensor, Tensor]:
         x, A, eta, inner = s.extra["x"], problem.operator, self.options.eta, self.options.inner
-        ab, before = float(s.alpha_bars[number]), float(s.alpha_bars[number - 1]) if number else 1.0
+        ab, before = float(s.levels[number]), float(s.levels[number - 1]) if number else 1.0
         with s.network.counting():
-            x0, _ = self.predict(s, x, ab)
+            x0, _ = self.estimate(s, x, ab)
         eps, n = (x - ab**0.5 * x0) / (1 - ab) ** 0.5, s.noise()
         a, st, sy = before**0.5, (1 - before) ** 0.5, self.unit * (problem.noise_std or 0.0)
         correction = self.unit * pseudo_inverse(A, self.residual(problem, self.ours(x0)), inner)

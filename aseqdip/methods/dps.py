@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aseqdip.methods._classical import bare, squared
-from aseqdip.methods._diffusion import Sampler, SamplerState
+from aseqdip.methods._diffusion import SamplerState, VPSampler
 from aseqdip.operators.blur import CameraBlur, MotionBlur
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.parts import knob
 from aseqdip.problem import Problem
 
 
-class DPS(Sampler):
+class DPS(VPSampler):
     """Ancestral sampling, each step followed by one against the gradient of the distance from the measurements.
 
         x0 = (x_t - sqrt(1 - ab_t) eps) / sqrt(ab_t), in [-1, 1] but for MR
@@ -35,7 +35,7 @@ class DPS(Sampler):
     paper = "Chung, Kim, Mccann, Klasky, Ye: Diffusion posterior sampling for general noisy inverse problems, ICLR 2023"
 
     @dataclass
-    class Options(Sampler.Options):
+    class Options(VPSampler.Options):
         iterations: int = knob(
             "of the 1000 times (steps is for networks and has no effect here)", 1000, low=2, high=1000
         )
@@ -47,11 +47,11 @@ class DPS(Sampler):
         return np.linspace(0, count - 1, self.steps)
 
     def advance(self, problem: Problem, s: SamplerState, number: int) -> tuple[Tensor, Tensor]:
-        ab, before = (float(s.alpha_bars[k]) if k >= 0 else 1.0 for k in (number, number - 1))
+        ab, before = (float(s.levels[k]) if k >= 0 else 1.0 for k in (number, number - 1))
         beta = 1 - ab / before
         with torch.enable_grad(), s.network.counting():
             x = s.extra["x"].detach().requires_grad_()
-            x0, v = self.predict(s, x, ab)
+            x0, v = self.estimate(s, x, ab)
             x0 = x0 if self.signed else x0.clamp(-1, 1)
             (gradient,) = torch.autograd.grad(self.norm(problem, x0), x)
         with torch.no_grad():

@@ -209,6 +209,22 @@ def test_ddnm_is_the_released_sampler(monkeypatch: pytest.MonkeyPatch, noise: fl
     torch.testing.assert_close(found[-1], (x + 1) / 2, rtol=1e-3, atol=1e-3)
 
 
+def test_score_mri_is_a_sample_of_the_prior_where_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With signed images, two channels; the corrector's steps, which are not small, narrow it a little."""
+    given(monkeypatch, Gaussian(), low=-1, sigmas=(0.001, 378.0))
+    problem = problem_of(Mask(ROWS), 0.0, MEAN + SPREAD * draw(1, 2, SIDE, SIDE))
+    part = METHODS["score_mri"]
+    method = part(part.Options(iterations=300), Shared(), Engine("cpu", "fp32"), True)
+    state = method.start(problem)
+    *_, last = method.iterates(problem, state)
+    torch.testing.assert_close(ROWS * last.image, problem.y, rtol=0, atol=1e-5)
+    hole = last.image[(ROWS == 0).expand_as(last.image)]
+    say(f"score_mri: mean {hole.mean():.4f} of {MEAN}, sd {hole.std():.4f} of {SPREAD}")
+    assert float(hole.mean()) == pytest.approx(MEAN, abs=0.02)
+    assert float(hole.std()) == pytest.approx(SPREAD, rel=0.2)
+    assert method.facts["begins"] == "noise" and state.cost.passes == 2
+
+
 # --- everything else -----------------------------------------------------------------------------------------------
 
 
@@ -270,6 +286,7 @@ def test_it_goes_on_to_the_same_bits(
     ("words", "said"),
     [
         ("method=ddnm task=deblurring", "needs a linear operator"),
+        ("method=score_mri task=ct", "is for task=mri; found task=ct"),
         ("method=dps task=ct prior=nosuch", "prior=nosuch: expected one of"),
         ("method=dps task=ct prior=ffhq", "convert ffhq_10m.pt"),
     ],
