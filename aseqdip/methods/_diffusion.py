@@ -120,19 +120,15 @@ class Sampler(Classical):
             )
         if card.size and problem.z0.shape[-2:] != (card.size, card.size):
             sides = " x ".join(map(str, problem.z0.shape[-2:]))
-            log.warning(
-                "prior=%s was trained on %s x %s pixels; found %s: set size=%s.",
-                name,
-                *2 * [card.size],
-                sides,
-                card.size,
-            )
+            wanted = f"{card.size} x {card.size} pixels"
+            log.warning("prior=%s was trained on %s; found %s: set size=%s.", name, wanted, sides, card.size)
         rng, nothing = problem.generator("sampling"), np.zeros(0)
         s = SamplerState(prior=prior, network=executed, rng=rng, levels=nothing, extra={"x": problem.z0})
         first = first_image(problem) * self.unit - (self.unit - 1)
         s.levels, whole, sigma, s.extra["x"] = self.begin(1.001 * self.unit * (o.sigma_max or most), first, s.noise())
+        what = ("name", "family", "data", "images", "steps", "source")
         self.facts = {
-            "prior": {"name": card.name, "family": card.family, "images": card.images, "steps": card.steps},
+            "prior": {key: value for key in what if (value := getattr(card, key))},
             "sigma_max": float(f"{sigma / self.unit:.4g}"),
             "begins": "noise" if whole else "start image",
         }

@@ -15,8 +15,7 @@ from aseqdip.methods._classical import Classical, bare, first_image, gradient_at
 from aseqdip.methods.base import Iterate, Shared, State
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.parts import knob
-from aseqdip.priors.denoiser import Denoiser
-from aseqdip.priors.files import Card
+from aseqdip.priors.files import FAMILIES, Card
 from aseqdip.problem import Kind, Problem
 
 #: iterations of the proximal map, begun where the last ended
@@ -60,7 +59,7 @@ class PnP(Classical):
         "Zhang, Li, Zuo, Zhang, Van Gool, Timofte: Plug-and-play image restoration with deep denoiser prior, TPAMI 2021"
     )
     group = "learned"
-    code = (priors.Prior, Card, Denoiser)
+    code = (priors.Prior, Card, *FAMILIES.values())
 
     @dataclass
     class Options:
