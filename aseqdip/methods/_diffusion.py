@@ -4,7 +4,6 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,39 +11,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aseqdip import priors
-from aseqdip.engine import Cost, Executed
 from aseqdip.errors import UserError
-from aseqdip.methods._classical import Classical, bare, first_image, squared
-from aseqdip.methods.base import Iterate, Shared, State
-from aseqdip.operators.ct import ParallelBeam
+from aseqdip.methods._classical import first_image, squared
+from aseqdip.methods._learned import Learned, LearnedState
+from aseqdip.methods.base import Iterate, State
 from aseqdip.parts import knob
-from aseqdip.priors.files import FAMILIES, Card
 from aseqdip.priors.schedules import ALPHA_BARS, SIGMAS
-from aseqdip.problem import Kind, Problem
+from aseqdip.problem import Problem
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class SamplerState(State):
+class SamplerState(LearnedState):
     """The state of a sampler: x_t, extra["x"], and the stream that its noise comes from.
 
     Attributes:
-        prior: the denoiser; it does not change.
-        network: what it calls, which counts its cost.
         rng: on the CPU, so that every device has the same noise.
         levels: of the times it visits, rising: ab, or sigma.
     """
 
-    prior: priors.Prior
-    network: Executed
     rng: torch.Generator
     levels: NDArray[np.float64]
-
-    @property
-    def cost(self) -> Cost:
-        return self.network.cost or Cost()
 
     def noise(self) -> Tensor:
         """Standard normal, like x_t."""
@@ -59,7 +47,7 @@ class SamplerState(State):
         self.rng.set_state(saved["rng"].cpu())
 
 
-class Sampler(Classical):
+class Sampler(Learned):
     """x_T, x_{T-1} ... x_0, images with less and less noise, each from the last, by prior and measurements.
 
     Samplers work, as released, on images u in [-1, 1]: here, and nowhere else, ours in [0, 1] become u = 2 x - 1; real
@@ -69,9 +57,6 @@ class Sampler(Classical):
     A prior trained up to sigma_T begins from noise. One trained up to less begins at the time with its noise level,
     from the start image with that noise (Chung, Sim, Ye: Come-closer-diffuse-faster, CVPR 2022).
     """
-
-    group = "learned"
-    code = (priors.Prior, Card, *FAMILIES.values())
 
     @dataclass
     class Options:
@@ -90,14 +75,6 @@ class Sampler(Classical):
         super().__init__(*given)
         self.unit = 1.0 if self.signed else 2.0
 
-    @classmethod
-    def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
-        cls.reads(options)  # raises where there is no such prior
-
-    @classmethod
-    def reads(cls, options: Any) -> tuple[Path, ...]:
-        return tuple(priors.shipped().values()) if options.prior is None else (priors.file_of(options.prior),)
-
     @abstractmethod
     def begin(self, most: float, first: Tensor, noise: Tensor) -> tuple[NDArray[np.float64], bool, float, Tensor]:
         """The levels up to sigma ``most``; whether it begins from noise alone; the largest sigma; x there."""
@@ -107,28 +84,23 @@ class Sampler(Classical):
         """x at the time before the one with this number, 0 ending it, and the estimate u at this one."""
 
     def start(self, problem: Problem) -> SamplerState:
-        o, channels = self.options, problem.z0.shape[1]
-        name = o.prior or priors.usual(channels, self.signed, isinstance(bare(problem.operator), ParallelBeam))
-        card, network = priors.load(name, channels, self.signed)
-        executed = Executed(network.to(self.engine.device), "fp32", torch.contiguous_format)
-        prior = priors.Prior(card, executed, channels, self.signed)
+        o = self.options
+        name, prior, network = self.opened(problem)
         least, most = prior.sigmas
         if o.sigma_max is not None and not least < o.sigma_max <= 1.01 * most:
             raise UserError(
                 f"sigma_max={o.sigma_max:g}: expected more than {least:.3g} and at most {most:.3g}, what "
                 f"prior={name} was trained on: set another, or leave it out."
             )
-        if card.size and problem.z0.shape[-2:] != (card.size, card.size):
+        if (size := prior.card.size) and problem.z0.shape[-2:] != (size, size):
             sides = " x ".join(map(str, problem.z0.shape[-2:]))
-            wanted = f"{card.size} x {card.size} pixels"
-            log.warning("prior=%s was trained on %s; found %s: set size=%s.", name, wanted, sides, card.size)
+            wanted = f"{size} x {size} pixels"
+            log.warning("prior=%s was trained on %s; found %s: set size=%s.", name, wanted, sides, size)
         rng, nothing = problem.generator("sampling"), np.zeros(0)
-        s = SamplerState(prior=prior, network=executed, rng=rng, levels=nothing, extra={"x": problem.z0})
+        s = SamplerState(prior=prior, network=network, rng=rng, levels=nothing, extra={"x": problem.z0})
         first = first_image(problem) * self.unit - (self.unit - 1)
         s.levels, whole, sigma, s.extra["x"] = self.begin(1.001 * self.unit * (o.sigma_max or most), first, s.noise())
-        what = ("name", "family", "data", "images", "steps", "source")
-        self.facts = {
-            "prior": {key: value for key in what if (value := getattr(card, key))},
+        self.facts |= {
             "sigma_max": float(f"{sigma / self.unit:.4g}"),
             "begins": "noise" if whole else "start image",
         }
