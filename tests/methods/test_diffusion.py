@@ -1,0 +1,304 @@
+"""Samplers of diffusion models: against a Gaussian prior, whose denoiser is known, and the released formulas."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import Configure, begun, case_of
+from torch import Tensor, nn
+
+from aseqdip import priors
+from aseqdip.engine import Engine
+from aseqdip.errors import UserError
+from aseqdip.methods import METHODS
+from aseqdip.methods.base import Shared
+from aseqdip.methods.ddnm import pseudo_inverse
+from aseqdip.operators import Functions, Identity, Mask, ParallelBeam
+from aseqdip.operators.base import Operator
+from aseqdip.priors.adm import ADM
+from aseqdip.priors.files import Card
+from aseqdip.priors.schedules import ALPHA_BARS
+from aseqdip.problem import Problem
+
+MEAN, SPREAD, SIDE = 0.4, 0.1, 48
+#: every second row is known
+ROWS = (torch.arange(SIDE) % 2 == 0).float()[:, None].expand(1, 1, SIDE, SIDE)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def say(*words: str) -> None:
+    """Show with pytest -s."""
+    print(*words)  # noqa: T201
+
+
+class Gaussian(nn.Module):
+    """E[x0 | x0 + sigma n = x] for independent pixels of mean MEAN and standard deviation SPREAD."""
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        noise = sigma.square()[:, None, None, None]
+        return (SPREAD**2 * x + noise * MEAN) / (SPREAD**2 + noise)
+
+
+def given(monkeypatch: pytest.MonkeyPatch, network: nn.Module, **card: Any) -> None:
+    facts = {"family": "gaussian", "arguments": {}, "channels": 1, "sigmas": (0.001, 100.0), **card}
+    monkeypatch.setattr(priors, "load", lambda *words: (Card(**facts), network))
+
+
+def problem_of(A: Operator, noise: float, x: Tensor | None = None) -> Problem:
+    x = MEAN + SPREAD * draw(1, 1, SIDE, SIDE) if x is None else x
+    y = A(x)
+    y = y + noise * draw(*y.shape, seed=1) * (y != 0)
+    return Problem(y, A, A.direct(y), "image", 0, noise)
+
+
+def sampled(name: str, problem: Problem, **options: Any) -> list[Tensor]:
+    part = METHODS[name]
+    method = part(part.Options(**options), Shared(), Engine("cpu", "fp32"), False)
+    return [iterate.image for iterate in method.iterates(problem, method.start(problem))]
+
+
+# --- a Gaussian prior; in units where images are in [-1, 1] its mean is m, its standard deviation s ----------------
+
+m, s = 2 * MEAN - 1, 2 * SPREAD
+
+
+def estimate(ab: float) -> float:
+    """E[x0 | x_t] = m + g (x_t - sqrt(ab) m)."""
+    return ab**0.5 * s**2 / (ab * s**2 + 1 - ab)
+
+
+def hole_of_dps(steps: int) -> tuple[float, float]:
+    """Mean and standard deviation that ancestral sampling gives what is not measured, step by step."""
+    ab = ALPHA_BARS[np.linspace(0, 999, steps).round().astype(int)]
+    mean, variance = 0.0, 1.0
+    for k in range(steps - 1, -1, -1):
+        now, before = ab[k], ab[k - 1] if k else 1.0
+        beta, g = 1 - now / before, estimate(now)
+        c1, c2 = beta * before**0.5 / (1 - now), (1 - before) * (1 - beta) ** 0.5 / (1 - now)
+        mean = c1 * (m + g * (mean - now**0.5 * m)) + c2 * mean
+        variance = (c1 * g + c2) ** 2 * variance + (beta if k else 0)
+    return mean, variance**0.5
+
+
+def hole_of_ddnm(steps: int, eta: float) -> tuple[float, float]:
+    """The same of DDIM."""
+    ab = ALPHA_BARS[np.floor(np.arange(steps) * 1000 / steps).astype(int)]
+    mean, variance = 0.0, 1.0
+    for k in range(steps - 1, -1, -1):
+        now, before = ab[k], ab[k - 1] if k else 1.0
+        g, st = estimate(now), (1 - before) ** 0.5
+        back = st * (1 - eta**2) ** 0.5 / (1 - now) ** 0.5  # eps = (x_t - sqrt(ab) x0) / sqrt(1 - ab)
+        slope = before**0.5 * g + back * (1 - now**0.5 * g)
+        mean = before**0.5 * m + back * (-(now**0.5) * m) + slope * (mean - now**0.5 * m) + back * now**0.5 * m
+        variance = slope**2 * variance + (st * eta) ** 2
+    return mean, variance**0.5
+
+
+@pytest.mark.parametrize("name", ["dps", "ddnm"])
+def test_what_is_not_measured_is_a_sample_of_the_prior(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Exactly that of the discrete sampler; of the prior with many steps (DDNM: without new noise, which narrows)."""
+    given(monkeypatch, Gaussian())
+    found = 2 * sampled(name, problem_of(Mask(ROWS), 0.0), iterations=100)[-1][ROWS == 0] - 1
+    mean, spread = hole_of_dps(100) if name == "dps" else hole_of_ddnm(100, 0.85)
+    n = found.numel()
+    say(name, f"mean {found.mean():.4f} of {mean:.4f} ({m:.4f}), sd {found.std():.4f} of {spread:.4f} ({s:.4f})")
+    assert float(found.mean()) == pytest.approx(mean, abs=4 * spread / n**0.5)
+    assert float(found.std()) == pytest.approx(spread, rel=4 / (2 * n) ** 0.5)
+    fine = hole_of_dps(1000) if name == "dps" else hole_of_ddnm(1000, 0.0)
+    assert fine == pytest.approx((m, s), abs=0.03)
+
+
+def test_ddnm_without_noise_agrees_with_the_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, Gaussian())
+    problem = problem_of(Mask(ROWS), 0.0)
+    for image in sampled("ddnm", problem, iterations=5)[1:]:
+        torch.testing.assert_close(ROWS * image, problem.y, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("A", [Identity(), Mask(ROWS)], ids=["identity", "mask"])
+def test_ddnm_with_noise_is_around_the_posterior_mean(monkeypatch: pytest.MonkeyPatch, A: Operator) -> None:
+    given(monkeypatch, Gaussian())
+    noise = 0.1
+    problem = problem_of(A, noise)
+    known = ROWS.bool() if isinstance(A, Mask) else torch.ones_like(ROWS).bool()
+    exact = (SPREAD**2 * problem.y + noise**2 * MEAN) / (SPREAD**2 + noise**2)
+    off = (sampled("ddnm", problem, iterations=100)[-1] - exact)[known]
+    spread = SPREAD * noise / (SPREAD**2 + noise**2) ** 0.5
+    say(f"off the posterior mean {off.mean():.4f}, sd {off.std():.4f} of {spread:.4f}")
+    assert abs(float(off.mean())) < 0.005
+    assert 0.3 * spread < float(off.std()) < 0.7 * spread, "its last steps add little noise: too narrow"
+
+
+def test_dps_comes_nearer_the_measurements_with_a_larger_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, Gaussian())
+    problem = problem_of(Mask(ROWS), 0.05)
+    last = [sampled("dps", problem, iterations=50, zeta=zeta)[-1] for zeta in (0, 0.5, 2)]
+    off = [float((ROWS * image - problem.y).norm() / problem.y.norm()) for image in last]
+    say("relative residuals at zeta 0, 0.5, 2:", *(f"{x:.3f}" for x in off))
+    assert off[0] > off[1] > off[2]
+
+
+# --- the released formulas -----------------------------------------------------------------------------------------
+
+
+def tiny_adm(out_channels: int) -> ADM:
+    with torch.device("meta"):
+        network = ADM(3, out_channels, 32, (1, 1), 1, (1,), 32)
+    values = {k: 0.1 * draw(*v.shape, seed=i) for i, (k, v) in enumerate(network.state_dict().items())}
+    network.load_state_dict(values, assign=True)
+    return network.requires_grad_(False)
+
+
+@pytest.mark.parametrize("out_channels", [3, 6])
+def test_dps_is_the_released_sampler(monkeypatch: pytest.MonkeyPatch, out_channels: int) -> None:
+    """eps, learned variance, clipping, the gradient of a norm, one noise a step: in eps' language, written out."""
+    network, steps, A = tiny_adm(out_channels), 5, Mask((draw(1, 1, 8, 8) > 0).float())
+    given(monkeypatch, network, channels=3, low=-1, sigmas=(0.01, 157.4))
+    problem = problem_of(A, 0.05, draw(1, 3, 8, 8, seed=3).sigmoid())
+    found = sampled("dps", problem, iterations=steps, zeta=0.5)
+    zeta = 0.5 * 5 * (8 * 8 / 256**2) ** 0.5
+    times = [round(i * 999 / (steps - 1)) for i in range(steps)]
+    kept = ALPHA_BARS[times]
+    betas = 1 - kept / np.append(1.0, kept[:-1])
+    y, rng = 2 * problem.y - A(torch.ones(1, 3, 8, 8)), problem.generator("sampling")
+    x = torch.randn(1, 3, 8, 8, generator=rng)
+    for k in range(steps - 1, -1, -1):
+        ab, before, beta = float(kept[k]), float(kept[k - 1]) if k else 1.0, float(betas[k])
+        x.requires_grad_()
+        out = network.predict(x, torch.tensor([float(times[k])]))
+        x0 = (math.sqrt(1 / ab) * x - math.sqrt(1 / ab - 1) * out[:, :3]).clamp(-1, 1)
+        (gradient,) = torch.autograd.grad((y - A(x0)).norm(), x)
+        x = x.detach()
+        mean = beta * before**0.5 / (1 - ab) * x0.detach() + (1 - before) * (1 - beta) ** 0.5 / (1 - ab) * x
+        noise = torch.randn(x.shape, generator=rng)
+        if k:
+            small, large = math.log(beta * (1 - before) / (1 - ab)), math.log(beta)
+            share = (out[:, 3:].detach() + 1) / 2 if out_channels == 6 else torch.ones(())
+            mean = mean + (0.5 * (share * large + (1 - share) * small)).exp() * noise
+        x = mean - zeta * gradient
+    torch.testing.assert_close(found[-1], (x + 1) / 2, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_ddnm_is_the_released_sampler(monkeypatch: pytest.MonkeyPatch, noise: float) -> None:
+    """By the rule for each singular value: that of a known pixel is 1, of another 0."""
+    network, steps, eta, mask = tiny_adm(6), 5, 0.85, (draw(1, 1, 8, 8) > 0).float()
+    given(monkeypatch, network, channels=3, low=-1, sigmas=(0.01, 157.4))
+    problem = problem_of(Mask(mask), noise, draw(1, 3, 8, 8, seed=3).sigmoid())
+    found = sampled("ddnm", problem, iterations=steps)
+    times, sy = range(800, -1, -200), 2 * noise
+    y, rng = mask * (2 * problem.y - 1), problem.generator("sampling")
+    x = torch.randn(1, 3, 8, 8, generator=rng)
+    for i in times:
+        ab, before = float(ALPHA_BARS[i]), float(ALPHA_BARS[i - 200]) if i else 1.0
+        eps = network.predict(x, torch.tensor([float(i)]))[:, :3]
+        x0 = (x - (1 - ab) ** 0.5 * eps) / ab**0.5
+        a, st, n = before**0.5, (1 - before) ** 0.5, torch.randn(x.shape, generator=rng)
+        free = st * (eta * n + (1 - eta**2) ** 0.5 * eps)
+        factor, added = 1.0, free
+        if sy and st >= a * sy:
+            added = torch.where(mask > 0, (st**2 - (a * sy) ** 2) ** 0.5 * n, free)
+        elif sy:
+            factor, added = st * (1 - eta**2) ** 0.5 / (a * sy), torch.where(mask > 0, st * eta * n, free)
+        x = a * (x0 + factor * (y - mask * x0)) + added
+    torch.testing.assert_close(found[-1], (x + 1) / 2, rtol=1e-3, atol=1e-3)
+
+
+def test_score_mri_is_a_sample_of_the_prior_where_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With signed images, two channels; the corrector's steps, which are not small, narrow it a little."""
+    given(monkeypatch, Gaussian(), low=-1, sigmas=(0.001, 378.0))
+    problem = problem_of(Mask(ROWS), 0.0, MEAN + SPREAD * draw(1, 2, SIDE, SIDE))
+    part = METHODS["score_mri"]
+    method = part(part.Options(iterations=300), Shared(), Engine("cpu", "fp32"), True)
+    state = method.start(problem)
+    *_, last = method.iterates(problem, state)
+    torch.testing.assert_close(ROWS * last.image, problem.y, rtol=0, atol=1e-5)
+    hole = last.image[(ROWS == 0).expand_as(last.image)]
+    say(f"score_mri: mean {hole.mean():.4f} of {MEAN}, sd {hole.std():.4f} of {SPREAD}")
+    assert float(hole.mean()) == pytest.approx(MEAN, abs=0.02)
+    assert float(hole.std()) == pytest.approx(SPREAD, rel=0.2)
+    assert method.facts["begins"] == "noise" and state.cost.passes == 2
+
+
+# --- everything else -----------------------------------------------------------------------------------------------
+
+
+def test_pseudo_inverse_is_that_of_a_matrix() -> None:
+    matrix = draw(4, 9)
+    A = Functions(lambda x: matrix @ x.reshape(-1), lambda y: (y @ matrix).reshape(1, 1, 3, 3))
+    r = draw(4, seed=1)
+    torch.testing.assert_close(
+        pseudo_inverse(A, r, 10).reshape(-1), torch.linalg.pinv(matrix) @ r, rtol=1e-3, atol=1e-4
+    )
+    assert torch.equal(pseudo_inverse(A, 0 * r, 10), torch.zeros(1, 1, 3, 3))
+
+
+def test_a_prior_of_small_noise_begins_from_the_start_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, Gaussian(), sigmas=(0.003, 1.0))
+    problem = problem_of(Identity(), 0.1)
+    for words, level, begins in (({}, 1.0, "start image"), ({"sigma_max": 0.2}, 0.2, "start image")):
+        method = METHODS["dps"](METHODS["dps"].Options(**words), Shared(), Engine("cpu", "fp32"), False)
+        state = method.start(problem)
+        assert method.facts["begins"] == begins and method.facts["sigma_max"] == pytest.approx(level, rel=0.02)
+        noise = 2 * level
+        expected = (2 * problem.z0 - 1) / (1 + noise**2) ** 0.5
+        assert float((state.extra["x"] - expected).std()) == pytest.approx(noise / (1 + noise**2) ** 0.5, rel=0.05)
+    with pytest.raises(UserError, match="sigma_max=2: expected more than 0.003 and at most 1"):
+        sampled("dps", problem, sigma_max=2.0)
+
+
+def test_ct_is_guided_by_filtered_back_projection(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, Gaussian())
+    A = ParallelBeam(size=16, views=9)
+    problem = problem_of(A, 0.0, MEAN + SPREAD * draw(1, 1, 16, 16))
+    method = METHODS["dps"](METHODS["dps"].Options(), Shared(), Engine("cpu", "fp32"), False)
+    u = draw(1, 1, 16, 16)
+    expected = 2 * A.direct(problem.y - A((u + 1) / 2)).norm()
+    torch.testing.assert_close(method.norm(problem, u), expected)
+
+
+@pytest.mark.parametrize("name", ["dps", "ddnm"])
+@pytest.mark.parametrize(
+    "task", ["mri noise=0.03", "ct", "denoising sigma=25", "inpainting", "deblurring kernel=motion"]
+)
+def test_it_goes_on_to_the_same_bits(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, name: str, task: str
+) -> None:
+    given(monkeypatch, Gaussian())
+    case, method, state = begun(configure(*f"method={name} task={task} size=16 iterations=5".split()))
+    images = [iterate.image.clone() for iterate in method.iterates(case.problem, state)]
+    half = method.start(case.problem)
+    steps = method.iterates(case.problem, half)
+    next(steps), next(steps)
+    saved, again = half.state_dict(), method.start(case.problem)
+    again.load_state_dict(saved)
+    rest = [iterate.image for iterate in method.iterates(case.problem, again)]
+    assert len(images) == 5 and all(map(torch.equal, images[2:], rest))
+    assert all(bool(torch.isfinite(image).all()) for image in images)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("method=ddnm task=deblurring", "needs a linear operator"),
+        ("method=score_mri task=ct", "is for task=mri; found task=ct"),
+        ("method=dps task=ct prior=nosuch", "prior=nosuch: expected one of"),
+        ("method=dps task=ct prior=ffhq", "convert ffhq_10m.pt"),
+    ],
+)
+def test_what_cannot_work_is_refused(configure: Configure, words: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        case_of(configure(*words.split()))
+
+
+def test_another_size_than_the_prior_s_is_said(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given(monkeypatch, Gaussian(), size=256)
+    begun(configure("method=ddnm", "task=ct", "size=16"))
+    assert "was trained on 256 x 256 pixels; found 16 x 16: set size=256" in caplog.text
