@@ -339,13 +339,14 @@ class Running:
 
     def helpers(self) -> dict[str, int]:
         """Our process for W&B, and W&B's own, once both are there."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 60 * busy()
         while time.monotonic() < deadline:
             for mirror in trackers._children(self.process.pid):
                 for core in trackers._children(mirror):
                     if b"wandb-core" in Path(f"/proc/{core}/cmdline").read_bytes():
                         return {"mirror": mirror, "core": core}
             time.sleep(0.05)
+        self.process.kill()
         raise AssertionError(self.log.read_text())
 
     def done(self) -> float:
