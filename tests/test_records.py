@@ -129,7 +129,7 @@ def rows(psnr: list[float], loss: float = 0.0) -> list[list[float]]:
 
 
 def test_a_short_curve_is_kept_whole() -> None:
-    assert thin(rows([20, 21.5, 21])) == Curve(1, [20, 21.5, 21], [0.0] * 3)
+    assert thin(rows([20, 21.5, 21])) == Curve(1, [20, 21.5, 21], [0.0] * 3, [0.0] * 3)
     assert thin([]) == Curve()
 
 

@@ -343,15 +343,16 @@ class Running:
         while time.monotonic() < deadline:
             for mirror in trackers._children(self.process.pid):
                 for core in trackers._children(mirror):
-                    if b"wandb-core" in Path(f"/proc/{core}/cmdline").read_bytes():
-                        return {"mirror": mirror, "core": core}
+                    with contextlib.suppress(OSError):  # it may be gone by now
+                        if b"wandb-core" in Path(f"/proc/{core}/cmdline").read_bytes():
+                            return {"mirror": mirror, "core": core}
             time.sleep(0.05)
         self.process.kill()
         raise AssertionError(self.log.read_text())
 
     def done(self) -> float:
         """Wait for its end, and check what it leaves; returns the seconds since the last record."""
-        assert self.process.wait(120) == 0, self.log.read_text()
+        assert self.process.wait(120 * busy()) == 0, self.log.read_text()
         end = time.time()
         records = [path.stat().st_mtime for path in self.folder.rglob("record.json")]
         assert len(records) == 2, self.log.read_text()
