@@ -54,11 +54,12 @@ campaign:
 	$(ANY) scripts/campaign.py --minutes $(MINUTES) --out $(OUT) $(SETTINGS)
 
 # studies have pages of their own
-RESULTS = $(filter-out results/calibration/ results/precision/ results/fig%,$(wildcard results/*/))
+RESULTS = $(filter-out results/calibration/ results/precision/ results/quality/ results/fig%,$(wildcard results/*/))
 report: setup
 	$(BIN)/python -m aseqdip.report $(RESULTS) --html docs/results.html --markdown docs/results.md
 	$(BIN)/python -m aseqdip.report.comparison results docs/comparison.md
 	$(BIN)/python -m aseqdip.studies.readings_report results/calibration docs/reproduction.md
+	$(BIN)/python -m aseqdip.studies.quality page results/quality docs/quality.md
 
 clean:
 	rm -rf .venv build dist *.egg-info

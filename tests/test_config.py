@@ -249,7 +249,7 @@ def test_the_knobs_in_force(
         ("task=pet", "task=pet: expected one of ct, deblurring"),
         ("method=tvdip", "Did you mean .*tv_dip"),
         ("dataset=cbsd", "expected one of aapm"),
-        ("dataset.reader=nifti", "dataset.reader=nifti: expected one of"),
+        ("dataset.reader=dng", "dataset.reader=dng: expected one of"),
         ("stop=never", "one of none, "),
         ("experiment=null", "experiment=null: expected the name of a config"),
         ("mri", "'mri' is not a setting: write name=value"),

@@ -261,8 +261,8 @@ def test_ct_matrices_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ct._matrices.cache_clear()
     ct._binning.cache_clear()
     monkeypatch.setattr(ct, "_to_torch", lambda matrix, device: matrix)
-    ct._binning(16, 3, torch.device("cpu"))
-    ct._binning(16, 3, torch.device("cuda"))
+    for device in ("cpu", "cuda"):
+        ct._binning(16, (0.0, 1.0, 2.0), torch.device(device))
     ct._binning.cache_clear()
     assert ct._matrices.cache_info().misses == 1
 

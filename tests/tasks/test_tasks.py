@@ -228,7 +228,7 @@ def test_same_seed_same_measurements(configure: Configure) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("task=ct", "dataset=kspace"), "task=ct is made of image, but dataset=kspace holds kspace"),
+        (("task=ct", "dataset=kspace"), "task=ct is made of image or sinogram, but dataset=kspace holds kspace"),
         (("mask=center",), "expected one of random, equispaced"),
         (("task=deblurring", "truth=none"), "kernel that blurred it must be known"),
         (("task=ct", "truth=none"), "truth=none is for pictures"),
