@@ -22,8 +22,8 @@ def test_each_network_method_has_as_many_tries_and_steps_on_every_task() -> None
     }
 
 
-@pytest.mark.parametrize("words", [words for *_, words in quality.tries()], ids=" ".join)
-def test_every_try_composes(words: list[str]) -> None:
+@pytest.mark.parametrize("words", [w for task, *_, w in quality.tries() if task in ("mri", "denoising")], ids=" ".join)
+def test_tries_compose(words: list[str]) -> None:
     rehearse([*words, "data=tuning", "images=0:2"])
 
 
