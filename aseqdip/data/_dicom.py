@@ -122,6 +122,8 @@ def read_dicom(path: Path, max_gib: float, check: Callable[[Any], None]) -> tupl
         check_size(path, "the image", shape, max(bits // 8, 4), max_gib)
         pixels = image.pixel_array
         slopes, intercepts = factors[:, 0], factors[:, 1]
+        for name in ("PatientID", "Modality"):  # what readers ask for is decoded here, where its errors become ours
+            image.get(name)
         return np.asarray(
             pixels * slopes + intercepts if pixels.ndim == 3 else pixels * slopes[0] + intercepts[0]
         ), image

@@ -118,7 +118,17 @@ def _wandb() -> Any:
     return wandb
 
 
+def _kill_helpers(states: str) -> None:
+    """W&B's own processes that are in one of these states; they have sessions of their own. On Linux."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError):
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state in states:
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
 def _give_up() -> None:
+    _kill_helpers("RSDT")
     if hasattr(os, "killpg"):
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
@@ -146,9 +156,12 @@ def main() -> None:
     timer = threading.Timer(LIMIT, _give_up)
     timer.daemon = True
     timer.start()
-    runs.close()
-    if "wandb" in sys.modules:
-        _wandb().teardown()
+    try:
+        runs.close()
+        if "wandb" in sys.modules:
+            _wandb().teardown()
+    finally:
+        _kill_helpers("T")  # a stopped one would stay for ever
 
 
 if __name__ == "__main__":

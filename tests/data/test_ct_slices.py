@@ -21,7 +21,7 @@ def write_dicom(path: Path, pixels: np.ndarray | None = None, **tags: Any) -> Pa
     pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) if pixels is None else pixels
     meta = FileMetaDataset()
     meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, "1.2.840.10008.5.1.4.1.1.2"
-    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name])  # always the same bytes
     file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     usual = {
         "Modality": "CT",
@@ -63,6 +63,13 @@ def test_window(tmp_path: Path) -> None:
     other = load(tmp_path / "a.npz", hu_low=-200.0, hu_high=300.0)
     assert other.image.flatten().tolist() == [0, 0, 1, 1]
     assert other.hu_width == 500
+
+
+def test_an_element_of_no_known_kind_is_named(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes().replace(b"\x10\0\x20\0LO", b"\x10\0\x20\0KO"))
+    with pytest.raises(UserError, match="a.dcm could not be read"):
+        load(path)
 
 
 def test_dicom_rescale(tmp_path: Path) -> None:

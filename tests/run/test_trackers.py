@@ -228,6 +228,32 @@ def test_a_stopped_helper_that_uploads_is_killed(monkeypatch: pytest.MonkeyPatch
     assert mirror.process.wait(5) == -signal.SIGKILL
 
 
+LEAVES = """
+import os, pathlib, signal, subprocess
+helper = subprocess.Popen(["sleep", "60"], start_new_session=True)
+os.kill(helper.pid, signal.SIGSTOP)
+(pathlib.Path(__file__).parent / "helper").write_text(str(helper.pid))
+teardown = lambda: None
+"""
+
+
+@needs_proc
+@pytest.mark.usefixtures("mirrored")
+def test_a_stopped_process_of_wandb_s_own_is_killed_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "wandb.py").write_text(LEAVES)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(Mirror, "patience", 30)
+    mirror = Mirror(online=False)
+    mirror.send({"do": "start", "key": "a", "folder": str(tmp_path), "mode": "offline", "id": "a"})
+    mirror.close()
+    helper = int((tmp_path / "helper").read_text())
+    try:
+        assert gone(helper)
+    finally:
+        with contextlib.suppress(OSError):
+            os.kill(helper, signal.SIGKILL)
+
+
 def test_a_helper_that_cannot_be_started_costs_one_warning(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
