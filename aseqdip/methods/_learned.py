@@ -53,6 +53,6 @@ class Learned(Classical):
         name = self.options.prior or priors.usual(channels, self.signed, ct)
         card, network = priors.load(name, channels, self.signed)
         executed = Executed(network.to(self.engine.device), "fp32", torch.contiguous_format)
-        what = ("name", "family", "data", "images", "steps", "source")
-        self.facts["prior"] = {key: value for key in what if (value := getattr(card, key))}
+        what = ("name", "family", "data", "images", "steps", "source")  # plain values: a record holds no others
+        self.facts |= {f"prior_{key}": value for key in what if (value := getattr(card, key))}
         return name, priors.Prior(card, executed, channels, self.signed), executed
