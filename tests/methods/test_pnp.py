@@ -130,7 +130,7 @@ def test_it_improves_the_start(configure: Configure, task: str) -> None:
     (record,) = run(cfg).records
     assert record.scores[record.result].psnr_db > record.scores["start"].psnr_db + 3
     assert record.titles["group"] == "learned" and record.flops_per_step > 1e6 and record.passes_per_step == 1
-    assert record.facts["prior"]["name"] in priors.shipped()
+    assert record.facts["prior_name"] in priors.shipped()
 
 
 def test_the_prior_s_content_is_in_the_identity(configure: Configure, tmp_path) -> None:  # noqa: ANN001
@@ -162,4 +162,4 @@ def test_the_usual_prior_follows_from_the_images(configure: Configure) -> None:
         case = case_of(cfg)
         method = method_of(cfg, case)
         method.start(case.problem)
-        assert method.facts["prior"]["name"] == expected
+        assert method.facts["prior_name"] == expected
