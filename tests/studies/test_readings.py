@@ -142,7 +142,7 @@ def test_the_best_recipe_is_what_the_committed_study_found(
     found = study["best"]["recipe" if method == "aseqdip" else method]
     words = [f"task={file.stem}", f"method={method}", "preset=quick", "precision=auto"]
     assert identity.identity(configure(*words, "recipe=best")) == identity.identity(
-        configure(*words, "N=2", *(f"{name}={value}" for name, value in found.items()))
+        configure(*words, "recipe=matched", "N=2", *(f"{name}={value}" for name, value in found.items()))
     )
 
 
