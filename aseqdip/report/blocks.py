@@ -240,15 +240,19 @@ def _compare(block: Block) -> None:
     against = block.reference
     if against is None:
         return
-    theirs = {(row.image, row.record.seed): row.number("result_psnr_db") for row in against.rows}
     for cell in block.cells:
-        pairs = []
-        for row in cell.rows if cell is not against else []:
-            ours, other = row.number("result_psnr_db"), theirs.get((row.image, row.record.seed))
-            if ours is not None and other is not None:
-                pairs.append((ours, other, row.image))
-        if pairs:
-            cell.versus = paired(*(list(part) for part in zip(*pairs, strict=True)))
+        cell.versus = versus(cell, against)
+
+
+def versus(cell: Cell, other: Cell) -> Paired | None:
+    """Results of one cell against those of another, on the images and seeds that both have; None for itself."""
+    theirs = {(row.image, row.record.seed): row.number("result_psnr_db") for row in other.rows}
+    pairs = []
+    for row in cell.rows if cell is not other else []:
+        ours, their = row.number("result_psnr_db"), theirs.get((row.image, row.record.seed))
+        if ours is not None and their is not None:
+            pairs.append((ours, their, row.image))
+    return paired(*(list(part) for part in zip(*pairs, strict=True))) if pairs else None
 
 
 def start_level(block: Block) -> float | None:

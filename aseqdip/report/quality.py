@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from aseqdip.averages import Paired, by_image, numbered, paired
+from aseqdip.averages import Paired, by_image, numbered
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain, save
 from aseqdip.files import write_atomically
 from aseqdip.report import tables
-from aseqdip.report.blocks import Block, Cell
+from aseqdip.report.blocks import Block, Cell, versus
 from aseqdip.report.charts import COLOURS
 from aseqdip.report.rows import Row
 
@@ -104,16 +104,6 @@ class Timed:
         values = np.stack([_reached(row, what, at) for row in self.cell.rows])
         return by_image(values, numbered([row.image for row in self.cell.rows])).mean(axis=0)
 
-    def against(self, other: "Timed") -> Paired | None:
-        """Its results against another's on the images and seeds that both have."""
-        theirs = {(row.image, row.record.seed): row.number("result_psnr_db") for row in other.cell.rows}
-        pairs = []
-        for row in self.cell.rows:
-            ours, their = row.number("result_psnr_db"), theirs.get((row.image, row.record.seed))
-            if ours is not None and their is not None:
-                pairs.append((ours, their, row.image))
-        return paired(*(list(part) for part in zip(*pairs, strict=True))) if pairs and other is not self else None
-
 
 def seconds(row: Row) -> float:
     """Of the start image and of the method."""
@@ -145,10 +135,10 @@ def table(runs: Sequence[Timed]) -> list[list[str]]:
         found = run.reached("psnr_db", marks)
         ssim = run.cell.scores.get("result_ssim")
         which = "" if run.cell.which == "last" else f" ({run.cell.which})"
-        versus = [_versus(run.against(rival)) for rival in shown.values()]
+        against = [_versus(versus(run.cell, rival.cell)) for rival in shown.values()]
         ends = [tables.db(run.psnr) + which, tables.db(None if ssim is None else ssim.mean, 3)]
         took = tables.significant(float(np.mean(run.ends)))
-        lines.append([run.cell.label, tables.size(run.cell), *map(tables.db, found), *ends, took, *versus])
+        lines.append([run.cell.label, tables.size(run.cell), *map(tables.db, found), *ends, took, *against])
     return lines
 
 
