@@ -1,15 +1,13 @@
 """Multi-coil k-space in BART's format, a pair of files .hdr and .cfl."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from aseqdip.data._files import check_size, opened, printable
-from aseqdip.data.base import Sample, VolumeReader, finite
-from aseqdip.data.kspace import sampled_columns
+from aseqdip.data.base import Sample, finite
+from aseqdip.data.kspace import KSpaceReader
 from aseqdip.errors import UserError
 from aseqdip.operators.mri import ifft1c
 
@@ -20,7 +18,7 @@ EXPECTED = (
 COIL, SLICE = 3, 13
 
 
-class Bart(VolumeReader):
+class Bart(KSpaceReader):
     """k-space as ``bart`` has it: dimensions 0 to 2 of the scan, 3 of the coils, 13 of the slices.
 
     Rows are the readout, columns the phase-encoded lines. Of a 3-D scan, slices are the places along its readout, and
@@ -30,14 +28,6 @@ class Bart(VolumeReader):
     name = "bart"
     title = "multi-coil k-space (BART)"
     suffixes = (".cfl",)
-    gives = "kspace"
-    kind = "kspace"
-
-    @dataclass
-    class Options(VolumeReader.Options):
-        pass
-
-    options: Options
 
     def count(self, path: Path) -> int | None:
         dims = self._dims(path)
@@ -56,14 +46,7 @@ class Bart(VolumeReader):
             kspace = ifft1c(kspace[0], 1).permute(1, 0, 2, 3)
         else:  # one of the three has length 1
             kspace = kspace.squeeze(4 if dims[2] == 1 else 2 if dims[0] == 1 else 3)
-        number = self.choose(sample, path, index, len(kspace)) if len(kspace) > 1 else 0
-        sample.kspace = kspace[number].contiguous()
-        if not bool(torch.any(sample.kspace != 0)):
-            raise UserError(f"{printable(path)}: the k-space of slice {number} is 0 everywhere: leave the slice out.")
-        sample.mask, notes = sampled_columns(sample.kspace, None, printable(path))
-        sample.notes += notes
-        sample.origin.unit = "magnitude of the orthonormal inverse FFT of the file's k-space"
-        return sample
+        return self.measured(sample, path, self.one_of(sample, path, kspace, index).contiguous())
 
     def _dims(self, path: Path) -> tuple[int, ...]:
         """All 16 dimensions. UserError for a header that is missing, damaged, or of something else."""

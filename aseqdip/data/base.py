@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from aseqdip.data._files import printable, regular, there
 from aseqdip.errors import UserError
 from aseqdip.parts import NoOptions, Part, knob
 
+R = TypeVar("R")
 #: slices of one file that ``slice=all`` makes images of; a file that declares more is damaged or needs a choice
 MOST_SLICES = 10_000
 
@@ -234,6 +235,8 @@ class VolumeReader(FileReader):
 
     options: Options
 
+    _kept: tuple[Any, Any] | None = None
+
     @abstractmethod
     def count(self, path: Path) -> int | None:
         """How many slices a file has, as its header says; None for a file that is no volume. Raises UserError."""
@@ -279,6 +282,23 @@ class VolumeReader(FileReader):
             return array[self.choose(sample, path, index, len(array))]
         self.check_index(path, index, 1)
         return array
+
+    def one_of(self, sample: Sample, path: Path, slices: Any, index: int | None) -> Any:
+        """One of several slices, an array or tensor (slices, ...); the only one is no slice of a volume."""
+        number = self.choose(sample, path, index, len(slices)) if len(slices) > 1 else 0
+        return slices[number]
+
+    def whole(self, path: Path, read: Callable[[Path], R]) -> R:
+        """What ``read`` gives of a file that can only be read whole; kept for its next slice, while it is the same."""
+        try:
+            found = path.stat()
+        except OSError:
+            return read(path)  # which says why
+        file = path, found.st_mtime_ns, found.st_size
+        if self._kept is None or self._kept[0] != file:
+            self._kept = file, read(path)
+        kept: R = self._kept[1]
+        return kept
 
     def choose(self, sample: Sample, path: Path, index: int | None, count: int) -> int:
         """The index of a slice out of ``count``, the middle one for None; the sample says which. UserError for none."""

@@ -1,6 +1,6 @@
 """MR and other images in grey values from DICOM files; CT has a reader of its own, which knows its units."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,6 @@ class Dicom(DicomReader):
     title = "DICOM images (MR and others)"
     suffixes = (".dcm", ".ima")
     kind = "dicom"
-
-    @dataclass
-    class Options(DicomReader.Options):
-        pass
-
-    options: Options
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,6 +1,5 @@
 """Multi-coil Cartesian k-space in the ISMRM's raw data format (HDF5), read by h5py alone."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -9,8 +8,8 @@ import numpy as np
 import torch
 
 from aseqdip.data._files import check_size, opened_hdf5, printable
-from aseqdip.data.base import Sample, VolumeReader, center_crop, finite
-from aseqdip.data.kspace import sampled_columns
+from aseqdip.data.base import Sample, center_crop, finite
+from aseqdip.data.kspace import KSpaceReader
 from aseqdip.errors import UserError
 from aseqdip.operators.mri import fft1c, ifft1c
 
@@ -21,7 +20,7 @@ NO_IMAGE = sum(1 << (bit - 1) for bit in (19, 20, 23, 24, 26, 27, 28, 29, 30))
 FIRST = ("contrast", "phase", "repetition", "set")
 
 
-class Ismrmrd(VolumeReader):
+class Ismrmrd(KSpaceReader):
     """Rows are the readout without its oversampling, columns the phase-encoded lines; averages are averaged.
 
     Of a 3-D scan, slices are the places along the readout, and both axes are phase-encoded. Of several contrasts,
@@ -31,30 +30,17 @@ class Ismrmrd(VolumeReader):
     name = "ismrmrd"
     title = "multi-coil k-space (ISMRMRD)"
     suffixes = (".h5", ".mrd")
-    gives = "kspace"
-    kind = "kspace"
-
-    @dataclass
-    class Options(VolumeReader.Options):
-        pass
-
-    options: Options
 
     def count(self, path: Path) -> int | None:
-        n = len(self._read(path)[0])
+        n = len(self.whole(path, self._read)[0])
         return None if n == 1 else n
 
     def read_slice(self, path: Path, index: int | None) -> Sample:
         sample = self.sample(path)
-        kspace, notes = self._read(path)
-        number = self.choose(sample, path, index, len(kspace)) if len(kspace) > 1 else 0
-        sample.kspace = finite(kspace[number], printable(path))
-        if not sample.kspace.any():
-            raise UserError(f"{printable(path)}: the k-space of slice {number} is 0 everywhere: leave the slice out.")
-        sample.mask, more = sampled_columns(sample.kspace, None, printable(path))
-        sample.notes += notes + more
-        sample.origin.unit = "magnitude of the orthonormal inverse FFT of the file's k-space"
-        return sample
+        kspace, notes = self.whole(path, self._read)
+        kept = finite(self.one_of(sample, path, kspace, index), printable(path))
+        sample.notes += notes
+        return self.measured(sample, path, kept)
 
     def _read(self, path: Path) -> tuple[np.ndarray, list[str]]:
         """k-space, (slices, coils, rows, columns), and what was left out. UserError for what is no Cartesian scan."""

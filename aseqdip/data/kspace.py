@@ -1,6 +1,5 @@
 """Multi-coil k-space in fastMRI's HDF5 layout."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,21 +18,31 @@ LAYOUT = "a complex dataset 'kspace' of shape (slices, coils, rows, columns), as
 EXPECTED = f"a complete HDF5 file with {LAYOUT}"
 
 
-class KSpace(VolumeReader):
+class KSpaceReader(VolumeReader):
+    """A reader of k-space, of whatever format."""
+
+    gives = "kspace"
+    kind = "kspace"
+
+    def measured(self, sample: Sample, path: Path, kspace: Tensor, mask: Tensor | None = None) -> Sample:
+        """The sample with one slice, (coils, rows, columns), and what was acquired. UserError for an empty one."""
+        if not kspace.any():
+            number = sample.origin.slice
+            raise UserError(f"{printable(path)}: the k-space of slice {number} is 0 everywhere: leave the slice out.")
+        sample.kspace = kspace
+        sample.mask, notes = sampled_columns(kspace, mask, printable(path))
+        sample.notes += notes
+        sample.origin.unit = "magnitude of the orthonormal inverse FFT of the file's k-space"
+        return sample
+
+
+class KSpace(KSpaceReader):
     """``kspace``; and, where the file has them, ``mask`` (columns,), which marks it as prospectively undersampled, and
     ``sens_maps`` (slices or 1, coils, rows, columns). The mask is checked against the k-space, or found from it."""
 
     name = "kspace"
     title = "multi-coil k-space (fastMRI's HDF5)"
     suffixes = (".h5", ".hdf5")
-    gives = "kspace"
-    kind = "kspace"
-
-    @dataclass
-    class Options(VolumeReader.Options):
-        pass
-
-    options: Options
 
     def count(self, path: Path) -> int:
         with opened_hdf5(path, EXPECTED) as file:
@@ -43,18 +52,13 @@ class KSpace(VolumeReader):
         with opened_hdf5(path, EXPECTED) as file:
             stored = _kspace(file, path)
             sample = self.sample(path, patient=_patient(file) or path.stem)
-            sample.origin.unit = "magnitude of the orthonormal inverse FFT of the file's k-space"
             index = self.choose(sample, path, index, stored.shape[0])
-            sample.kspace = self._read(path, stored, index)
+            kspace = self._read(path, stored, index)
             if (maps := hdf5_dataset(file, path, "sens_maps")) is not None:
                 sample.maps = self._maps(path, maps, stored.shape, index)
             mask = hdf5_dataset(file, path, "mask")
             given = None if mask is None else _mask(path, mask, stored.shape[-2:])
-        if not sample.kspace.any():
-            raise UserError(f"{printable(path)}: the k-space of slice {index} is 0 everywhere: leave the slice out.")
-        sample.mask, notes = sampled_columns(sample.kspace, given, printable(path))
-        sample.notes += notes
-        return sample
+        return self.measured(sample, path, kspace, given)
 
     def _read(self, path: Path, stored: "h5py.Dataset", index: int) -> Tensor:
         """One slice of a data set, complex64, no larger than allowed."""

@@ -1,6 +1,5 @@
 """MR images from MATLAB files, complex or magnitude; coils are simulated."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,13 @@ class Mat(VolumeReader):
     title = "MR images (MATLAB)"
     suffixes = (".mat",)
 
-    @dataclass
-    class Options(VolumeReader.Options):
-        pass
-
-    options: Options
-
     def count(self, path: Path) -> int | None:
-        array = self._array(path)
+        array = self.whole(path, self._array)
         return len(array) if array.ndim == 3 else None
 
     def read_slice(self, path: Path, index: int | None) -> Sample:
         sample = self.sample(path)
-        image = self.one_slice(sample, path, self._array(path), index).astype(np.complex64)
+        image = self.one_slice(sample, path, self.whole(path, self._array), index).astype(np.complex64)
         sample.image = finite(image, f"{printable(path)}: image")[None]
         sample.origin.unit = "values of the file"
         return sample

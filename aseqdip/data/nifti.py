@@ -1,6 +1,6 @@
 """MR and other images from NIfTI files; needs nibabel."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,25 @@ class Nifti(VolumeReader):
     suffixes = (".nii", ".nii.gz")
     kind = "nifti"
 
-    @dataclass
-    class Options(VolumeReader.Options):
-        pass
-
-    options: Options
-
     def count(self, path: Path) -> int | None:
         return None if (n := self._opened(path).shape[2]) == 1 else n
 
     def read_slice(self, path: Path, index: int | None) -> Sample:
-        image, sample = self._opened(path), self.sample(path)
-        with opened(path, EXPECTED):  # names whatever fails
-            array = np.asanyarray(image.dataobj).reshape(image.shape[:3]).astype(np.float32)
-        number = self.choose(sample, path, index, array.shape[2]) if array.shape[2] > 1 else 0
-        finite(array, printable(path))
-        low, high = min(0.0, float(array.min())), float(array.max())
-        # (columns, rows from posterior to anterior) of the file
-        sample.image = finite((array[:, ::-1, number].T - low) / ((high - low) or 1), printable(path))[None]
+        sample = self.sample(path)
+        slices, low, high = self.whole(path, self._read)
+        image = (self.one_of(sample, path, slices, index) - low) / ((high - low) or 1)
+        sample.image = finite(image, printable(path))[None]
         sample.origin = replace(sample.origin, low=low, high=high, unit="values of the file")
         return sample
+
+    def _read(self, path: Path) -> tuple[np.ndarray, float, float]:
+        """(slices, rows, columns), its least value, at most 0, and its largest."""
+        image = self._opened(path)
+        with opened(path, EXPECTED):  # names whatever fails
+            array = np.asanyarray(image.dataobj).reshape(image.shape[:3]).astype(np.float32)
+        finite(array, printable(path))
+        # (columns, rows from posterior to anterior, slices) of the file
+        return array[:, ::-1].transpose(2, 1, 0), min(0.0, float(array.min())), float(array.max())
 
     def _opened(self, path: Path) -> Any:
         """The file's header and its data, not yet read. UserError for what is no single volume of numbers."""

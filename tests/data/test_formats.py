@@ -1,5 +1,6 @@
 """Readers of other programs' files: axes, units, and what is none of theirs."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from scipy.io import savemat
 
 from aseqdip.data import Sample, make_reader
+from aseqdip.data.mat import Mat
 from aseqdip.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -163,3 +165,20 @@ def test_sinogram(tmp_path: Path) -> None:
         np.savez(tmp_path / "c.npz", **{"sinogram": y, "angles": angles, **more})
         with pytest.raises(UserError, match=message):
             load("sinogram", tmp_path / "c.npz")
+
+
+def test_a_volume_is_read_once_for_its_slices_and_again_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scipy.io import savemat
+
+    reads, read = [], Mat._array
+    monkeypatch.setattr(Mat, "_array", lambda self, path: (reads.append(path), read(self, path))[1])
+    savemat(tmp_path / "a.mat", {"image": np.full((8, 8, 3), 0.5)})
+    items = make_reader("mat", tmp_path, options={"slice": "all"}).items()
+    assert [float(load().image.abs().max()) for load in items.values()] == [0.5] * 3
+    assert len(reads) == 1
+    savemat(tmp_path / "a.mat", {"image": np.full((8, 8, 3), 0.25)})
+    os.utime(tmp_path / "a.mat", ns=(1, 1))
+    assert [float(load().image.abs().max()) for load in items.values()] == [0.25] * 3
+    assert len(reads) == 2
