@@ -68,12 +68,12 @@ def _main(given: list[str], command: Command) -> None:
         for line in words.rehearse(ready):
             sys.stderr.write(f"{line}\n")
     words.check_flags(ready)
-    if words.sweeps(ready) and not words.shows(ready):
+    if words.sweeps(ready):
+        command.expect_workers()
         os.environ["ASEQDIP_JOBS"] = str(words.jobs(ready))
         if any(word.startswith("hydra/launcher=") and ("slurm" in word or "submitit" in word) for word in ready):
             sys.stderr.write("Logs of the jobs: .submitit below hydra.sweep.dir (outputs/.sweeps/.submitit).\n")
-    if words.sweeps(ready):  # Hydra itself writes there before our first job starts
-        command.expect_workers()
+        # Hydra itself writes there before our first job starts
         check_writable(Path(next((w[8:].strip("\"'") for w in ready if w.startswith("outputs=")), "outputs")))
     flags, settings = words.split(ready)
     sys.argv[1:] = flags + settings  # Hydra reads its flags only where they stand before the settings
@@ -118,12 +118,10 @@ def job(composed: "DictConfig") -> dict[str, Any]:
 
 def progress(number: int) -> str:
     """Which job of the sweep this is, and how long the others take if they go on at the pace so far."""
-    count, spent = (
-        int(os.environ.get("ASEQDIP_JOBS", 0)),
-        time.time() - float(os.environ.get("ASEQDIP_STARTED", time.time())),
-    )
+    count = int(os.environ.get("ASEQDIP_JOBS", 0))
     if not count:
         return f"Job {number + 1}"
+    spent = time.time() - float(os.environ.get("ASEQDIP_STARTED", time.time()))
     left = f", about {about(spent / number * (count - number))} left" if number else ""
     return f"Job {number + 1} of {count}{left}"
 

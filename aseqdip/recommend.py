@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aseqdip import compose
-from aseqdip.config import Config
 from aseqdip.data import READERS, make_reader
 from aseqdip.data.base import FileReader, Items, Sample
 from aseqdip.errors import UserError
@@ -75,10 +74,9 @@ def _time(words: Sequence[str], images: int) -> str:
     try:
         with tempfile.TemporaryDirectory() as folder:
             given = [word.replace("SIGMA", "25") for word in words if not word.startswith("images=")]
-            cfg: Config = compose.compose([*given, "images=0", "tracker=none", f"outputs={folder}"])
-            steps, cfg.steps = cfg.steps, STEPS
-            cfg.method.options.N = 2  # of which so few steps are a multiple; it hardly costs anything
-            summary = runner.run(cfg)
+            steps = compose.compose(given).steps
+            few = [*given, f"steps={STEPS}", "images=0", "tracker=none", f"outputs={folder}"]
+            summary = runner.run(compose.compose(few))
     finally:
         logging.disable(logging.NOTSET)
     if not summary.records:

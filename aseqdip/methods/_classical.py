@@ -312,6 +312,23 @@ def gradient_at(problem: Problem, v: Tensor) -> tuple[Tensor, Tensor]:
     return gradient, image.detach()
 
 
+def begin_cgls(A: Operator, y: Tensor) -> Tensors:
+    """What :func:`cgls` needs: image x = 0, residual r, direction d, and ||A^H r||^2."""
+    back = A.adjoint(y)
+    return {"x": torch.zeros_like(back), "r": y.clone(), "d": back, "gamma": back.square().sum()}
+
+
+def cgls(A: Operator, s: Tensors, least: Tensor | float = 0.0) -> None:
+    """One step of conjugate gradients on ||A x - y||^2; x stays where ||A^H r||^2 is no more than ``least``."""
+    tiny = torch.finfo(s["x"].dtype).tiny
+    Ad = A(s["d"])
+    alpha = torch.where(s["gamma"] <= least, 0.0, s["gamma"] / squared(Ad).clamp_min(tiny))
+    s["x"], s["r"] = s["x"] + alpha * s["d"], s["r"] - alpha * Ad
+    back = A.adjoint(s["r"])
+    gamma = back.square().sum()
+    s["d"], s["gamma"] = back + gamma / s["gamma"].clamp_min(tiny) * s["d"], gamma
+
+
 def momentum(t: float) -> tuple[float, float]:
     """The next t of Nesterov's sequence, and how far to extrapolate."""
     following = (1 + math.sqrt(1 + 4 * t * t)) / 2

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.methods._classical import Converging, Tensors, noise_fitted, squared
+from aseqdip.methods._classical import Converging, Tensors, begin_cgls, cgls, noise_fitted, squared
 from aseqdip.methods.base import Shared
 from aseqdip.parts import knob
 from aseqdip.problem import Kind, Problem
@@ -45,17 +45,10 @@ class CG(Converging):
             )
 
     def begin(self, problem: Problem) -> Tensors:
-        back = problem.operator.adjoint(problem.y)
-        return {"x": torch.zeros_like(back), "r": problem.y.clone(), "d": back, "gamma": back.square().sum()}
+        return begin_cgls(problem.operator, problem.y)
 
     def advance(self, problem: Problem, s: Tensors, step: int) -> tuple[Tensor, Tensors]:
-        A, tiny = problem.operator, torch.finfo(s["x"].dtype).tiny
-        Ad = A(s["d"])
-        alpha = s["gamma"] / squared(Ad).clamp_min(tiny)
-        s["x"], s["r"] = s["x"] + alpha * s["d"], s["r"] - alpha * Ad
-        back = A.adjoint(s["r"])
-        gamma = back.square().sum()
-        s["d"], s["gamma"] = back + gamma / s["gamma"].clamp_min(tiny) * s["d"], gamma
+        cgls(problem.operator, s)
         data = squared(s["r"])
         return s["x"], {"loss": data, "data": data}
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.methods._classical import squared
+from aseqdip.methods._classical import begin_cgls, cgls
 from aseqdip.methods._diffusion import SamplerState, VPSampler
 from aseqdip.methods.base import Shared
 from aseqdip.operators.base import Operator
@@ -78,14 +78,8 @@ class DDNM(VPSampler):
 
 def pseudo_inverse(A: Operator, r: Tensor, iterations: int) -> Tensor:
     """argmin ||A d - r|| of least norm, nearly: CGLS from 0."""
-    d = torch.zeros_like(direction := A.adjoint(r))
-    gamma = first = direction.square().sum()
+    s = begin_cgls(A, r)
+    least = 1e-12 * s["gamma"]  # what rounding leaves of a system that is solved is no direction
     for _ in range(iterations):
-        image = A(direction)
-        # what rounding leaves of a system that is solved is no direction
-        alpha = torch.where(gamma > 1e-12 * first, gamma / squared(image).clamp_min(torch.finfo(d.dtype).tiny), 0.0)
-        d, r = d + alpha * direction, r - alpha * image
-        back = A.adjoint(r)
-        after = back.square().sum()
-        direction, gamma = back + after / gamma.clamp_min(torch.finfo(d.dtype).tiny) * direction, after
-    return d
+        cgls(A, s, least)
+    return s["x"]

@@ -8,15 +8,13 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from aseqdip.averages import FEWEST
 from aseqdip.errors import UserError
 from aseqdip.report.__main__ import save
 from aseqdip.report.blocks import Block, build
 from aseqdip.report.charts import comparison
 from aseqdip.report.rows import load
-from aseqdip.report.tables import HEADLINE, INTERVAL, means
+from aseqdip.report.tables import HEADLINE, INTERVAL, fill_in, means
 
 #: folders of records, and the figure that is drawn of each
 PARTS = {"quick": "comparison.png", "fig4": "fig4.png", "fig9": "fig9.png"}
@@ -24,16 +22,9 @@ PARTS = {"quick": "comparison.png", "fig4": "fig4.png", "fig9": "fig9.png"}
 
 def render(folder: Path, blocks: dict[str, list[Block]]) -> str:
     """The document, from the blocks of each of PARTS."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown
-    )
     told = {"headline": HEADLINE, "interval": INTERVAL, "fewest": FEWEST, "figures": PARTS}
     tables = {name: means(found) for name, found in blocks.items()}
-    return environment.get_template("comparison.md.j2").render(folder=folder, tables=tables, **told)
+    return fill_in(Path(__file__).with_name("comparison.md.j2"), folder=folder, tables=tables, **told)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from aseqdip.averages import FEWEST, Paired
 from aseqdip.paper.numbers import Published, onset
@@ -32,6 +34,21 @@ def db(value: float | None, digits: int = 2) -> str:
 def spread(mean: float | None, std: float | None, digits: int = 2) -> str:
     """mean ± std, as much of it as there is."""
     return db(mean, digits) + (f" ± {std:.{digits}f}" if std is not None and std == std else "")
+
+
+def fill_in(template: Path, **words: Any) -> str:
+    """The Markdown document that a Jinja template makes; a word that it has not been told is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown
+    )
+    environment.filters["db"] = lambda value: "-" if value is None else f"{value:.2f}"
+    return environment.get_template(template.name).render(**words)
 
 
 def significant(value: float | None) -> str:

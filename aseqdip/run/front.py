@@ -24,7 +24,7 @@ from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.parts import Chosen, make_options
 from aseqdip.problem import Problem
 from aseqdip.records import COLUMNS, Score
-from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, refits
+from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, to_be_fitted
 from aseqdip.run.reconstruction import Reconstruction, Sink
 from aseqdip.stopping import STOPPING
 from aseqdip.stopping.base import StoppingRule
@@ -133,7 +133,7 @@ def reconstruct(
     with engine.current():
         begin = time.perf_counter()
         if isinstance(start, str):
-            for problem in (case.problem, *([case.whole] if case.whole and refits(picked) else [])):
+            for problem in to_be_fitted(case, picked):
                 problem.z0 = image_by(start, problem, engine, signed)
         seconds = time.perf_counter() - begin
         run = Reconstruction(case, made, picked, average)

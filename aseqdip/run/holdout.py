@@ -11,7 +11,7 @@ from aseqdip.methods._classical import check_image_by
 from aseqdip.methods.base import Method, Shared
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.parts import Chosen
-from aseqdip.problem import Kind
+from aseqdip.problem import Kind, Problem
 from aseqdip.stopping.base import StoppingRule
 from aseqdip.stopping.holdout import Holdout, kind_of_part, part_of
 
@@ -26,6 +26,11 @@ def holds_out(rule: Rule) -> bool:
 def refits(rule: Rule) -> bool:
     """Whether all measurements are used in the end."""
     return rule is not None and holds_out(rule) and bool(rule.options.holdout_refit)
+
+
+def to_be_fitted(case: Case, rule: Rule) -> list[Problem]:
+    """What a method will be given of a case, one after the other."""
+    return [case.problem, case.whole] if case.whole is not None and refits(rule) else [case.problem]
 
 
 def check_method(rule: Rule, method: type[Method[Any]], options: Any, shared: Shared, kind: Kind) -> None:

@@ -26,7 +26,7 @@ from aseqdip.methods.direct import Direct
 from aseqdip.networks import check_size
 from aseqdip.records import Failure, Record
 from aseqdip.run import results
-from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, refits
+from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, to_be_fitted
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.reconstruction import Reconstruction
 from aseqdip.run.terminal import about
@@ -271,7 +271,7 @@ class Seed:
         """The case, its z0 the image of the method that the config names for it."""
         if self.cfg.start in self.task.starts:
             return case
-        for problem in (case.problem, *([case.whole] if case.whole and refits(self.cfg.rule) else [])):
+        for problem in to_be_fitted(case, self.cfg.rule):
             image = image_by(self.cfg.start, problem, self.engine, case.signed)
             problem.z0 = image if case.signed else image.clamp(0, 1)
         return case

@@ -14,7 +14,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from aseqdip.averages import FEWEST, Paired, mean_curve, onset, paired
 from aseqdip.errors import UserError
@@ -24,6 +23,7 @@ from aseqdip.files import write_atomically
 from aseqdip.paper.numbers import onset as onset_in_paper
 from aseqdip.paper.numbers import rows_of
 from aseqdip.records import Record, scan
+from aseqdip.report.tables import fill_in
 from aseqdip.studies.choice import broken
 from aseqdip.studies.readings import CLOSE, label, words_of
 
@@ -356,20 +356,12 @@ def _panel(axis: Any, study: Study, shown: Sequence[Row | None]) -> None:
 
 def render(folder: Path, studies: Sequence[Study], picture: str) -> str:
     """The document."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown
-    )
-    environment.globals.update(against=against, said=said, claims=claims, side=side, folder=folder)
     records = [t.record for study in studies for row in study.rows.values() for t in row.tries]
-    environment.globals.update(broken=broken(records), published=published, published_onset=published_onset)
-    environment.filters["db"] = lambda value: "-" if value is None else f"{value:.2f}"
-    return environment.get_template("readings.md.j2").render(
-        studies=studies, picture=picture, missing=[t for t in TASKS if t not in {s.task for s in studies}]
-    )
+    made_of = {"studies": studies, "picture": picture, "folder": folder, "broken": broken(records)}
+    made_of["missing"] = [t for t in TASKS if t not in {s.task for s in studies}]
+    tools = {"against": against, "said": said, "claims": claims, "side": side}
+    tools |= {"published": published, "published_onset": published_onset}
+    return fill_in(Path(__file__).with_name("readings.md.j2"), **made_of, **tools)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

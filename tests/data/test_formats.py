@@ -170,8 +170,6 @@ def test_sinogram(tmp_path: Path) -> None:
 def test_a_volume_is_read_once_for_its_slices_and_again_when_it_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scipy.io import savemat
-
     reads, read = [], Mat._array
     monkeypatch.setattr(Mat, "_array", lambda self, path: (reads.append(path), read(self, path))[1])
     savemat(tmp_path / "a.mat", {"image": np.full((8, 8, 3), 0.5)})
