@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from aseqdip.case import Case
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
@@ -47,6 +49,18 @@ def begun(cfg: Config) -> tuple[Case, Method, Any]:
     case = case_of(cfg)
     method = method_of(cfg, case)
     return case, method, method.start(case.problem)
+
+
+def whole_and_resumed(cfg: Config) -> tuple[list[Tensor], list[Tensor]]:
+    """All iterates' images; and those after the second of a run that went on from what was saved there."""
+    case, method, state = begun(cfg)
+    images = [iterate.image.clone() for iterate in method.iterates(case.problem, state)]
+    half = method.start(case.problem)
+    steps = method.iterates(case.problem, half)
+    next(steps), next(steps)
+    saved, again = half.state_dict(), method.start(case.problem)
+    again.load_state_dict(saved)
+    return images, [iterate.image for iterate in method.iterates(case.problem, again)]
 
 
 def solved(cfg: Config) -> tuple[Case, list[Iterate]]:

@@ -14,7 +14,7 @@ from aseqdip.figures import new_figure, plain, save
 from aseqdip.files import write_atomically
 from aseqdip.report import tables
 from aseqdip.report.blocks import Block, Cell, versus
-from aseqdip.report.charts import COLOURS
+from aseqdip.report.charts import COLOURS, dash
 from aseqdip.report.rows import Row
 
 #: what a reader has time for, in seconds, and how it is printed
@@ -147,14 +147,14 @@ def _versus(found: Paired | None) -> str:
 
 
 def draw(path: Path, block: Block, runs: Sequence[Timed]) -> None:
-    """PSNR and SSIM against seconds, on a logarithmic axis: dashed lines are classical, dots are results."""
+    """PSNR and SSIM against seconds, on a logarithmic axis; results are dots, squares those of classical methods."""
     figure, axes = new_figure(2, 4.2, 5.6)
     ends = [end for run in runs for end in run.ends]
     at = np.geomspace(max(min(ends), 0.02) / 2, max(max(ends), 1.0) * 1.1, 300)
     for axis, what, name in zip(axes, ("psnr_db", "ssim"), ("PSNR (dB)", "SSIM"), strict=True):
         lows = []
         for number, run in enumerate(runs):
-            lows.append(_line(axis, run, what, at, COLOURS[number % len(COLOURS)]))
+            lows.append(_line(axis, run, what, at, number))
         axis.set(xscale="log", xlabel="seconds", ylabel=name)
         axis.grid(alpha=0.3)
         top = axis.dataLim.y1
@@ -166,15 +166,22 @@ def draw(path: Path, block: Block, runs: Sequence[Timed]) -> None:
     save(figure, path, dpi=72)
 
 
-def _line(axis: Any, run: Timed, what: str, at: np.ndarray, colour: str) -> float:
+def _line(axis: Any, run: Timed, what: str, at: np.ndarray, number: int) -> float:
     """Draw one method; the value below which nothing of it need be seen: what it has half-way."""
-    values, end = run.reached(what, at), float(np.mean(run.ends))
-    column = run.cell.scores.get(f"result_{what}")
+    colour, pattern = COLOURS[number % len(COLOURS)], tuple(map(float, dash(number).split()))
+    values, end, column = run.reached(what, at), float(np.mean(run.ends)), run.cell.scores.get(f"result_{what}")
     until = at <= end
-    style = "--" if run.classical else "-"
-    label = f"{run.cell.label}  {run.psnr:.2f}"
-    axis.plot(at[until], values[until], style, color=colour, linewidth=1.3)
-    if column is not None:
-        axis.plot([end], [column.mean], "s" if run.classical else "o", color=colour, markersize=5, label=plain(label))
+    final = float("nan") if column is None else column.mean
+    axis.plot(
+        np.append(at[until], end),
+        np.append(values[until], final),
+        color=colour,
+        linewidth=1.3,
+        linestyle=(0, pattern) if pattern else "-",
+        marker="s" if run.classical else "o",
+        markersize=5,
+        markevery=[-1],  # the result
+        label=plain(f"{run.cell.label}  {run.psnr:.2f}"),
+    )
     there = values[until & np.isfinite(values)]
-    return float(there[len(there) // 2]) if len(there) else float("nan") if column is None else column.mean
+    return float(there[len(there) // 2]) if len(there) else final

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from aseqdip.errors import UserError
 from aseqdip.records import Record, scan, write_json
@@ -103,13 +104,13 @@ def run(words: list[str], more: list[str]) -> None:
         sys.exit(130)
 
 
-def choose(folder: Path) -> dict[str, dict[str, object]]:
+def choose(folder: Path) -> dict[str, dict[str, Any]]:
     """For each task and method the best try: its words, and what every try reached; UserError if one is missing."""
     found: dict[tuple[str, str], list[Record]] = {}
     for trace in scan([folder]):
         if trace.record is not None:
             found.setdefault((trace.record.task, trace.record.method), []).append(trace.record)
-    chosen: dict[str, dict[str, object]] = {}
+    reached: dict[str, list[tuple[float, list[str]]]] = {}
     for task, method, number, words in tries():
         asked = set(words) - {"recipe=matched"}  # which records say since preset=quick has another
         records = [r for r in found.get((task, method), []) if asked <= set(r.command) and r.recipe == "matched"]
@@ -120,16 +121,18 @@ def choose(folder: Path) -> dict[str, dict[str, object]]:
             raise UserError(
                 f"{task} {method}, try {number}: {len(records)} of {TUNED_ON[task]} records; run tune to its end."
             )
-        cell = chosen.setdefault(f"{task} {method}", {"tries": [], "psnr_db": float("-inf"), "words": []})
         for average in ("last", "ema") if method in TRIES and records[0].result == "last" else ("",):
             scores = [r.scores[average] if average else r.score for r in records]
             mean = sum(s.psnr_db or 0.0 for s in scores) / len(scores)
             said = [*words, *([f"ema={AVERAGE}"] if average == "ema" else [])]
-            assert isinstance(cell["tries"], list) and isinstance(cell["psnr_db"], float)
-            cell["tries"].append({"words": " ".join(said), "psnr_db": round(mean, 3)})
-            if mean > cell["psnr_db"]:
-                cell["psnr_db"], cell["words"] = round(mean, 3), said
-    return chosen
+            reached.setdefault(f"{task} {method}", []).append((mean, said))
+    return {cell: _best(scored) for cell, scored in reached.items()}
+
+
+def _best(scored: list[tuple[float, list[str]]]) -> dict[str, Any]:
+    mean, words = max(scored, key=lambda one: one[0])
+    tries = [{"words": " ".join(said), "psnr_db": round(psnr, 3)} for psnr, said in scored]
+    return {"tries": tries, "psnr_db": round(mean, 3), "words": words}
 
 
 def page(folder: Path, path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import Configure, begun, case_of
+from cases import Configure, begun, case_of, whole_and_resumed
 from torch import Tensor, nn
 
 from aseqdip import priors
@@ -270,14 +270,7 @@ def test_it_goes_on_to_the_same_bits(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, name: str, task: str
 ) -> None:
     given(monkeypatch, Gaussian())
-    case, method, state = begun(configure(*f"method={name} task={task} size=16 iterations=5".split()))
-    images = [iterate.image.clone() for iterate in method.iterates(case.problem, state)]
-    half = method.start(case.problem)
-    steps = method.iterates(case.problem, half)
-    next(steps), next(steps)
-    saved, again = half.state_dict(), method.start(case.problem)
-    again.load_state_dict(saved)
-    rest = [iterate.image for iterate in method.iterates(case.problem, again)]
+    images, rest = whole_and_resumed(configure(*f"method={name} task={task} size=16 iterations=5".split()))
     assert len(images) == 5 and all(map(torch.equal, images[2:], rest))
     assert all(bool(torch.isfinite(image).all()) for image in images)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import Configure, begun, case_of, method_of
+from cases import Configure, begun, case_of, method_of, whole_and_resumed
 from torch import Tensor, nn
 
 from aseqdip import identity, priors
@@ -113,14 +113,7 @@ def test_gradient_steps_never_go_uphill(configure: Configure) -> None:
     "task", ["mri", "ct", "denoising sigma=25", "inpainting", "deblurring", "deblurring kernel=motion"]
 )
 def test_it_goes_on_to_the_same_bits(configure: Configure, task: str) -> None:
-    case, method, state = begun(configure(*f"method=pnp task={task} iterations=4".split()))
-    images = [iterate.image.clone() for iterate in method.iterates(case.problem, state)]
-    half = method.start(case.problem)
-    steps = method.iterates(case.problem, half)
-    next(steps), next(steps)
-    saved, again = half.state_dict(), method.start(case.problem)
-    again.load_state_dict(saved)
-    rest = [iterate.image for iterate in method.iterates(case.problem, again)]
+    images, rest = whole_and_resumed(configure(*f"method=pnp task={task} iterations=4".split()))
     assert len(images) == 4 and all(map(torch.equal, images[2:], rest))
 
 

@@ -65,6 +65,13 @@ def history(folder: Path) -> dict[str, dict[int, float]]:
     return values
 
 
+def stands_in(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str, patience: float) -> None:
+    """This code is what a helper imports as wandb, and so long it is waited for, in seconds."""
+    (folder / "wandb.py").write_text(code)
+    monkeypatch.setattr("sys.path", [str(folder), *sys.path])
+    monkeypatch.setattr(Mirror, "patience", patience)
+
+
 @pytest.fixture
 def mirrored() -> Iterator[None]:
     """A process for W&B of the test's own, which is gone at its end."""
@@ -173,9 +180,7 @@ STOPS = "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)"
 def test_a_hanging_wandb_is_waited_for_once_and_killed(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, body: str
 ) -> None:
-    (tmp_path / "wandb.py").write_text(body)
-    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(Mirror, "patience", 0.5)
+    stands_in(monkeypatch, tmp_path, body, 0.5)
     assert len(run(configure("tracker=wandb", "images=0:2")).records) == 2
     process = trackers.mirror(False).process
     begin = time.monotonic()
@@ -190,9 +195,7 @@ def test_a_hanging_wandb_is_waited_for_once_and_killed(
 def test_a_helper_that_is_slow_to_start_does_not_outlive_the_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "wandb.py").write_text(STOPS)
-    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(Mirror, "patience", 0.1)
+    stands_in(monkeypatch, tmp_path, STOPS, 0.1)
     begun, started, start = threading.Event(), [], trackers._start_process
 
     def slowly() -> "subprocess.Popen[bytes]":
@@ -215,9 +218,7 @@ def test_a_helper_that_is_slow_to_start_does_not_outlive_the_end(
 @needs_proc
 @pytest.mark.usefixtures("mirrored")
 def test_a_stopped_helper_that_uploads_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "wandb.py").write_text(STOPS)
-    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(Mirror, "patience", 0.2)
+    stands_in(monkeypatch, tmp_path, STOPS, 0.2)
     mirror = Mirror(online=True)
     assert mirror.process is not None
     mirror.send({"do": "start", "key": "a", "folder": str(tmp_path), "mode": "online"})
@@ -240,9 +241,7 @@ teardown = lambda: None
 @needs_proc
 @pytest.mark.usefixtures("mirrored")
 def test_a_stopped_process_of_wandb_s_own_is_killed_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "wandb.py").write_text(LEAVES)
-    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(Mirror, "patience", 30)
+    stands_in(monkeypatch, tmp_path, LEAVES, 30)
     mirror = Mirror(online=False)
     mirror.send({"do": "start", "key": "a", "folder": str(tmp_path), "mode": "offline", "id": "a"})
     mirror.close()
