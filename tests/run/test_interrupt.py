@@ -97,7 +97,8 @@ COMMAND = """
     with Command() as command:
         command.expect_workers()
         print(command.folder, flush=True)
-        time.sleep(30)
+        for _ in range(600):  # in bits: a signal between Python's last look and the system call does not wake the sleep
+            time.sleep(0.05)
     sys.exit(command.status())
 """
 
