@@ -92,16 +92,24 @@ def preview(
 
 
 def curve(path: Path, rows: Rows, scores: Mapping[str, Score], title: str) -> None:
-    """Loss terms, and PSNR/SSIM where there is a truth, against the iteration."""
+    """PSNR/SSIM where there is a truth, what a stopping rule minimised, and the loss terms, against the iteration."""
     values = dict(zip(COLUMNS, np.asarray(rows, dtype=float).T, strict=True))
     known = bool(np.isfinite(values["psnr"]).any())
-    figure, axes = new_figure(2 if known else 1, 3.6, 4.6)
+    ruled = bool((values["statistic"] > 0).any())
+    figure, axes = new_figure(1 + known + ruled, 3.6, 4.6)
     for name in ("loss", "data", "autoencoding", "regulariser"):
         if (values[name] > 0).any():
             axes[-1].semilogy(values["iteration"], values[name], label=name, linewidth=1)
     axes[-1].set(xlabel="iteration", title="objective")
     if axes[-1].has_data():
         axes[-1].legend(fontsize=8)
+    if ruled:
+        there = ~np.isnan(values["statistic"])  # a rule looks at every so many
+        axes[-2].semilogy(values["iteration"][there], values["statistic"][there], linewidth=1)
+        if (chosen := scores["stopped"].step) is not None:
+            axes[-2].axvline(chosen, color="C3", linestyle=":", label=f"chosen: {chosen}")
+            axes[-2].legend(fontsize=8)
+        axes[-2].set(xlabel="iteration", title="what the stopping rule minimises")
     if known:
         axis, other = axes[0], axes[0].twinx()
         values = {name: column[~np.isnan(values["psnr"])] for name, column in values.items()}  # score_every

@@ -23,8 +23,9 @@ from aseqdip.plain import dumps, loads, typed
 SCHEMA = 2
 #: rows of a curve, each with one number for each of COLUMNS; NaN where there is no value
 Rows = Sequence[Sequence[float]]
-#: a curve's columns, in order; PSNR in dB; psnr_ema is that of the running average of the iterates (decay 0.99)
-COLUMNS = ("iteration", "loss", "data", "autoencoding", "regulariser", "psnr", "ssim", "psnr_ema")
+#: a curve's columns, in order; PSNR in dB; psnr_ema is that of the running average of the iterates (decay 0.99);
+#: statistic is what a stopping rule wants lowest: the held-out error, a variance of the iterates
+COLUMNS = ("iteration", "loss", "data", "autoencoding", "regulariser", "psnr", "ssim", "psnr_ema", "statistic")
 LARGEST = 64 * 2**20  # bytes of a record; what is larger is none
 
 
@@ -189,7 +190,7 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
     """Columns of a ``curve.csv``; NaN where there is no value."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name]) if row[name] else np.nan for row in rows]) for name in COLUMNS}
+    return {name: np.array([float(row.get(name) or "nan") for row in rows]) for name in COLUMNS}
 
 
 def thin(rows: Rows) -> Curve:

@@ -16,7 +16,7 @@ from aseqdip.stopping.base import StoppingRule
 
 EMA_DECAY = 0.99  # of the average that is recorded beside the result
 ASK_RULE_EVERY = 25
-PSNR = COLUMNS.index("psnr")
+PSNR, STATISTIC = COLUMNS.index("psnr"), COLUMNS.index("statistic")
 TERMS = COLUMNS[1:5]
 
 
@@ -74,7 +74,7 @@ class Scores:
             self.last, self.ema = x.clone(), x.clone()
             self.best, self.best_psnr = x.clone(), x.new_full((), -torch.inf)
         self.x, self.terms, self.nan = torch.empty_like(x), x.new_empty(len(TERMS)), x.new_full((), torch.nan)
-        self.table = x.new_empty(self.block, len(TERMS) + 4)
+        self.table = x.new_empty(self.block, len(COLUMNS))  # the iteration's place is taken by: whether it is finite
         self.filled = torch.zeros(1, dtype=torch.long, device=x.device)
         self.ready = True
 
@@ -95,6 +95,8 @@ class Scores:
         if self.rule is not None and not self.refitted:
             term = self.terms[TERMS.index(self.rule.watches)]
             self.rule.add(x, iterate.step, term, self.ema if self.averaged else x)
+            if self.rule.value is not None:
+                self.table[self.pending - 1, STATISTIC - 1] = self.rule.value
 
     @torch.no_grad()
     def _take(self, scored: bool) -> None:
@@ -111,7 +113,7 @@ class Scores:
             better = scores[0] > best_psnr
             best.copy_(torch.where(better, x, best))
             best_psnr.copy_(torch.where(better, scores[0], best_psnr))
-        row = torch.cat((self.terms, torch.stack([*scores, good.float()])))
+        row = torch.cat((self.terms, torch.stack([*scores, self.nan, good.float()])))
         self.table.index_copy_(0, self.filled, row[None])
         self.filled.add_(1)
 
@@ -186,6 +188,8 @@ class Scores:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.rows = saved["rows"].tolist()
+        if self.rows and len(self.rows[0]) != len(COLUMNS):
+            raise ValueError(f"{len(self.rows[0])} columns in its curve")
         self.last, self.ema, self.best, self.best_psnr = (saved[k] for k in ("last", "ema", "best", "best_psnr"))
         if self.rule is not None:
             self.rule.load_state_dict(saved["rule"])

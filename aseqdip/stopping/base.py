@@ -23,12 +23,14 @@ class StoppingRule(Part, ABC):
 
     Attributes:
         image: the result it keeps, the latest iterate while it has no choice yet; step: that iterate's number.
+        value: the statistic of the iterate before, 0-d; None where there is none.
         watches: the term of the objective that it is given.
         needs: what a method must offer for it ("residual", "error"), and why, in words; "" if nothing.
     """
 
     watches: ClassVar[str] = "loss"
     needs: ClassVar[tuple[str, str]] = ("", "")
+    value: Tensor | None = None
 
     def __init__(self, options: Any = None, signed: bool = False) -> None:
         self.options, self.signed = self.Options() if options is None else options, signed
@@ -88,7 +90,7 @@ class MinimumRule(StoppingRule):
     @torch.no_grad()
     def add(self, image: Tensor, step: int, term: Tensor, result: Tensor | None = None) -> None:
         result = image if result is None else result
-        value = self.statistic(image, step)
+        value = self.value = self.statistic(image, step)
         kept = self.tensors
         if "image" not in kept:
             kept["minimum"] = image.new_full((), torch.inf)

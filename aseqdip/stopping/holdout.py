@@ -70,7 +70,7 @@ class Holdout(MinimumRule):
 
     def statistic(self, image: Tensor, step: int) -> Tensor | None:
         if step % self.options.holdout_every and step > 1:
-            return image.new_full((), torch.inf)  # never a minimum
+            return image.new_full((), torch.nan)  # never a minimum
         return self.error(image)
 
     def error(self, image: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask
 from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.problem import Problem
+from aseqdip.records import read_curve
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.runner import run
 from aseqdip.stopping.holdout import outer_columns, part_of, split
@@ -95,11 +96,17 @@ def test_the_centre_of_k_space_is_never_held_out() -> None:
 
 def test_it_ends_before_noise_is_fitted(configure: Configure) -> None:
     words = ("task=denoising", "sigma=50", "size=64", "method=vanilla_dip", "network.width=32", "lr=3e-3", "steps=300")
-    (record,) = run(configure(*words, "stop=holdout", "patience=299", "precision=fp32")).records
-    scores = record.scores
+    summary = run(configure(*words, "stop=holdout", "holdout_every=3", "patience=299", "precision=fp32"))
+    (record,), scores = summary.records, summary.records[0].scores
     assert scores["stopped"].psnr_db > scores["best"].psnr_db - 1
     assert scores["stopped"].psnr_db > scores["last"].psnr_db + 1
     assert 0 < record.facts["heldout"] < 1
+    errors = read_curve(summary.folder / record.image / "curve.csv")["statistic"]
+    assert np.isfinite(errors).sum() == 101, "of the first iterate and of every third"
+    assert (np.nanmin(errors), np.nanargmin(errors) + 1) == (
+        pytest.approx(record.facts["heldout"], rel=1e-4),
+        scores["stopped"].step,
+    )
 
 
 @pytest.mark.parametrize(
