@@ -81,6 +81,12 @@ class Config(Shared):
         "(inpainting); or the image of a classical method: tv, cg, wavelet ...",
         "paper",
     )
+    warm: str | None = knob(
+        "slice: in a volume (images=all), a slice begins with the network's weights and image of the one before it",
+        None,
+        choices=("slice",),
+    )
+    warm_steps: int | None = knob("warm=slice: steps of all slices but the first; default: as many", None, low=1)
     precision: str = knob(
         "of the network: auto is bf16 where the hardware has it", "auto", choices=("auto", "fp32", "bf16")
     )
@@ -135,7 +141,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 LARGEST_SIDE = 16384  # pixels: a picture of that side takes 3 GiB, what is computed of it many times that
 #: what only the fit of a network uses, and what only a method with iterates does
-LEARNING, ITERATING = ("steps", "lr", "residual", "precision"), ("ema", "stop")
+LEARNING, ITERATING = ("steps", "lr", "residual", "precision", "warm", "warm_steps"), ("ema", "stop")
 
 
 @dataclass(frozen=True)

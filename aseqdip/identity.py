@@ -31,7 +31,7 @@ RESULTS = 3
 PAPER: dict[str, Any] = {
     "steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network", "start": "paper",
     "rho": 1.0, "network": "unet", "network.init": "normal", "ema": 0.0, "stop": "none", "tv_weight": 0.0,
-    "network.add_input": False, "precision": "fp32", "noise": 0.0, "photons": None, "sigma": 0.0,
+    "network.add_input": False, "warm": None, "precision": "fp32", "noise": 0.0, "photons": None, "sigma": 0.0,
 }  # fmt: skip
 NOISES = ("noise", "photons", "sigma")
 

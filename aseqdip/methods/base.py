@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aseqdip.engine import Cost, Engine, Executed, Objective
+from aseqdip.errors import UserError
 from aseqdip.networks import check_size, make_network
 from aseqdip.networks.base import NetworkSettings
 from aseqdip.parts import Part, knob
@@ -136,6 +137,7 @@ class Method(Part, ABC, Generic[S]):
         average_restarts: steps at which the running average of the iterates begins anew.
         extra_passes: network passes per step beside those of the loss.
         pool: the folder that references come from; None for the data set's other images.
+        before: "network" and input "z" that the slice before this one ended with, under warm=slice.
         code: classes of other rooms that its results depend on.
     """
 
@@ -147,6 +149,7 @@ class Method(Part, ABC, Generic[S]):
     average_restarts: tuple[int, ...] = ()
     extra_passes: float = 0.0
     pool: str | None = None
+    before: dict[str, Any] | None = None
     code: ClassVar[tuple[type, ...]] = ()
 
     def __init__(self, options: Any, shared: Shared, engine: Engine, signed: bool) -> None:
@@ -199,7 +202,13 @@ class Method(Part, ABC, Generic[S]):
 
 
 class NetworkMethod(Method[NetworkState]):
-    """A method that fits an untrained network to the one measurement there is."""
+    """A method that fits an untrained network to the one measurement there is.
+
+    Attributes:
+        carries: whether under warm=slice the input is that of the slice before too; else only the weights are.
+    """
+
+    carries: bool = False
 
     def start(self, problem: Problem) -> NetworkState:
         check_size(self.shared.network, tuple(problem.z0.shape), problem.image)
@@ -207,8 +216,18 @@ class NetworkMethod(Method[NetworkState]):
         weights = problem.generator("network")
         network = make_network(self.shared.network, z.shape[1], problem.z0.shape[1], self.signed, weights)
         prepared = self.engine.prepare(network)
+        if self.before is not None:
+            prepared.load_state_dict(self.before["network"])
+            z = self._carried(z, self.before["z"], problem.image) if self.carries else z
         rng = self.engine.generator(problem.generator("steps").initial_seed())
         return NetworkState(network=prepared, optimiser=self.optimiser(prepared, z), z=z, rng=rng)
+
+    def _carried(self, own: Tensor, before: Tensor, image: str) -> Tensor:
+        if own.shape != before.shape:
+            raise UserError(
+                f"warm=slice: {image} has {tuple(own.shape)}, the slice before it {tuple(before.shape)}: leave it out."
+            )
+        return before.to(own.device, copy=True)
 
     def initial_input(self, problem: Problem) -> Tensor:
         """The network's first input, a tensor of the state's own."""

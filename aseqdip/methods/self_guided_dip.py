@@ -21,6 +21,7 @@ class SelfGuidedDIP(NetworkMethod):
     name = "self_guided_dip"
     title = "Self-Guided DIP"
     paper = "Liang, Bell, Qu, Wang, Ravishankar: Analysis of deep image prior and exploiting self-guidance, 2024"
+    carries = True  # it was learned
 
     @dataclass
     class Options:

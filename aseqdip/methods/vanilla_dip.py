@@ -84,6 +84,10 @@ class VanillaDIP(NetworkMethod):
     def pool(self) -> str | None:  # type: ignore[override]
         return self.options.pool
 
+    @property
+    def carries(self) -> bool:  # type: ignore[override]
+        return self.options.input in ("noise", "normal")  # weights belong to the noise that they were fitted for
+
     def initial_input(self, problem: Problem) -> Tensor:
         z, rng = problem.z0, problem.generator("input")
         if self.options.input == "measurement":

@@ -73,6 +73,8 @@ def write(words: argparse.Namespace) -> None:
     written = [path for name in FILES if (path := getattr(words, name)) is not None]
     if words.mean or not written:
         sys.stdout.write((tables.means(blocks) if words.mean else tables.each(blocks)) + "\n")
+        if not written:
+            sys.stdout.write("\nEverything there is: --export FILE.csv; on a page, with pictures: --html FILE.html\n")
     for path in dict.fromkeys([*written, *more]):
         sys.stdout.write(f"{path}\n")
 

@@ -1,6 +1,7 @@
 """Tables for a screen or a document, and how numbers are written in every report."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,31 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in table)
 
 
+def fitted(lines: Sequence[Sequence[str]], names: int = 1) -> str:
+    """The same for a terminal: where it is too wide, the first columns' names are cut, and said in full below."""
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    room = max(12 * names, WIDTH - 1 - 3 * len(widths) - sum(widths[names:]))
+    cap = room // names
+    spare = sum(max(0, cap - width) for width in widths[:names])
+    long: list[str] = []
+
+    def cut(text: str) -> str:
+        if len(text) <= cap + spare:
+            return text
+        if text not in long:
+            long.append(text)
+        mark = f"… ({long.index(text) + 1})"
+        return text[: cap + spare - len(mark)] + mark
+
+    table = markdown([[*map(cut, line[:names]), *line[names:]] for line in lines])
+    return "\n".join([table, *(wrapped(f"({i}) {text}") for i, text in enumerate(long, start=1))])
+
+
+def wrapped(text: str) -> str:
+    """A text in a terminal's lines."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+
+
 #: what a table says of a method: key, head, what it means
 COLUMNS = {
     "published": ("published", "PSNR in dB, as the paper prints it"),
@@ -149,7 +175,8 @@ DOCUMENT = (
     "heldout",
     "seconds",
 )
-SCREEN = ("n", "start", "ours", "ssim", "heldout", "best", "ema", "versus", "onset", "seconds", "tflop")
+SCREEN = ("n", "start", "ours", "ssim", "heldout", "best", "versus", "seconds")
+WIDTH = 120  # characters of a terminal's line
 
 
 def columns(block: Block, wanted: Sequence[str] = tuple(COLUMNS)) -> list[str]:
@@ -205,25 +232,24 @@ def lines(block: Block, wanted: Sequence[str], std: bool = True) -> list[list[st
 
 def means(blocks: Sequence[Block]) -> str:
     """A table a block, a line for each method: means over images and seeds; and its result against aSeqDIP's."""
-    return "\n\n".join(f"{block.title}\n\n{markdown(lines(block, SCREEN, std=False))}" for block in blocks)
+    shown = [(block, [key for key in SCREEN if key != "best" or not block.heldout]) for block in blocks]
+    return "\n\n".join(f"{wrapped(block.title)}\n\n{fitted(lines(block, keys, std=False))}" for block, keys in shown)
 
 
 def each(blocks: Sequence[Block]) -> str:
     """A table a block, a line for each reconstruction; PSNR in dB."""
-    return "\n\n".join(f"{block.title}\n\n{markdown(_each(block))}" for block in blocks)
+    return "\n\n".join(f"{wrapped(block.title)}\n\n{fitted(_each(block), names=2)}" for block in blocks)
 
 
 def _each(block: Block) -> list[list[str]]:
-    scores = ["start", "result / SSIM", "last", "oracle", "EMA"] if block.known else []
+    scores = ["start", "result / SSIM", "oracle"] if block.known else []
     held = ["held-out error"] if block.heldout else []
     table = [["image", "method", "steps", *scores, *held, "seconds"]]
     for cell, row in ((c, row) for c in block.cells for row in c.rows):
-        start, result, last, best, ema = (
-            db(row.number(f"{w}_psnr_db")) for w in ("start", "result", "last", "best", "ema")
-        )
+        start, result, best = (db(row.number(f"{w}_psnr_db")) for w in ("start", "result", "best"))
         if (step := row.number("best_step")) is not None:
             best += f" at {step:.0f}"
-        shown = [start, f"{result} / {db(row.number('result_ssim'), 3)}", last, best, ema] if block.known else []
+        shown = [start, f"{result} / {db(row.number('result_ssim'), 3)}", best] if block.known else []
         image = row.label if row.record.seed == 0 else f"{row.label}, seed {row.record.seed}"
         shown += [significant(row.number("heldout"))] * len(held)
         table.append([image, cell.label, db(row.number("steps"), 0), *shown, db(row.number("method_seconds"), 0)])

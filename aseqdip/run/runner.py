@@ -25,7 +25,7 @@ from aseqdip.methods._classical import image_by
 from aseqdip.methods.direct import Direct
 from aseqdip.networks import check_size
 from aseqdip.records import Failure, Record
-from aseqdip.run import results
+from aseqdip.run import results, warm
 from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, to_be_fitted
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.reconstruction import Reconstruction
@@ -89,6 +89,7 @@ def check_combination(cfg: Config) -> None:
         check_start(cfg.rule, cfg.start, task.kind())
     elif holds_out(cfg.rule) and cfg.start != task.starts[0]:
         raise UserError(f"start={cfg.start} uses all measurements: with stop=holdout leave it out, or use start=tv.")
+    warm.check(cfg)
     if method.learns and task.size is not None:
         check_size(cfg.network, (task.size, task.size), f"size={cfg.size}: an image")
 
@@ -121,6 +122,7 @@ class Seed:
         self.names, self.tried, self.skipped, self.begun = 0, 0, len(summary.skipped), 0.0
         self.others: dict[Path, Seed] = {}
         self.slices: list[tuple[Path, Origin]] = []  # of volumes: where those that are finished are
+        self.busy: set[str] = set()  # volumes that another process is at work on, from slice to slice
         self.task: Task = make_task(cfg)
         self.identity = identity.digest(identity.identity(cfg))
 
@@ -169,10 +171,12 @@ class Seed:
             own = self.settled(sample)
             folder = own.folder / folder.name
             with claimed(folder) as free:
-                if not free:
+                if not free or sample.origin.volume in own.busy:
                     log.info("%s: another process is at work on it.", name)
                     self.summary.elsewhere.append(name)
-                elif not self.cfg.redo and own.finished(folder, content):
+                    if self.cfg.warm and sample.origin.volume:
+                        own.busy.add(sample.origin.volume)
+                elif not self.cfg.redo and own.finished(folder, content, sample.origin):
                     self.summary.skipped.append(name)
                     own.slices.append((folder, sample.origin))
                 else:
@@ -215,13 +219,18 @@ class Seed:
                 export.montage(picture, slices)
                 log.info("%s: all %d slices -> %s", volume, count, target)
 
-    def finished(self, folder: Path, content: str) -> bool:
-        """Whether the folder holds this image's result, by this code, of these data."""
+    def finished(self, folder: Path, content: str, origin: Origin) -> bool:
+        """Whether the folder holds this image's result, by this code, of these data, begun from the same slice."""
         trace = records.read(folder)
         if trace is None or trace.record is None:
             return False
-        found = trace.record
-        return (found.identity, found.content, found.results_version) == (self.identity, content, identity.RESULTS)
+        found, start = trace.record, self.before(origin)
+        same = (found.identity, found.content, found.results_version) == (self.identity, content, identity.RESULTS)
+        return same and found.facts.get("warm_from") == (start and start.said)
+
+    def before(self, origin: Origin) -> warm.Before | None:
+        """The slice that one begins from."""
+        return warm.before(self.slices, origin) if self.cfg.warm else None
 
     def _reconstruct(self, name: str, sample: Sample, content: str, folder: Path) -> None:
         cfg, engine = self.cfg, self.engine.fresh()
@@ -232,13 +241,18 @@ class Seed:
             begin = time.perf_counter()
             case = self.started(fitted_case(self.task.make(name, sample), cfg.rule).to(engine.device))
             seconds = time.perf_counter() - begin
+            start = self.before(sample.origin)
+            sample.notes += warm.note(sample.origin, start) if cfg.warm else []
             for note in sample.notes:
                 log.warning("%s: %s", name, note)
             if sample.notes:
                 case.facts["notes"] = sample.notes
             method = cfg.method.part(cfg.method.options, cfg.shared(), engine, case.signed)
-            case.problem.references = self._wanted(method.wants(method.options), method.pool, case, sample)
             facts = {"settings": self.identity, "version of results": identity.RESULTS}
+            if start is not None:
+                method.before, facts["slice before it"] = start.left(engine.device), start.said
+                method.shared.steps = cfg.warm_steps or method.shared.steps
+            case.problem.references = self._wanted(method.wants(method.options), method.pool, case, sample)
             reconstruction = Reconstruction(
                 case, method, cfg.rule, cfg.ema, folder, facts, cfg.checkpoint_minutes, cfg.score_every
             )
@@ -246,9 +260,15 @@ class Seed:
             trackers = make_trackers(cfg, name, run_id(folder), folder, method.steps, engine.device.type == "cpu")
             if reconstruction.run(trackers, self.interrupt):
                 known = self.known(name, sample, content)
+                if start is not None:
+                    case.facts["warm_from"] = start.said
+                if cfg.warm and sample.origin.slice < sample.origin.slices - 1:
+                    case.facts["warm_left"] = warm.leave(folder, name, reconstruction.state)
                 record = results.write(folder, reconstruction, known, sample.origin.path)
                 self.summary.records.append(record)
                 self.slices.append((folder, sample.origin))
+                if start is not None:
+                    (start.folder / warm.FILE).unlink(missing_ok=True)
         except UserError as error:
             self.fail(name, folder, str(error), begun=reconstruction)
         except OSError as error:
@@ -361,7 +381,8 @@ def command(cfg: Config, name: str) -> list[str]:
     left = [word for word in cfg.words if word.partition("=")[0] not in own]
     if cfg.images == "all" and getattr(cfg.dataset.reader.options, "slice", None) == "all":
         left = [*(word for word in left if not word.startswith("dataset.slice=")), "dataset.slice=all"]
-    return [*map(without_folders, left), f"images={name}", f"seed={cfg.seed}"]
+    # what begins with another slice is made again with all of them
+    return [*map(without_folders, left), f"images={'all' if cfg.warm else name}", f"seed={cfg.seed}"]
 
 
 def run_id(folder: Path) -> str:

@@ -135,7 +135,27 @@ def test_the_command_line_writes_what_is_asked_for(
 def test_without_files_it_prints_its_table(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(outputs, "--mean", "--method", "aseqdip")
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("MRI, accel4") and out[2].startswith("| method ") and len(out) == 5
+    assert out[0].startswith("MRI, accel4") and out[2].startswith("| method ") and len(out) == 7
+    assert "--export" in out[-1], "where the columns are that a terminal has no room for"
+
+
+@pytest.mark.parametrize("mean", [True, False])
+def test_tables_fit_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str], mean: bool) -> None:
+    knobs = {f"knob{i}": i for i in range(9)}
+    wide = {"facts": {"heldout": 0.0123}, "problem": {"size": "320", **{f"of_the_task{i}": 1 for i in range(9)}}}
+    cells = [("mri", "accel4", method) for method in ("vanilla_dip", "aseqdip")]
+    for more in ({"settings": {"lr": 1e-4, **knobs}}, {"settings": {"lr": 1e-3}}):
+        made.write(tmp_path, made.campaign(cells, 7, 2, **wide, **more))
+    patient = "a_patient's_name_that_says_everything_there_is_to_say_of_the_scan_s003"
+    made.write(tmp_path, [made.record("mri", "accel4", "aseqdip", patient, seed=17, level=100.25, **wide)])
+    made.write(tmp_path, [made.record("mri", "accel4", "direct")])
+    run(tmp_path, *(["--mean"] if mean else []))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 120
+    names = " ".join(out.split())
+    assert "knob7=7, knob8=8, lr=0.0001)" in names, "what is cut is said in full below"
+    assert mean or f"{patient}, seed 17" in names
+    assert "oracle" not in out if mean else "oracle" in out
 
 
 def test_an_empty_folder_is_an_error_with_advice(tmp_path: Path) -> None:
