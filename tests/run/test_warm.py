@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cases import Configure, begun
 
+from aseqdip import figures
 from aseqdip.config import Config
 from aseqdip.data.brain import brain
 from aseqdip.errors import UserError
@@ -14,7 +16,7 @@ from aseqdip.records import Record
 from aseqdip.run import runner, warm
 from aseqdip.run.runner import Summary, run
 
-TINY = ("size=32", "coils=2", "network.width=4", "network.depth=2", "steps=6")
+TINY = ("tracker=none", "size=32", "coils=2", "network.width=4", "network.depth=2", "steps=6")
 
 
 class StopsAt:
@@ -38,13 +40,15 @@ class StopsAt:
 
 def write_volume(folder: Path, *factors: float) -> None:
     folder.mkdir(exist_ok=True)
-    image = brain(32)[0].real.numpy()
+    image = brain(32).abs().numpy()
     np.save(folder / "head.npy", np.stack([(image * factor).astype(np.float32) for factor in factors]))
 
 
 @pytest.fixture
-def volume(configure: Configure, tmp_path: Path) -> Callable[..., Config]:
-    """``volume("steps=4")``: warm reconstructions of a volume of three slices."""
+def volume(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+    """``volume("steps=4")``: reconstructions of a volume of three slices, without pictures."""
+    for picture in ("preview", "curve"):
+        monkeypatch.setattr(figures, picture, lambda *args: None)
     write_volume(tmp_path / "data", 1, 0.9, 0.8)
 
     def make(*words: str) -> Config:
@@ -74,7 +78,7 @@ def test_each_slice_begins_from_the_one_before(volume: Callable[..., Config]) ->
     assert chain(first.records) == [None, "head_s000", "head_s001"]
     assert first.records[1].departures["warm"] == "slice"
     assert images(first)["head_s000"] == images(cold)["head_s000"], "the first slice begins as ever"
-    assert first.records[1].curve.psnr[0] > cold.records[1].curve.psnr[0] + 1
+    assert first.records[1].curve.psnr[0] > cold.records[1].curve.psnr[0] + 0.5
     assert not list(first.folder.rglob(warm.FILE)), "nothing is kept that nobody needs"
     assert (first.folder / "volume-head" / "preview.png").is_file()
     again = run(volume("warm=slice", "warm_steps=2"))
@@ -136,8 +140,7 @@ def test_a_slice_waits_for_another_process(volume: Callable[..., Config]) -> Non
 def test_methods_that_fit_a_network(volume: Callable[..., Config], words: tuple[str, ...]) -> None:
     summary = run(volume("warm=slice", *words))
     assert chain(summary.records) == [None, "head_s000", "head_s001"]
-    cold = run(volume(*words))
-    assert summary.records[1].curve.loss != cold.records[1].curve.loss or images(summary) != images(cold)
+    assert not summary.failed
 
 
 @pytest.mark.parametrize(
@@ -157,9 +160,22 @@ def test_what_does_not_go_together(volume: Callable[..., Config], words: tuple[s
         run(volume(*words))
 
 
+@pytest.mark.parametrize(("method", "carried"), [("aseqdip", True), ("vanilla_dip", True), ("rethinking_dip", False)])
+def test_weights_and_input_are_those_of_before(configure: Configure, method: str, carried: bool) -> None:
+    words = (*TINY[2:], "task=denoising", "size=32", f"method={method}")
+    _, _, before = begun(configure(*words, "seed=1"))
+    case, made, own = begun(configure(*words))
+    made.before = {"network": before.network.state_dict(), "z": before.z}
+    state = made.start(case.problem)
+    pairs = [*zip(state.network.parameters(), before.network.parameters(), strict=True)]
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert torch.equal(state.z, before.z if carried else own.z)
+    assert not torch.equal(own.z, before.z)
+    assert state.z.data_ptr() != before.z.data_ptr()
+
+
 def test_slices_of_another_size_are_refused(configure: Configure) -> None:
-    _, method, state = begun(configure(*TINY))
+    case, method, state = begun(configure(*TINY))
     method.before = {"network": state.network.state_dict(), "z": state.z[..., 2:]}
-    case, _, _ = begun(configure(*TINY))
     with pytest.raises(UserError, match=r"the slice before it \(1, 2, 32, 30\)"):
         method.start(case.problem)
