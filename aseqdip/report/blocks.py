@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 from aseqdip.averages import MeanCurve, Paired, Summary, finite, mean_curve, onset, paired, summary
@@ -72,7 +73,7 @@ class Block:
         problem: the knobs that tell its measurements from those of a block that is else the same, or "".
         printed: what the paper has for it; missing: those of it without a cell here.
         departures: what is not as in the paper's protocol; empty if nothing is known not to be.
-        notes: what the published numbers must be read with.
+        notes: what its numbers must be read with.
     """
 
     key: str
@@ -188,6 +189,9 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     if printed:
         block.departures = protocol.departures([[row.record for row in cell.rows] for cell in block.cells])
         block.notes = protocol.notes(first.task, first.dataset, printed)
+    alike, pairs = agreement(block)
+    if pairs:
+        block.notes.append(f"Held-out error orders {alike} of {pairs} pairs of methods on one image as PSNR does.")
     return block
 
 
@@ -253,6 +257,20 @@ def versus(cell: Cell, other: Cell) -> Paired | None:
         if ours is not None and their is not None:
             pairs.append((ours, their, row.image))
     return paired(*(list(part) for part in zip(*pairs, strict=True))) if pairs else None
+
+
+def agreement(block: Block) -> tuple[int, int]:
+    """In how many pairs of cells on one image and seed the one with less held-out error has more PSNR; and of how many.
+
+    So far as can be told with a truth, what ``stop=holdout`` is worth for choosing a method without one.
+    """
+    judged: dict[tuple[Any, int], list[tuple[float, float]]] = {}
+    for row in (row for cell in block.cells for row in cell.rows):
+        error, psnr = row.number("heldout"), row.number("result_psnr_db")
+        if error is not None and psnr is not None:
+            judged.setdefault((row.image, row.record.seed), []).append((error, psnr))
+    pairs = [pair for one in judged.values() for pair in combinations(one, 2)]
+    return sum((error < other) == (psnr > than) for (error, psnr), (other, than) in pairs), len(pairs)
 
 
 def start_level(block: Block) -> float | None:

@@ -6,7 +6,7 @@ import report_records as made
 
 from aseqdip.records import Curve, Score
 from aseqdip.report import tables
-from aseqdip.report.blocks import Block, build
+from aseqdip.report.blocks import Block, agreement, build
 from aseqdip.report.rows import load
 
 BLIND = {"scores": {"start": Score(), "last": Score()}, "curve": Curve()}
@@ -36,3 +36,13 @@ def test_with_a_truth_the_order_stays_and_the_column_is_there(tmp_path: Path) ->
 
 def test_without_a_held_out_error_there_is_no_column(tmp_path: Path) -> None:
     assert "held-out" not in tables.means([block(tmp_path, {"aseqdip": None})])
+
+
+def test_how_often_it_orders_methods_as_the_truth_does_is_said(tmp_path: Path) -> None:
+    found = {"aseqdip": (0.1, 30.0), "vanilla_dip": (0.3, 25.0), "tv_dip": (0.2, 20.0), "sgld_dip": (None, 28.0)}
+    for method, (error, level) in found.items():
+        facts = {} if error is None else {"heldout": error}
+        made.write(tmp_path, [made.record("mri", "accel4", method, level=level, facts=facts)])
+    (one,) = build(load([tmp_path]).rows)
+    assert agreement(one) == (2, 3), "tv_dip's error is less than vanilla_dip's, and so is its PSNR"
+    assert "2 of 3 pairs of methods" in tables.document([one])
