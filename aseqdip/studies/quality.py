@@ -33,7 +33,7 @@ SETTINGS = {"mri": "accel=4", "ct": "views=30", "denoising": "sigma=30", "inpain
 STEPS = {"mri": 500, "ct": 500, "denoising": 300, "inpainting": 300, "deblurring": 300}
 #: images; the choice between two tries is mostly plain, and pictures leave little time for a second one
 TUNED_ON, REPORTED_ON = {"mri": 2, "ct": 2, "denoising": 1, "inpainting": 1, "deblurring": 1}, 4
-HELD_OUT_ON = 3
+HELD_OUT_ON = 2
 LR, FAST, AVERAGE = {"mri": 1e-3, "ct": 1e-3}, 3e-3, 0.99
 FROM_TV = f"input=tv lr={FAST}"
 #: a network that corrects its input instead of making an image from it: its first iterate is that image
