@@ -137,7 +137,7 @@ class Registry(Mapping[str, type[P]], Generic[P]):
                 raise UserError(
                     f"{self.word}={name} is said to be {entry.value}, which cannot be imported: {error}."
                 ) from error
-            return self._checked(name, part, entry.value)
+            return self.checked(name, part, entry.value)
         module = self._module(name)
         here = [
             c
@@ -150,7 +150,7 @@ class Registry(Mapping[str, type[P]], Generic[P]):
                 f"{module.__file__} is to hold one class that extends {self.base.__name__} and says name = '{name}', "
                 f"like its file; found {', '.join(c.__name__ for c in here) or 'no such class'}."
             )
-        return self._checked(name, named[0], str(module.__file__))
+        return self.checked(name, named[0], str(module.__file__))
 
     def _module(self, name: str) -> ModuleType:
         try:
@@ -168,8 +168,8 @@ class Registry(Mapping[str, type[P]], Generic[P]):
         """Whether another package brings it."""
         return self._sources.get(name) is not None
 
-    def _checked(self, name: str, part: type[P], where: str) -> type[P]:
-        """The part, if it says all it must."""
+    def checked(self, name: str, part: type[P], where: str) -> type[P]:
+        """The part, if it says all it must; UserError, which begins with ``where``, if not."""
         if not (isinstance(part, type) and issubclass(part, self.base)):
             raise UserError(f"{where}: {self.word} '{name}' must be a class that extends {self.base.__name__}.")
         said = {name: kind for c in reversed(part.__mro__) for name, kind in vars(c).get("__annotations__", {}).items()}

@@ -66,7 +66,7 @@ class Result:
 def reconstruct(
     y: Array,
     operator: Operator | tuple[Map, Map],
-    method: str = "aseqdip",
+    method: str | type[Method[Any]] = "aseqdip",
     *,
     truth: Array | None = None,
     start: Array | str | None = None,
@@ -91,7 +91,7 @@ def reconstruct(
         y: the measurements, as the operator gives them.
         operator: A; or, for a linear one, the two functions x -> A x and y -> A^H y. An image is
             (1, channels, height, width).
-        method: aseqdip, vanilla_dip, tv_dip ...
+        method: aseqdip, vanilla_dip, tv_dip ...; or a class of your own that extends Method (docs/extending.md).
         truth: the true image if it is known, to be scored against; no method sees it. Range of PSNR and SSIM: 0 to its
             maximum.
         start: the start image, or the classical method that makes it: tv, cg, wavelet; default: the operator's one-step
@@ -110,13 +110,14 @@ def reconstruct(
 
     Raises UserError, naming what was expected, for a setting there is not, and for shapes that do not fit.
     """
-    part, chosen = METHODS[method], stop if stop is not None else METHODS[method].defaults.get("stop", "none")
+    part = METHODS[method] if isinstance(method, str) else METHODS.checked(getattr(method, "name", ""), method, "method")
+    chosen = stop if stop is not None else part.defaults.get("stop", "none")
     rule = None if chosen == "none" or not (part.iterative or chosen == "holdout") else STOPPING[chosen]
     given = _Given(settings)
     options = given.options(part.Options)
     shared = given.shared(network)
     picked = None if rule is None else Chosen[StoppingRule](chosen, rule, given.options(rule.Options))
-    given.refuse_the_rest(method)
+    given.refuse_the_rest(part.name)
     A = operator if isinstance(operator, Operator) else Functions(*operator)
     signed = isinstance(A, MultiCoilMRI) if complex_images is None else complex_images
     if holds_out(picked) and start is not None and not isinstance(start, str):
