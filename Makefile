@@ -1,4 +1,5 @@
 # make demo | make test | make setup | make check | make bench [BENCH_JSON=file.json] | make report
+# make docs: the site, in site/, notebooks executed
 # make campaign MINUTES=9 OUT=slot [SETTINGS="data=public data_root=data"]: without make setup, on a machine as it is
 # make gpu-check | make gpu-bench [DEVICE=cuda:1] [OUT=folder]: the same; DEVICE=cpu TINY=1 on a CPU, with recordings emulated
 # Another Python or PyTorch: make setup PYTHON=python3.12 TORCH="torch --index-url https://download.pytorch.org/whl/cu126"
@@ -6,7 +7,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench fuzz torture gpu-check gpu-bench campaign report clean
+.PHONY: setup demo test check bench fuzz torture gpu-check gpu-bench campaign report docs clean
 
 setup: .venv/.ready
 
@@ -61,5 +62,11 @@ report: setup
 	$(BIN)/python -m aseqdip.studies.readings_report results/calibration docs/reproduction.md
 	$(BIN)/python -m aseqdip.studies.quality page results/quality docs/quality.md
 
+# to read it, searching included: .venv/bin/python -m http.server --directory site
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint .venv/torch.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	$(BIN)/python -m pytest --numprocesses 0 tests/test_docs.py
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv site build dist *.egg-info

@@ -35,7 +35,8 @@ def main(words: Sequence[str]) -> None:
         sys.stdout.write(f"{READERS[reader].title}: {len(items)} image(s), the first {_described(sample)}\n")
         sys.stdout.write("".join(f"  {note}\n" for note in sample.notes))
         sys.stdout.write(f"  {_time(own, len(items))}\n")
-        sys.stdout.write(f"  python run.py {' '.join(own)}\n")
+        program = "python run.py" if Path(sys.argv[0]).name == "run.py" else "aseqdip"
+        sys.stdout.write(f"  {program} {' '.join(own)}\n")
         if reader == "picture":
             sys.stdout.write("  sigma is the noise that the pictures have, on the 0..255 scale\n")
 

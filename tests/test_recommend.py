@@ -20,7 +20,7 @@ def test_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([f"data_root={tmp_path}"])
     text = capsys.readouterr().out
     assert "multi-coil k-space (fastMRI's HDF5): 2 image(s), the first a k-space of 3 x 40 x 36" in text
-    assert f"python run.py task=mri dataset=kspace data_root={tmp_path} images=all preset=quick" in text
+    assert f"aseqdip task=mri dataset=kspace data_root={tmp_path} images=all preset=quick" in text
     assert "an image on this machine" in text
 
 

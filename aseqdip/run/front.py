@@ -103,14 +103,16 @@ def reconstruct(
             unless network_sigmoid=True, which is for images in [0, 1].
         ema: decay of a running average of iterates that is to be the result; default: the method's own.
         stop: a stopping rule whose choice is to be the result; default: the method's own.
-        seed, name: of all random numbers.
-        device, precision: as on the command line.
+        seed: of all random numbers, with the name.
+        device: as on the command line.
+        precision: as on the command line.
+        name: of the image, in messages.
         progress: whether to show a progress bar.
         settings: steps, lr, residual, and what the method and the stopping rule have: N=5, lam=0.5, window=50.
 
     Raises UserError, naming what was expected, for a setting there is not, and for shapes that do not fit.
     """
-    part = METHODS[method] if isinstance(method, str) else METHODS.checked(getattr(method, "name", ""), method, "method")
+    part = METHODS[method] if isinstance(method, str) else METHODS.checked(method.name, method, "method")
     chosen = stop if stop is not None else part.defaults.get("stop", "none")
     rule = None if chosen == "none" or not (part.iterative or chosen == "holdout") else STOPPING[chosen]
     given = _Given(settings)

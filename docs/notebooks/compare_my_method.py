@@ -72,7 +72,7 @@ y = y + 0.02 * torch.randn(y.shape, generator=random, dtype=y.dtype)
 # Few steps of a small network, so that this page takes seconds: the order of the methods is not that of a real run.
 
 # %%
-small = {"steps": 120, "lr": 3e-3, "network_width": 8, "network_depth": 2}
+small = {"steps": 100, "lr": 3e-3, "network_width": 8, "network_depth": 2}
 results = {
     "TV": aseqdip.reconstruct(y, A, "tv", truth=truth),
     "Vanilla DIP": aseqdip.reconstruct(y, A, "vanilla_dip", truth=truth, **small),
@@ -97,6 +97,6 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# As a file of its own, `aseqdip/methods/weight_decay.py`, or in a package of yours by an entry point, the same class is
-# `method=weight_decay` on the command line, works on every task, goes on after a kill, and has its column in the report:
-# [extending](../extending.md).
+# As a file of its own, `aseqdip/methods/weight_decay.py`, or in a package of yours by an entry point, the same class
+# is `method=weight_decay` on the command line, works on every task, goes on after a kill, and has its column in the
+# report: [extending](../extending.md).

@@ -26,8 +26,8 @@ y = y + 0.15 * torch.randn(y.shape, generator=random, dtype=y.dtype)
 # %% [markdown]
 # ## Three curves
 #
-# The paper: means over 20 scans of 320 x 320 pixels, thousands of updates at a learning rate of 1e-4. Here: one image of
-# 48 x 48, much noise, a large learning rate, so that it takes seconds. The truth is used for the curve alone.
+# The paper: means over 20 scans of 320 x 320 pixels, thousands of updates at a learning rate of 1e-4. Here: one image
+# of 48 x 48, much noise, a large learning rate, so that it takes seconds. The truth is used for the curve alone.
 
 # %%
 small = {"steps": 240, "lr": 5e-3, "network_width": 8, "network_depth": 2, "truth": truth}
@@ -44,7 +44,8 @@ for title, curve in curves.items():
     top = int(smooth.argmax())
     (line,) = axis.plot(curve["iteration"][7:-7], smooth, label=title)
     axis.axvline(top + 8, color=line.get_color(), linestyle=":")
-    print(f"{title:20} highest {smooth[top]:.2f} dB at iteration {top + 8}, {smooth[top] - smooth[-1]:.2f} dB lost since")
+    lost = smooth[top] - smooth[-1]
+    print(f"{title:20} highest {smooth[top]:.2f} dB at iteration {top + 8}, {lost:.2f} dB lost since")
 axis.set(xlabel="iteration", ylabel="PSNR in dB")
 axis.legend()
 plt.show()
@@ -52,7 +53,7 @@ plt.show()
 # %% [markdown]
 # ## How to read it
 #
-# - The dotted line is where the PSNR stops rising. What is to the right of it is over-fitting: the loss goes on falling.
+# - The dotted line is where the PSNR stops rising. To the right of it is over-fitting: the loss goes on falling.
 # - Nobody sees this curve in practice: without the truth there is no PSNR. A method that falls late, and little, can be
 #   stopped anywhere; one that falls early needs a rule that finds the top: `stop="holdout"`, `stop="wmv"`.
 # - One small image says little; the figure's own command is

@@ -2,11 +2,13 @@
 # # Reconstruct my scan
 #
 # From a file of undersampled k-space to an image. The file is made here, small, so that this page runs anywhere in
-# seconds; with a scan of your own leave out the first cell and write its folder for `scans`.
+# seconds; with a scan of your own leave that out, and write its folder for `scans`. All of it is in a new folder.
 
 # %%
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -18,8 +20,9 @@ from aseqdip.data.brain import brain
 from aseqdip.operators.coils import simulated_coils
 from aseqdip.operators.mri import cartesian_mask, fft2c, ifft2c
 
+os.chdir(tempfile.mkdtemp())
 folder = Path("scans")
-folder.mkdir(exist_ok=True)
+folder.mkdir()
 random = torch.Generator().manual_seed(0)
 coils = simulated_coils(4, (64, 64), random)
 kspace = fft2c(coils * brain(64))
@@ -66,12 +69,13 @@ aseqdip(*command, "steps=60", "network.width=8", "tracker=none")
 # %%
 (path,) = Path("outputs").glob("mri/*/aseqdip-*/*/reconstruction.h5")
 with h5py.File(path) as file:
-    image = file["reconstruction"][0]
-    print(image.shape, dict(file.attrs))
+    volume = file["reconstruction"]
+    print(volume.shape, dict(volume.attrs))
+    image = volume[0]
 
 with h5py.File(folder / "head.h5") as file:
     measured = torch.from_numpy(file["kspace"][0])
-zero_filled = ifft2c(measured).abs().square().sum(0).sqrt()
+zero_filled = ifft2c(measured).abs().square().sum(0).sqrt().numpy()
 figure, axes = plt.subplots(1, 2, figsize=(6, 3.2))
 for axis, picture, title in zip(axes, (zero_filled, image), ("zero-filled", "aSeqDIP, a few steps"), strict=True):
     axis.imshow(picture, cmap="gray")

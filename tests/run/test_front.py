@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import aseqdip
 from aseqdip.errors import UserError
+from aseqdip.methods.base import Method
 from aseqdip.operators import Identity, Mask, MotionBlur, MultiCoilMRI, Operator, ParallelBeam
 from aseqdip.operators.mask import center_hole
 
@@ -26,6 +28,12 @@ class EveryOtherRow(Operator):
         full = measurements.new_zeros(*measurements.shape[:-2], 2 * measurements.shape[-2], measurements.shape[-1])
         full[..., ::2, :] = measurements
         return full
+
+
+class Undefined(Method[Any]):
+    """A method of one's own that leaves something out."""
+
+    name = "undefined"
 
 
 def picture(*shape: int, seed: int = 0) -> Tensor:
@@ -103,6 +111,7 @@ def test_methods_rules_and_their_settings() -> None:
         ({"stop": "zero"}, "waits for a loss below zero"),
         ({"stop": "discrepancy"}, "its level must be known"),
         ({"method": "aseqdp"}, "Did you mean aseqdip"),
+        ({"method": Undefined}, "method: Undefined does not say its title"),
         ({"network_depth": 6}, "smaller network.depth"),
         ({"start": torch.zeros(32, 32)}, r"expected a real \(1, channels, height, width\)"),
         ({"y": torch.full((1, 1, 32, 32), torch.nan)}, "NaN or infinite"),
