@@ -65,5 +65,6 @@ def test_the_site_asks_nobody_outside() -> None:
     )
     found = {path.name: asks.findall(path.read_text()) for path in [*pages, *SITE.rglob("*.css")]}
     assert {name: what for name, what in found.items() if what} == {}
-    large = [path.name for path in (SITE / "notebooks").rglob("*.html") if path.stat().st_size > 500_000]
-    assert large == [], "pictures of notebooks are small"
+    pictures = re.findall(r"data:image/png;base64,([^\"']+)", "".join(map(Path.read_text, SITE.rglob("notebooks/*.html"))))
+    assert 3 <= len(pictures) < 10
+    assert max(map(len, pictures)) * 3 / 4 < 150_000

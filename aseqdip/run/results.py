@@ -88,11 +88,12 @@ def write_partial(folder: Path, run: Reconstruction) -> None:
 def describe(record: Record) -> str:
     """One line on a finished image."""
     scores, seconds = record.scores, record.seconds["method"]
-    if not record.known:
-        return f"{record.image}: {record.steps} steps in {seconds:.0f} s; no truth, so no PSNR."
     start, result, best, last, ema = (scores[w] for w in ("start", record.result, "best", "last", "ema"))
     rule = record.settings.get("stop")
-    chosen = "" if result.step is None else f" (step {result.step}, chosen by {rule})"
+    end = f"the last: {rule} found no end" if result.step == record.steps else f"chosen by {rule}"
+    chosen = "" if result.step is None else f" (step {result.step}, {end})"
+    if not record.known:
+        return f"{record.image}: {record.steps} steps in {seconds:.0f} s{chosen}; no truth, so no PSNR."
     if record.result != "last":
         chosen += f", last {last.psnr_db:.2f}"
     line = (

@@ -98,17 +98,38 @@ def test_without_truth_there_are_no_scores(configure: Configure, tmp_path: Path)
     assert "no truth" in results.describe(record)
 
 
-def test_prospective_scan_runs_without_scores(configure: Configure, tmp_path: Path) -> None:
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """The folder of a scan that was undersampled on the scanner."""
     kspace = torch.randn((1, 3, 64, 72), generator=torch.Generator().manual_seed(0), dtype=torch.complex64).numpy()
     mask = np.arange(72) % 4 == 0
     mask[24:48] = True
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["kspace"], file["mask"] = kspace * mask, mask
-    record, folder = only(run(configure("dataset=kspace", f"data_root={tmp_path}", "size=48")))
+    return tmp_path
+
+
+def test_prospective_scan_runs_without_scores(configure: Configure, scan: Path) -> None:
+    record, folder = only(run(configure("dataset=kspace", f"data_root={scan}", "size=48")))
     assert record.scores["last"].psnr_db is None
     assert record.facts["prospective"] is True
     with np.load(folder / "reconstruction.npz") as saved:
         assert saved["reconstruction"].shape == (1, 2, 48, 72), "only the fully sampled readout is cropped"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("stop=discrepancy", "noise=2"), r"\(step 0, chosen by discrepancy\); no truth"),
+        (("stop=discrepancy", "noise=1e-6"), r"\(step 4, the last: discrepancy found no end\); no truth"),
+        (("stop=holdout",), r"\(step \d, .*holdout.*\); no truth"),
+    ],
+)
+def test_where_a_rule_stopped_a_prospective_scan(
+    configure: Configure, scan: Path, words: tuple[str, ...], said: str
+) -> None:
+    record, _ = only(run(configure("dataset=kspace", f"data_root={scan}", "size=48", "method=vanilla_dip", *words)))
+    assert re.search(said, results.describe(record)), "without a truth nothing else says so"
 
 
 @pytest.mark.parametrize("package", ["tqdm", "wandb", "pydicom", "fastmri"])
