@@ -66,7 +66,7 @@ report: setup
 docs: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint .venv/torch.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
-	$(BIN)/python -m pytest --numprocesses 0 tests/test_docs.py
+	$(BIN)/python -m pytest --numprocesses 0 -m "not slow" tests/test_docs.py
 
 clean:
 	rm -rf .venv site build dist *.egg-info
