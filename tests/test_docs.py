@@ -65,6 +65,7 @@ def test_the_site_asks_nobody_outside() -> None:
     )
     found = {path.name: asks.findall(path.read_text()) for path in [*pages, *SITE.rglob("*.css")]}
     assert {name: what for name, what in found.items() if what} == {}
+    assert not [path.name for path in pages if re.search(r"href=[\"']?[^\"'>: ]*\.(?:md|py)\b", path.read_text())]
     notebooks = "".join(path.read_text() for path in SITE.glob("notebooks/*.html"))
     pictures = re.findall(r"data:image/png;base64,([^\"']+)", notebooks)
     assert 3 <= len(pictures) < 10

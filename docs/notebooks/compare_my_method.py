@@ -99,4 +99,4 @@ plt.show()
 # %% [markdown]
 # As a file of its own, `aseqdip/methods/weight_decay.py`, or in a package of yours by an entry point, the same class
 # is `method=weight_decay` on the command line, works on every task, goes on after a kill, and has its column in the
-# report: [extending](../extending.md).
+# report: see the page Extending (`docs/extending.md`).

@@ -62,4 +62,4 @@ plt.show()
 # python run.py -m experiment=fig4
 # ```
 #
-# and [all methods compared](../comparison.md) has the curves that were measured.
+# and the page All methods compared (`docs/comparison.md`) has the curves that were measured.

@@ -85,4 +85,5 @@ plt.show()
 # %% [markdown]
 # A scan that was undersampled on the scanner has no true image: nothing is scored. `stop=holdout` keeps a few of its
 # measurements from the method and returns the iterate that predicts them best; `stop=discrepancy noise=0.01` stops when
-# the data are fitted to within the noise, if its level is known. [Data](../data.md) has the other formats.
+# the data are fitted to within the noise, if its level is known. The page Data (`docs/data.md`) has the other
+# formats.
