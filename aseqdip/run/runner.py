@@ -199,6 +199,7 @@ class Seed:
         if folder not in self.others:
             self.others[folder] = Seed(cfg, self.engine, self.items, folder, self.summary, self.interrupt)
             self.summary.folder = folder
+            log.info("As it was measured: %s -> %s", f"{cfg.task.name} {self.others[folder].task.setting}", folder)
         return self.others[folder]
 
     def assemble(self) -> None:

@@ -109,8 +109,12 @@ def scan(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_prospective_scan_runs_without_scores(configure: Configure, scan: Path) -> None:
-    record, folder = only(run(configure("dataset=kspace", f"data_root={scan}", "size=48")))
+def test_prospective_scan_runs_without_scores(
+    configure: Configure, scan: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        record, folder = only(run(configure("dataset=kspace", f"data_root={scan}", "size=48")))
+    assert f"mri accel2-own -> {folder.parent}" in caplog.text, "not where the command's own accel would have put it"
     assert record.scores["last"].psnr_db is None
     assert record.facts["prospective"] is True
     with np.load(folder / "reconstruction.npz") as saved:
