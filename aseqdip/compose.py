@@ -40,7 +40,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("by_task", _by_task, replace=True)
     OmegaConf.register_new_resolver("by_preset", _by_preset, replace=True)
     OmegaConf.register_new_resolver("rounds", _rounds, replace=True)
-    OmegaConf.register_new_resolver("half", lambda number: max(int(number) // 2, 1), replace=True)
+    OmegaConf.register_new_resolver("tenth", lambda number: max(int(number) // 10, 1), replace=True)
 
 
 def schema() -> dict[str, Any]:
