@@ -82,7 +82,7 @@ class Config(Shared):
         "paper",
     )
     warm: str | None = knob(
-        "slice: in a volume (images=all), a slice begins with the network's weights and image of the one before it",
+        "slice: in a volume (images=all), a slice begins with the network's weights of the one before it",
         None,
         choices=("slice",),
     )

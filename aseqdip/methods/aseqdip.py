@@ -26,7 +26,6 @@ class ASeqDIP(NetworkMethod):
     name = "aseqdip"
     title = "aSeqDIP"
     paper = "Alkhouri, Liang et al.: Image reconstruction via autoencoding sequential deep image prior, NeurIPS 2024"
-    carries = True  # it is the image
 
     @dataclass
     class Options:

@@ -205,7 +205,8 @@ class NetworkMethod(Method[NetworkState]):
     """A method that fits an untrained network to the one measurement there is.
 
     Attributes:
-        carries: whether under warm=slice the input is that of the slice before too; else only the weights are.
+        carries: whether under warm=slice the input is that of the slice before, too: weights belong to a random or
+            learned input. An image of the slice's own is a better input than the image before it (docs/data.md).
     """
 
     carries: bool = False

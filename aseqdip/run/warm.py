@@ -1,4 +1,4 @@
-"""``warm=slice``: a slice of a volume begins with the weights, and the image, that the one before it ended with."""
+"""``warm=slice``: a slice of a volume begins with the weights that the one before it ended with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -160,7 +160,7 @@ def test_what_does_not_go_together(volume: Callable[..., Config], words: tuple[s
         run(volume(*words))
 
 
-@pytest.mark.parametrize(("method", "carried"), [("aseqdip", True), ("vanilla_dip", True), ("rethinking_dip", False)])
+@pytest.mark.parametrize(("method", "carried"), [("aseqdip", False), ("vanilla_dip", True), ("self_guided_dip", True)])
 def test_weights_and_input_are_those_of_before(configure: Configure, method: str, carried: bool) -> None:
     words = (*TINY[2:], "task=denoising", "size=32", f"method={method}")
     _, _, before = begun(configure(*words, "seed=1"))
