@@ -165,7 +165,7 @@ def test_weights_and_input_are_those_of_before(configure: Configure, method: str
     words = (*TINY[2:], "task=denoising", "size=32", f"method={method}")
     _, _, before = begun(configure(*words, "seed=1"))
     case, made, own = begun(configure(*words))
-    made.before = {"network": before.network.state_dict(), "z": before.z}
+    made.before = {"network": before.network.state_dict(), "z": before.z.detach()}
     state = made.start(case.problem)
     pairs = [*zip(state.network.parameters(), before.network.parameters(), strict=True)]
     assert all(torch.equal(a, b) for a, b in pairs)
@@ -175,7 +175,7 @@ def test_weights_and_input_are_those_of_before(configure: Configure, method: str
 
 
 def test_slices_of_another_size_are_refused(configure: Configure) -> None:
-    case, method, state = begun(configure(*TINY))
+    case, method, state = begun(configure(*TINY, "method=vanilla_dip"))
     method.before = {"network": state.network.state_dict(), "z": state.z[..., 2:]}
     with pytest.raises(UserError, match=r"the slice before it \(1, 2, 32, 30\)"):
         method.start(case.problem)
