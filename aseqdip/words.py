@@ -249,8 +249,8 @@ def _check_folder(folder: str) -> None:
 
 
 #: what a launcher is made of, and how to have it
-LAUNCHERS = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit_launcher"}
-LAUNCHERS |= dict.fromkeys(("submitit_slurm", "slurm"), "hydra_submitit_launcher")
+LAUNCHERS = {"joblib": "hydra_joblib_launcher", "ray": "hydra_ray_launcher"}
+LAUNCHERS |= dict.fromkeys(("submitit_local", "submitit_slurm", "slurm"), "hydra_submitit_launcher")
 
 
 def _usable(launcher: str) -> bool:

@@ -261,6 +261,7 @@ def test_the_knobs_in_force(
         ("task.name=ct", "by its first word alone: task="),
         ("lam=0.5,1", "is a sweep: add -m"),
         ("hydra/launcher=nope", "expected one of basic"),
+        ("hydra/launcher=ray", "pip install hydra-ray-launcher"),
     ],
 )
 def test_wrong_words_are_refused_with_a_reason(word: str, message: str) -> None:

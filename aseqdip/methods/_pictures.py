@@ -48,5 +48,6 @@ def as_array(picture: Tensor) -> np.ndarray[Any, Any]:
 
 
 def as_tensor(picture: np.ndarray[Any, Any]) -> Tensor:
-    """(height, width, channels) as (1, channels, height, width)."""
-    return torch.from_numpy(np.ascontiguousarray(picture, dtype=np.float32)).permute(2, 0, 1)[None].contiguous()
+    """(height, width, channels) as (1, channels, height, width); non-local means drop an only channel."""
+    picture = np.ascontiguousarray(picture, dtype=np.float32).reshape(*picture.shape[:2], -1)
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous()

@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
 
+import aseqdip
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
@@ -343,6 +344,16 @@ def test_each_makes_its_task_better(configure: Configure, method: str, words: tu
     last, start = record.scores["last"].psnr_db, record.scores["start"].psnr_db
     assert last > start + gain
     assert (record.titles["group"], record.network_parameters) == ("classical", 0)
+
+
+@pytest.mark.parametrize("method", ["nlm", "wavelet_shrinkage", "bm3d"])
+def test_grey_pictures_lose_their_noise_too(method: str) -> None:
+    if method == "bm3d":
+        pytest.importorskip("bm3d")
+    noisy = 0.5 + 0.1 * torch.randn((1, 1, 32, 32), generator=torch.Generator().manual_seed(0))
+    found = aseqdip.reconstruct(noisy, Identity(), method, noise_std=0.1)
+    assert found.image.shape == noisy.shape
+    assert found.image.std() < 0.5 * noisy.std()
 
 
 def test_noise_of_a_picture_is_estimated_where_it_is_not_given() -> None:
