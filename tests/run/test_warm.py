@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from cases import Configure, begun
 
-from aseqdip import figures
+from aseqdip import figures, records
 from aseqdip.config import Config
 from aseqdip.data.brain import brain
 from aseqdip.errors import UserError
@@ -179,3 +180,19 @@ def test_slices_of_another_size_are_refused(configure: Configure) -> None:
     method.before = {"network": state.network.state_dict(), "z": state.z[..., 2:]}
     with pytest.raises(UserError, match=r"the slice before it \(1, 2, 32, 30\)"):
         method.start(case.problem)
+
+
+def test_the_page_has_what_its_records_say() -> None:
+    root = Path(__file__).parents[2]
+    scores: dict[tuple[Any, ...], list[float]] = {}
+    for trace in records.scan([root / "results" / "warm"]):
+        r = trace.record
+        if r is not None and r.origin["slice"]:
+            start = "warm" if r.settings["warm"] else "cold"
+            scores.setdefault((start, r.steps, r.method), []).append(r.score.psnr_db or 0)
+    assert len(scores) == 8
+    page = (root / "docs" / "data.md").read_text()
+    for start, steps in {key[:2] for key in scores}:
+        vanilla, own = (np.mean(scores[start, steps, method]) for method in ("vanilla_dip", "aseqdip"))
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {start} | {steps} |")]
+        assert f"| {vanilla:.2f} |" in line and f"| {own:.2f} |" in line
