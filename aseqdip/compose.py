@@ -22,6 +22,7 @@ from aseqdip.config import GROUPS, Config, catalogue, parts, shared_knobs, typed
 from aseqdip.errors import UserError
 from aseqdip.files import config_folder
 from aseqdip.methods import METHODS
+from aseqdip.priors.published import FOLDER
 
 # --- what Hydra is told ------------------------------------------------------------------------------------------
 
@@ -41,6 +42,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("by_preset", _by_preset, replace=True)
     OmegaConf.register_new_resolver("rounds", _rounds, replace=True)
     OmegaConf.register_new_resolver("tenth", lambda number: max(int(number) // 10, 1), replace=True)
+    OmegaConf.register_new_resolver("weights", _weights, replace=True)
 
 
 def schema() -> dict[str, Any]:
@@ -81,7 +83,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "mri": {"accel4": {"accel": 4}, "accel8": {"accel": 8}},
     "ct": {"views30": {"views": 30}, "views18": {"views": 18}},
     "denoising": {"sigma15": {"sigma": 15}, "sigma30": {"sigma": 30}},
-    "inpainting": {"hiar0.1": {"hiar": 0.1}, "hiar0.25": {"hiar": 0.25}},
+    "inpainting": {"hiar0.1": {"hiar": 0.1}, "hiar0.25": {"hiar": 0.25}, "mask-random": {"mask": "random"}},
     "deblurring": {"nonlinear": {"kernel": "nonlinear"}},
 }
 
@@ -122,6 +124,11 @@ def _by_preset(values: DictConfig, *, _root_: DictConfig) -> Any:
 def _rounds(count: int, *, _root_: DictConfig) -> str:
     """``${rounds:20}``: an experiment's images, as a sweep over rounds: one, then four more, then the others."""
     return "0,1" if _root_.preset.name == "smoke" else f"0,1:5,5:{count}"
+
+
+def _weights(name: str) -> str | None:
+    """``${weights:ffhq}``: that published prior where its file has been converted, else the one that is shipped."""
+    return name if (FOLDER / f"{name}.safetensors").is_file() else None
 
 
 # --- composing ---------------------------------------------------------------------------------------------------

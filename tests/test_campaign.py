@@ -106,12 +106,12 @@ def test_a_later_failure_does_not_take_the_place_of_a_good_end(tmp_path: Path) -
 
 def test_scans_come_first_and_slow_methods_last() -> None:
     scans, pictures, slow = campaign.parts("table2", [])
-    assert scans[0].startswith("cell=mri-accel4-direct,")
+    assert scans[0].startswith("cell=mri-accel4-score_mri,mri-accel4-direct,")
     assert "ct-views18-aseqdip" in scans[0]
     assert all(name not in scans[0] for name in ("denoising", "inpainting", "deblurring", "rethinking"))
     assert "deblurring-nonlinear-aseqdip" in pictures[0]
     assert slow == ["cell=denoising-sigma15-rethinking_dip,denoising-sigma30-rethinking_dip"]
-    assert sum(part[0].count(",") + 1 for part in (scans, pictures, slow)) == 53
+    assert sum(part[0].count(",") + 1 for part in (scans, pictures, slow)) == 62
     assert campaign.parts("table2", ["cell=ct-views18-aseqdip"]) == [[]]
     assert campaign.parts("fig1", []) == [[]]
 

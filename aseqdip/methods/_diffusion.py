@@ -21,6 +21,9 @@ from aseqdip.problem import Problem
 
 log = logging.getLogger(__name__)
 
+#: the noise levels that variance-exploding networks were trained on
+LEAST, MOST = 0.01, 378.0
+
 
 @dataclass(kw_only=True)
 class SamplerState(LearnedState):
@@ -149,3 +152,23 @@ class VPSampler(Sampler):
     def estimate(self, s: SamplerState, x: Tensor, ab: float) -> tuple[Tensor, Tensor | None]:
         """The prior's estimate u of the image in x_t, and v."""
         return self.predict(s, x / ab**0.5, ((1 - ab) / ab) ** 0.5)
+
+
+class VESampler(Sampler):
+    """x_i = x + s_i n, s_i from 378 down to 0.01 in equal ratios, with score = (D(x_i, s_i) - x_i) / s_i^2.
+
+    As released, on images as they are: [0, 1], or real and imaginary part.
+    """
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.unit = 1.0
+
+    def begin(self, most: float, first: Tensor, noise: Tensor) -> tuple[NDArray[np.float64], bool, float, Tensor]:
+        whole, last = most >= MOST, min(most / 1.001, MOST)
+        x = last * noise if whole else first + last * noise
+        return np.geomspace(LEAST, last, self.steps), whole, last, x
+
+    def score(self, s: SamplerState, x: Tensor, sigma: float) -> Tensor:
+        """The gradient of the log density of x."""
+        return (self.predict(s, x, sigma)[0] - x) / sigma**2

@@ -3,23 +3,18 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.methods._diffusion import Sampler, SamplerState
+from aseqdip.methods._diffusion import SamplerState, VESampler
 from aseqdip.methods.base import Shared
 from aseqdip.parts import knob
 from aseqdip.problem import Kind, Problem
 
-#: of the noise levels, as trained
-LEAST, MOST = 0.01, 378.0
 
-
-class ScoreMRI(Sampler):
-    """Sampling of x_i = x + s_i n, s_i from 378 down to 0.01 in equal ratios, with score = (D(x_i, s_i) - x_i) / s_i^2.
+class ScoreMRI(VESampler):
+    """Sampling by predictor and corrector:
 
         corrector   x <- x_i + e score + sqrt(2 e) n,   e = 2 (snr ||n|| / ||score||)^2
         predictor   x <- x + (s_i^2 - s_{i-1}^2) score + sqrt(s_i^2 - s_{i-1}^2) n
@@ -33,7 +28,7 @@ class ScoreMRI(Sampler):
     paper = "Chung, Ye: Score-based diffusion models for accelerated MRI, Medical Image Analysis 2022"
 
     @dataclass
-    class Options(Sampler.Options):
+    class Options(VESampler.Options):
         iterations: int = knob("noise levels (steps is for networks and has no effect here)", 500, low=2, high=2000)
         snr: float = knob("r, the length of the corrector's step", 0.16, low=0)
 
@@ -42,11 +37,6 @@ class ScoreMRI(Sampler):
         if kind.task not in ("mri", "operator"):
             raise UserError(f"method=score_mri is for task=mri; found task={kind.task}: use method=dps or ddnm.")
         super().check(options, shared, kind)
-
-    def begin(self, most: float, first: Tensor, noise: Tensor) -> tuple[NDArray[np.float64], bool, float, Tensor]:
-        whole, last = most >= MOST, min(most / 1.001, MOST)
-        x = last * noise if whole else first + last * noise
-        return np.geomspace(LEAST, last, self.steps), whole, last, x
 
     @torch.no_grad()
     def advance(self, problem: Problem, s: SamplerState, number: int) -> tuple[Tensor, Tensor]:
@@ -60,10 +50,6 @@ class ScoreMRI(Sampler):
         mean, n = x + gap * score, s.noise()
         estimate = self.consistent(problem, x + sigma**2 * score)
         return self.consistent(problem, mean + gap**0.5 * n) if number else estimate, estimate
-
-    def score(self, s: SamplerState, x: Tensor, sigma: float) -> Tensor:
-        """The gradient of the log density of x."""
-        return (self.predict(s, x, sigma)[0] - x) / sigma**2
 
     def consistent(self, problem: Problem, x: Tensor) -> Tensor:
         """x + A^H (y - A x)."""

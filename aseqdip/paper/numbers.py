@@ -9,7 +9,7 @@ from typing import Any
 
 from aseqdip.paper.settings import data_set
 
-#: our names of the published methods; those that are not here were trained, and there is no run of ours to compare
+#: our names of the published methods that are not trained
 METHODS = {
     "FBP": "direct",
     "Vanilla DIP": "vanilla_dip",
@@ -20,6 +20,16 @@ METHODS = {
     "Ref-Guided DIP": "ref_guided_dip",
     "Self-Guided DIP": "self_guided_dip",
     "aSeqDIP": "aseqdip",
+}
+#: and of those that are
+LEARNED = {
+    "Score-MRI": "score_mri",
+    "MCG": "mcg",
+    "DPS": "dps",
+    "DPS (FFHQ prior)": "dps",
+    "DDNM (FFHQ prior)": "ddnm",
+    "E2E-VarNet (8000 training scans)": "varnet",
+    "E2E-VarNet (3000 training scans)": "varnet",
 }
 
 #: printed task and setting -> ours. The two CT columns fall from the first to the second for every method, even for
@@ -52,7 +62,7 @@ class Published:
     """One printed number.
 
     Attributes:
-        table: 2, 3 or 4. name: as printed. method: ours, or "" for a learned method.
+        table: 2, 3 or 4. name: as printed. method: ours.
         dataset: "ffhq" for Table 4, else "". psnr, psnr_std in dB; ssim, ssim_std; minutes. None where none is printed.
     """
 
@@ -68,6 +78,13 @@ class Published:
     ssim_std: float | None
     minutes: float | None
 
+    @property
+    def why_not(self) -> str:
+        """Why there is no number of ours."""
+        if (self.method, self.task, self.setting) == ("ddnm", "deblurring", "nonlinear"):
+            return "undefined: A is not linear"
+        return "not run"
+
 
 @cache
 def published() -> tuple[Published, ...]:
@@ -82,7 +99,7 @@ def _published(row: dict[str, str]) -> Published:
     task, setting = PLACES.get(printed, (row["task"], row["setting"].replace("=", "")))
     numbers = [float(row[k]) if row[k] else None for k in ("psnr_std", "ssim_mean", "ssim_std", "runtime_min_mean")]
     dataset = "ffhq" if row["table"] == "4" else ""
-    method = METHODS.get(row["method"], "")
+    method = {**METHODS, **LEARNED}[row["method"]]
     return Published(
         int(row["table"]), task, setting, dataset, row["method"], method, float(row["psnr_mean"]), *numbers
     )
@@ -91,6 +108,7 @@ def _published(row: dict[str, str]) -> Published:
 def rows_of(task: str, setting: str, dataset: str = "") -> list[Published]:
     """The published numbers of a setting: Table 4's for ffhq, else those of Tables 2 and 3; each method once."""
     table4 = data_set(dataset) == "ffhq"
+    setting = "nonlinear" if setting == "bkse" else setting
     found: dict[str, Published] = {}
     for p in published():
         if p.task == task and p.setting in (setting, "") and (p.dataset == "ffhq") == table4:

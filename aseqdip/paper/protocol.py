@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from aseqdip.paper.numbers import Published
+from aseqdip.paper.numbers import LEARNED, Published
 from aseqdip.paper.settings import DATASETS, IMAGES, NOISES, SIZES, data_set
 from aseqdip.records import Record
 
@@ -16,7 +16,11 @@ BLUR_NOTE = (
     "another blur: the difference to the published number says little."
 )
 FFHQ_NOTE = "The paper's Table 4 does not say which noise level its denoising numbers are for."
-LEARNED_NOTE = "Learned methods are not run here yet: their published numbers stand alone."
+LEARNED_NOTE = (
+    "What a learned method of ours was trained on is said behind its name; the published number is of the authors' "
+    "network. An own prior is a small one, of few images."
+)
+UNDEFINED_NOTE = "DDNM needs a pseudo-inverse, which the non-linear blur has not: what the paper computed is not known."
 #: knobs that other departures name already
 ELSEWHERE = {"size", "truth", "seed", "noise", "photons", "sigma"}
 
@@ -38,6 +42,9 @@ def departures(cells: Sequence[Sequence[Record]]) -> list[str]:
     noises = [(name, r.problem.get(name)) for r in records for name in NOISES.get(task, ())]
     found += [f"{name}={value}" for name, value in dict.fromkeys(noises) if value]
     found += _changed(records)
+    own = [r for r in records if r.method in LEARNED.values() and r.facts.get("prior_images")]
+    if own:
+        found.append(f"own priors ({', '.join(dict.fromkeys(r.titles.get('method', r.method) for r in own))})")
     counts = sorted({len({(r.image, r.content) for r in cell}) for cell in cells})
     if counts != [IMAGES]:
         shown = " to ".join(map(str, sorted({counts[0], counts[-1]})))
@@ -62,15 +69,17 @@ def _changed(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def notes(task: str, dataset: str, printed: Sequence[Published]) -> list[str]:
+def notes(task: str, setting: str, dataset: str, printed: Sequence[Published]) -> list[str]:
     """What a block's published numbers must be read with."""
     found = []
     if printed and task == "ct":
         found.append(CT_NOTE)
-    if printed and task == "deblurring":
+    if printed and setting == "nonlinear":
         found.append(BLUR_NOTE)
     if printed and task == "denoising" and data_set(dataset) == "ffhq":
         found.append(FFHQ_NOTE)
-    if any(not p.method for p in printed):
+    if any(p.method in LEARNED.values() for p in printed):
         found.append(LEARNED_NOTE)
+    if any(p.why_not.startswith("undefined") for p in printed):
+        found.append(UNDEFINED_NOTE)
     return found

@@ -16,7 +16,8 @@ from aseqdip.records import Record
 from aseqdip.report.rows import Row
 
 REFERENCE = "aseqdip"
-#: as in the paper's tables, from the simplest to its own; methods that are not there come in front of its own
+#: as in the paper's tables, from the simplest to its own; methods that are not there, trained ones, too, come in front
+#: of its own
 ORDER = (*(method for method in numbers.METHODS.values() if method != REFERENCE), REFERENCE)
 
 
@@ -174,7 +175,7 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     printed: list[Published] = []
     if comparable(first.task, first.dataset) and any(row.record.known for row in rows):
         printed = numbers.rows_of(first.task, first.setting, first.dataset)
-    by_method = {p.method: p for p in printed if p.method}
+    by_method = {p.method: p for p in reversed(printed)}  # the first of two printed for one method
     order = sorted(variants, key=lambda k: (*place_of(variants[k][0].record), labels[k]))
     block = Block(key, problem, [])
     for number, variant in enumerate(order, start=1):
@@ -184,11 +185,12 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
         block.cells.sort(key=lambda cell: cell.means.get("heldout", math.inf))
     _compare(block)
     block.printed = printed
-    block.missing = [p for p in printed if p.method not in {c.method for c in block.cells}]
-    block.missing.sort(key=lambda p: ORDER.index(p.method) if p.method else len(ORDER))
+    shown = [cell.published for cell in block.cells]
+    block.missing = [p for p in printed if p not in shown]
+    block.missing.sort(key=lambda p: ORDER.index(p.method) if p.method in ORDER else len(ORDER))
     if printed:
         block.departures = protocol.departures([[row.record for row in cell.rows] for cell in block.cells])
-        block.notes = protocol.notes(first.task, first.dataset, printed)
+        block.notes = protocol.notes(first.task, first.setting, first.dataset, printed)
     alike, pairs = agreement(block)
     if pairs:
         block.notes.append(f"Held-out error orders {alike} of {pairs} pairs of methods on one image as PSNR does.")
@@ -220,7 +222,8 @@ def _cell(key: str, variant: str, rows: list[Row], printed: Published | None) ->
     if first.method == "direct":  # a direct reconstruction is named after what it is
         label = first.titles.get("start", label)
         label = label[:1].upper() + label[1:]
-    label += f" ({variant})" if variant else ""
+    behind = ", ".join(filter(None, (trained_on(first), variant)))
+    label += f" ({behind})" if behind else ""
     scores, means = {}, {}
     for which in ("start", "result", "last", "best", "ema"):
         for what in ("psnr_db", "ssim"):
@@ -238,6 +241,17 @@ def _cell(key: str, variant: str, rows: list[Row], printed: Published | None) ->
         curves = [(row.every, row.curve, row.record.steps) for row in drawn]
         cell.curve = mean_curve(curves, [row.image for row in drawn])
     return cell
+
+
+def trained_on(record: Record) -> str:
+    """What the weights of a learned method are; "" of any other method."""
+    facts = record.facts
+    if facts.get("prior_source"):
+        return "official weights"
+    if images := facts.get("prior_images"):
+        kind = "prior" if facts.get("prior_family") == "denoiser" else "network"
+        return f"own {kind}, {images} images"
+    return f"prior {facts['prior_name']}" if "prior_name" in facts else ""
 
 
 def _compare(block: Block) -> None:

@@ -108,8 +108,9 @@ def facts(found: Found, blocks: Sequence[Block], folders: Sequence[Path]) -> dic
 
 def overview(blocks: Sequence[Block]) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """The paper's methods in every setting there is: name, and for each block our PSNR, its cell, the published one."""
-    printed = [{p.method or p.name: p for p in block.printed} for block in blocks]
-    names = {p.method or p.name: p.name for block in blocks for p in block.printed}
+    # the first of two printed for one method
+    printed = [{p.method: p for p in reversed(block.printed)} for block in blocks]
+    names = {p.method: p.name.partition(" (")[0] for block in blocks for p in block.printed}
     order = sorted(names, key=lambda m: ORDER.index(m) if m in ORDER else len(ORDER))
     return [(names[m], [_glance(b, m, table.get(m)) for b, table in zip(blocks, printed, strict=True)]) for m in order]
 
@@ -118,7 +119,7 @@ def _glance(block: Block, method: str, printed: Any) -> tuple[str, str, str]:
     published = db(printed.psnr) if printed else ""
     cells = [cell for cell in block.cells if cell.method == method]
     if not cells:
-        return ("" if not printed else "not run" if printed.method else "not yet"), "", published
+        return printed.why_not if printed else "", "", published
     cell = block.reference if block.reference in cells else cells[0]
     assert cell is not None
     return db(cell.psnr.mean) if cell.psnr else "no truth", cell.key, published

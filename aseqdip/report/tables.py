@@ -216,9 +216,8 @@ def cells(block: Block, cell: Cell, std: bool = True) -> dict[str, str]:
 
 def missing(row: Published) -> dict[str, str]:
     """The same for a published method that has no number of ours."""
-    why = "not run" if row.method else "learned method, not yet"
     ssim = spread(row.ssim, row.ssim_std, 3)
-    return {"published": spread(row.psnr, row.psnr_std), "ours": why, "ssim_published": ssim}
+    return {"published": spread(row.psnr, row.psnr_std), "ours": row.why_not, "ssim_published": ssim}
 
 
 def lines(block: Block, wanted: Sequence[str], std: bool = True) -> list[list[str]]:

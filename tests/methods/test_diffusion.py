@@ -1,5 +1,6 @@
 """Samplers of diffusion models: against a Gaussian prior, whose denoiser is known, and the released formulas."""
 
+import itertools
 import math
 from typing import Any
 
@@ -45,7 +46,7 @@ class Gaussian(nn.Module):
 
 
 def given(monkeypatch: pytest.MonkeyPatch, network: nn.Module, **card: Any) -> None:
-    facts = {"family": "gaussian", "arguments": {}, "channels": 1, "sigmas": (0.001, 100.0), **card}
+    facts = {"family": "denoiser", "arguments": {}, "channels": 1, "sigmas": (0.001, 100.0), **card}
     monkeypatch.setattr(priors, "load", lambda *words: (Card(**facts), network))
 
 
@@ -225,6 +226,74 @@ def test_score_mri_is_a_sample_of_the_prior_where_nothing_is_measured(monkeypatc
     assert method.facts["begins"] == "noise" and state.cost.passes == 2
 
 
+# --- MCG: small images, whose operator is a matrix -----------------------------------------------------------------
+
+PIXELS = 16
+
+
+def ct_problem() -> tuple[Problem, Tensor]:
+    """5 views of 16 x 16 pixels, and R as a matrix."""
+    A = ParallelBeam(size=PIXELS, views=5)
+    columns = A(torch.eye(PIXELS**2).reshape(-1, 1, PIXELS, PIXELS)).flatten(1)
+    return problem_of(A, 0.0, MEAN + SPREAD * draw(1, 1, PIXELS, PIXELS)), columns.T
+
+
+def test_mcg_against_the_posterior_of_a_gaussian(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not measured is a sample of the prior, what is measured best is near the data; the gradient adds little.
+
+    The steps of ART are few: what is measured weakly stays a sample of the prior, too.
+    """
+    given(monkeypatch, Gaussian(), sigmas=(0.001, 378.0))
+    problem, matrix = ct_problem()
+    _, values, parts = torch.linalg.svd(matrix)
+    rank = int((values > 1e-3 * values[0]).sum())
+    exact = torch.linalg.pinv(matrix, rtol=1e-3) @ problem.y.flatten()
+    for alpha in (0.0, 0.1):
+        image = sampled("mcg", problem, iterations=300, alpha=alpha)[-1].flatten()
+        best, free = parts[:15] @ (image - exact), parts[rank:] @ (image - MEAN)  # along singular vectors
+        off = float(best.square().mean().sqrt())
+        say(f"mcg, alpha {alpha}: measured parts off {off:.4f}; others mean {free.mean():.4f}, sd {free.std():.4f}")
+        assert off < 0.5 * SPREAD and abs(float(free.mean())) < 4 * SPREAD / free.numel() ** 0.5
+        assert float(free.std()) == pytest.approx(SPREAD, rel=0.2)
+
+
+class Curved(nn.Module):
+    """A denoiser that is not linear."""
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        noise = sigma.square()[:, None, None, None]
+        return x - noise / (1 + noise) * (x - (2 * x).sin() / 2)
+
+
+def test_mcg_is_the_released_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictor, corrector at the same level, gradient kept off the measured angles, back-projection: written out."""
+    network, steps = Curved(), 4
+    given(monkeypatch, network, sigmas=(0.01, 378.0))
+    problem, _ = ct_problem()
+    found = sampled("mcg", problem, iterations=steps)
+    R, whole = problem.operator, ParallelBeam(size=PIXELS, views=180, normalise=False)
+    mask = (torch.arange(180) % 36 == 0).float()
+    levels, rng = 0.01 * 37800 ** np.linspace(0, 1, steps), problem.generator("sampling")
+    x = 378 * torch.randn(1, 1, PIXELS, PIXELS, generator=rng)
+
+    def score(x: Tensor, level: float) -> Tensor:
+        return (network(x, torch.tensor([level])) - x) / level**2
+
+    for i, k in enumerate(range(steps - 1, 0, -1)):
+        level, gap = float(levels[k]), float(levels[k] ** 2 - levels[k - 1] ** 2)
+        n = torch.randn(x.shape, generator=rng)
+        x = (x + gap * score(x, level) + gap**0.5 * n).requires_grad_()
+        x0 = x + level**2 * score(x, level)
+        (g,) = torch.autograd.grad(R.direct(problem.y - R(x0)).norm(), x)
+        x, g = x.detach(), 0.1 * PIXELS / 256 * g
+        n, f = torch.randn(x.shape, generator=rng), score(x, level)
+        e = 2 * (0.16 * n.norm() / f.norm()) ** 2
+        x = x + e * f + (2 * e).sqrt() * n
+        back = R.adjoint(problem.y - R(x)) / R.adjoint(R(torch.ones_like(x)))
+        x = x + (1 - 0.4 * i / 2000) * back - whole.direct((1 - mask) * whole(g))
+        torch.testing.assert_close(x0.detach(), found[i], rtol=1e-3, atol=1e-3)
+
+
 # --- everything else -----------------------------------------------------------------------------------------------
 
 
@@ -262,9 +331,14 @@ def test_ct_is_guided_by_filtered_back_projection(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(method.norm(problem, u), expected)
 
 
-@pytest.mark.parametrize("name", ["dps", "ddnm"])
 @pytest.mark.parametrize(
-    "task", ["mri noise=0.03", "ct", "denoising sigma=25", "inpainting", "deblurring kernel=motion"]
+    ("name", "task"),
+    [
+        *itertools.product(
+            ["dps", "ddnm"], ["mri noise=0.03", "ct", "denoising sigma=25", "inpainting", "deblurring kernel=motion"]
+        ),
+        ("mcg", "ct"),
+    ],
 )
 def test_it_goes_on_to_the_same_bits(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, name: str, task: str
@@ -280,6 +354,7 @@ def test_it_goes_on_to_the_same_bits(
     [
         ("method=ddnm task=deblurring", "needs a linear operator"),
         ("method=score_mri task=ct", "is for task=mri; found task=ct"),
+        ("method=mcg task=mri", "is for task=ct; found task=mri"),
         ("method=dps task=ct prior=nosuch", "prior=nosuch: expected one of"),
         ("method=dps task=ct prior=ffhq", "convert ffhq_10m.pt"),
     ],

@@ -40,7 +40,7 @@ def test_every_published_method_is_there_or_said_to_be_missing(tmp_path: Path) -
     assert [row.name for row in block.missing] == ["TV-DIP", "DPS"]
     lines = {line["method"]: line for line in split(markdown([block]))}
     assert (lines["TV-DIP"]["published"], lines["TV-DIP"]["ours"]) == ("30.57 ± 0.31", "not run")
-    assert lines["DPS"]["ours"] == "learned method, not yet"
+    assert lines["DPS"]["ours"] == "not run"
     for cell in block.cells:
         assert cell.psnr is not None and lines[cell.label]["ours"].startswith(f"{cell.psnr.mean:.2f}")
     assert "(stopped)" in lines["ES-DIP"]["ours"], "which iterate is the result is said where it is not the last"
