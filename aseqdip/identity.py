@@ -38,7 +38,8 @@ NOISES = ("noise", "photons", "sigma")
 
 def problem(cfg: Config) -> dict[str, Any]:
     """The knobs that measurements depend on, but for the seed: the task's, the reader's, size and truth."""
-    return {"dataset.reader": cfg.dataset.reader.name, **_knobs(cfg)[0]}
+    read = [file_digest(str(path)) for path in make_task(cfg).reads()]
+    return {"dataset.reader": cfg.dataset.reader.name, **_knobs(cfg)[0], **({"task.read": read} if read else {})}
 
 
 def settings(cfg: Config) -> dict[str, Any]:

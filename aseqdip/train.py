@@ -1,4 +1,4 @@
-"""Train a prior: python -m aseqdip.train prior=mr data_root=/my/data. What it learns from: configs/training/.
+"""Train a prior or another network: python -m aseqdip.train prior=mr data_root=/my/data. Recipes: configs/training/.
 
 It saves and stops after ``minutes`` and at Ctrl-C; the same command goes on from there, to the same bits on a CPU. With
 more ``steps`` a prior that is finished is trained further.
@@ -14,9 +14,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -25,10 +26,13 @@ from aseqdip.engine import Engine
 from aseqdip.errors import UserError, near
 from aseqdip.figures import new_figure, save
 from aseqdip.files import check_writable, claimed, config_folder, write_atomically
+from aseqdip.operators.coils import simulated_coils
+from aseqdip.operators.mri import MultiCoilMRI, cartesian_mask
 from aseqdip.parts import knob, make_options
 from aseqdip.priors import file_of
 from aseqdip.priors.denoiser import Denoiser
-from aseqdip.priors.files import Card, read, write
+from aseqdip.priors.files import FAMILIES, Card, read, write
+from aseqdip.priors.trained import Unrolled
 from aseqdip.problem import generator
 from aseqdip.run.interrupt import UNFINISHED, Interrupt
 
@@ -36,10 +40,14 @@ log = logging.getLogger(__name__)
 
 #: noise levels of the validation, in 255ths of the range's upper half as for pictures in 0..255
 LEVELS = (5, 15, 25, 50, 100)
+#: what a network is validated at is a number of these
+UNITS = {"denoiser": "/255", "unrolled": "x", "autoencoder": ""}
 #: the mean squared error that a good denoiser of pictures in [0, 1] leaves is about s^2 e / (s + e) at noise level s
 ERROR = 0.0065
-#: of an epoch's patches: side, and the least factor that an image is made smaller by before one is cut out
-SIDE, LEAST_SCALE = 64, 0.5
+#: the least factor that an image is made smaller by before a patch is cut out
+LEAST_SCALE = 0.5
+#: measurements of MRI: accelerations, coils, largest standard deviation of the noise
+ACCELERATIONS, COILS, NOISE = (4, 8), 8, 0.03
 
 
 @dataclass
@@ -95,6 +103,8 @@ class Recipe:
 
     Attributes:
         channels: of the images; 2 where ``complex``: real and imaginary part, made of magnitudes and random phases.
+        network: what is trained: a denoiser; unrolled, from measurements of MRI; an autoencoder.
+        side: of the patches, in pixels.
     """
 
     channels: int
@@ -102,6 +112,8 @@ class Recipe:
     validation: Source
     complex: bool = False
     licence: str = ""
+    network: str = "denoiser"
+    side: int = 64
 
     def files(self) -> list[str]:
         """Patterns of all files that are trained on, as a card says them."""
@@ -131,7 +143,7 @@ class Patches:
         self.shares = torch.tensor([float(source.share) for source in plan.sources])
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean patches, (batch, channels, SIDE, SIDE), standard normal noise, and its level sigma, (batch,)."""
+        """Clean patches, (batch, channels, side, side), standard normal noise, and its level sigma, (batch,)."""
         rng = generator(self.seed, "patches", step)
         clean = torch.stack([self._patch(rng) for _ in range(self.batch)])
         clean = clean * (0.6 + 0.5 * torch.rand(self.batch, 1, 1, 1, generator=rng))  # brightness, contrast
@@ -145,11 +157,12 @@ class Patches:
         source = self.images[int(torch.multinomial(self.shares, 1, generator=rng))]
         image = source[_below(len(source), rng)]
         scale = LEAST_SCALE ** float(torch.rand((), generator=rng)) if _below(2, rng) else 1.0
-        side = min(round(SIDE / scale), *image.shape[-2:])
+        wanted = self.plan.side
+        side = min(round(wanted / scale), *image.shape[-2:])
         top, left = (_below(length - side + 1, rng) for length in image.shape[-2:])
         patch = image[:, top : top + side, left : left + side].float()
-        if side != SIDE:
-            patch = F.interpolate(patch[None], SIDE, mode="bilinear", antialias=True)[0]
+        if side != wanted:
+            patch = F.interpolate(patch[None], wanted, mode="bilinear", antialias=True)[0]
         patch = patch.rot90(_below(4, rng), (1, 2))
         return patch.flip(2) if _below(2, rng) else patch
 
@@ -175,7 +188,39 @@ def with_phase(magnitude: Tensor, rng: torch.Generator) -> Tensor:
     return torch.cat((magnitude * phase[:, None].cos(), magnitude * phase[:, None].sin()), 1)
 
 
-def loss_of(network: Any, clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+def measured(clean: Tensor, accel: int, rng: torch.Generator) -> tuple[MultiCoilMRI, Tensor, Tensor]:
+    """An operator, noisy measurements of the images by it, and the images, scaled as task=mri scales both."""
+    width = clean.shape[-1]
+    maps = simulated_coils(COILS, (clean.shape[-2], width), rng)
+    mask = cartesian_mask("random", width, accel, 0.32 / accel, np.random.RandomState(_below(2**31, rng)))
+    A = MultiCoilMRI(maps, mask)
+    y = A(clean)
+    sigma = NOISE * torch.rand(len(clean), 1, 1, 1, generator=rng)
+    y = y + sigma * 2**0.5 * torch.randn(y.shape, generator=rng, dtype=y.dtype)
+    magnitude = A.adjoint(y).square().sum(1).sqrt()
+    level = magnitude.flatten(1).quantile(0.999, dim=1).reshape(-1, 1, 1, 1)
+    return A, y / level, clean / level
+
+
+def loss_of(training: "Training") -> Tensor:
+    """The loss of the next batch."""
+    network, step = training.plan.network, training.step
+    device = training.engine.device
+    clean, noise, sigma = training.patches[step]
+    if network == "autoencoder":
+        clean = clean.to(device)
+        return (training.run(clean) - clean).square().mean()
+    if network == "unrolled":  # in units of the error of the zero-filled image
+        rng = generator(training.settings.seed, "measurements", step)
+        A, y, clean = measured(clean, ACCELERATIONS[_below(2, rng)], rng)
+        A, y, clean = A.to(device), y.to(device), clean.to(device)
+        start = A.adjoint(y)
+        errors = [(image - clean).square().mean((1, 2, 3)) for image in (training.run(start, A, y), start)]
+        return (errors[0] / errors[1]).mean()
+    return denoising_loss(training.run, *(t.to(device) for t in (clean, noise, sigma)))
+
+
+def denoising_loss(network: Any, clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """Mean squared error, each noise level in units of the error that a good denoiser leaves at it."""
     error = network(clean + sigma[:, None, None, None] * noise, sigma) - clean
     usual = sigma.square() * ERROR / (sigma + ERROR)
@@ -190,23 +235,21 @@ class Training:
         self.engine = Engine(settings.device, settings.precision)
         with torch.random.fork_rng([]):
             torch.manual_seed(settings.seed)
-            network, average = Denoiser(plan.channels), Denoiser(plan.channels)
+            network, average = (FAMILIES[plan.network](plan.channels) for _ in range(2))
         if settings.begin is not None:
-            network = begun_from(settings.begin, plan)
+            network = begun_from(settings.begin, plan, network)
         average.load_state_dict(network.state_dict())
         self.network, self.average = (self._placed(each) for each in (network, average))
         self.optimiser = torch.optim.AdamW(self.network.parameters(), settings.lr, betas=(0.9, 0.99), weight_decay=1e-4)
         self.step, self.seconds, self.curve = 0, 0.0, list[dict[str, float]]()
 
-    def _placed(self, network: Any) -> Denoiser:
-        placed: Denoiser = network.to(self.engine.device, memory_format=self.engine.layout)
-        return placed
+    def _placed(self, network: Any) -> Any:
+        return network.to(self.engine.device, memory_format=self.engine.layout)
 
     def update(self) -> Tensor:
         """One update; its loss."""
-        clean, noise, sigma = (t.to(self.engine.device) for t in self.patches[self.step])
         self.optimiser.param_groups[0]["lr"] = self.rate()
-        loss = loss_of(self.run, clean, noise, sigma)
+        loss = loss_of(self)
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -217,10 +260,10 @@ class Training:
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), weight)
         return loss.detach()
 
-    def run(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def run(self, x: Tensor, *others: Any) -> Tensor:
         """The network in the engine's precision."""
         with torch.autocast(self.engine.device.type, torch.bfloat16, self.engine.precision == "bf16"):
-            found: Tensor = self.network(x.contiguous(memory_format=self.engine.layout), sigma)
+            found: Tensor = self.network(x.contiguous(memory_format=self.engine.layout), *others)
         return found.float()
 
     def rate(self) -> float:
@@ -240,36 +283,57 @@ class Training:
         self.step, self.seconds, self.curve = saved["step"], saved["seconds"], saved["curve"]
 
 
-def begun_from(name: str, plan: Recipe) -> Denoiser:
-    """The network of another prior, to be trained further. Raises UserError for one of other channels."""
+def begun_from(name: str, plan: Recipe, fresh: nn.Module) -> nn.Module:
+    """A trained network, to be trained further; in one that is unrolled, a denoiser. UserError for one that is other.
+
+    Args:
+        fresh: the network with random weights.
+    """
     card, network = read(file_of(name))
     if card.channels != plan.channels:
         raise UserError(f"begin={name} has {card.channels} channels; {plan.channels} are to be trained.")
-    assert isinstance(network, Denoiser)
+    if isinstance(fresh, Unrolled) and isinstance(network, Denoiser):
+        fresh.denoiser.load_state_dict(network.state_dict())
+        return fresh
+    if card.family != plan.network:
+        raise UserError(f"begin={name} is of the family {card.family}; {plan.network} is to be trained.")
     return network.requires_grad_()
 
 
 def validate(network: Any, plan: Recipe, images: Sequence[Tensor]) -> dict[str, float]:
-    """PSNR in dB over the images by noise level, against a peak of 1; the same noise for every network.
+    """PSNR in dB over the images, against a peak of 1, the same noise for every network: by noise level or
+    acceleration.
 
     Args:
-        network: ``(x, sigma)`` to the denoised x.
         images: as ``Source.images`` gives them; at most 8 are taken, the central 192 x 192 pixels of each.
     """
-    errors: dict[str, list[float]] = {str(level): [] for level in LEVELS}
-    device = next(network.parameters()).device
+    errors: dict[str, list[float]] = {}
     for number, image in enumerate(images[:: max(1, len(images) // 8)][:8]):
         rng = generator("validation", number)
         rows, columns = (max(0, (side - 192) // 2) for side in image.shape[-2:])
         clean = _coloured(image, plan)[None, :, rows : rows + 192, columns : columns + 192]
         clean = with_phase(clean, rng) if plan.complex else clean
+        with torch.no_grad():
+            for name, error in errors_of(network, plan.network, clean, rng):
+                errors.setdefault(name, []).append(float(error.square().mean()))
+    return {level: round(-10 * sum(map(math.log10, found)) / len(found), 3) for level, found in errors.items()}
+
+
+def errors_of(network: Any, kind: str, clean: Tensor, rng: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+    """What a network leaves wrong of an image, by noise level, acceleration, or as it is."""
+    device = next(network.parameters()).device
+    if kind == "autoencoder":
+        yield "0", network(clean.to(device)).cpu() - clean
+    elif kind == "unrolled":
+        for accel in ACCELERATIONS:
+            A, y, scaled = measured(clean, accel, rng)
+            A, y = A.to(device), y.to(device)
+            yield str(accel), (network(A.adjoint(y), A, y).cpu() - scaled) * (clean.norm() / scaled.norm())
+    else:
         noise = torch.randn(clean.shape, generator=rng)
         for level in LEVELS:
             sigma = torch.tensor(level / 255)
-            with torch.no_grad():
-                found = network((clean + sigma * noise).to(device), sigma.to(device)).cpu()
-            errors[str(level)].append(float((found - clean).square().mean()))
-    return {level: round(-10 * sum(map(math.log10, found)) / len(found), 3) for level, found in errors.items()}
+            yield str(level), network((clean + sigma * noise).to(device), sigma.to(device)).cpu() - clean
 
 
 def train(settings: Settings) -> Training:
@@ -304,7 +368,8 @@ def _updates(training: Training) -> Iterator[None]:
             training.seconds, stop = before + time.time() - begun, interrupt.due
             if training.step % s.every == 0 or training.step == s.steps or stop:
                 yield
-                bar.set_postfix_str(f"loss {float(loss):.3f}, {training.curve[-1]['25']:.2f} dB at 25/255")
+                name, value = list(training.curve[-1].items())[len(training.curve[-1]) // 2]
+                bar.set_postfix_str(f"loss {float(loss):.3f}, {value:.2f} dB at {name}{UNITS[training.plan.network]}")
 
 
 def resume(training: Training, path: Path) -> None:
@@ -324,13 +389,13 @@ def keep(training: Training, out: Path, name: str, images: int) -> None:
     lines = [",".join(curve[0]), *(",".join(map(str, row.values())) for row in curve)]
     write_atomically(out / "curve.csv", lambda file: file.write(("\n".join(lines) + "\n").encode()))
     figure, (axes,) = new_figure(1, 3.0, 4.5)
-    for level in LEVELS:
-        axes.plot([row["step"] for row in curve], [row[str(level)] for row in curve], label=f"{level}/255")
+    for level in list(curve[0])[1:]:
+        axes.plot([row["step"] for row in curve], [row[level] for row in curve], label=level + UNITS[plan.network])
     axes.set(xlabel="updates", ylabel="PSNR on held-out images (dB)", title=name)
     axes.legend(fontsize="small")
     save(figure, out / "curve.png")
     card = Card(
-        "denoiser", {"channels": plan.channels, "widths": training.average.widths}, plan.channels,
+        plan.network, training.average.arguments, plan.channels,
         low=-1.0 if plan.complex else 0.0, complex=plan.complex, name=name, data=plan.files(), images=images,
         steps=training.step, hours=round(training.seconds / 3600, 2), licence=plan.licence,
         begun_from=training.settings.begin or "", psnr={k: v for k, v in curve[-1].items() if k != "step"},

@@ -162,7 +162,7 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, capsys: pytest.Captur
         settings(["step=3"])
     with pytest.raises(UserError, match="steps=0: expected at least 1"):
         settings(["steps=0"])
-    with pytest.raises(UserError, match="prior=nosuch: expected one of ct, grey, mr, natural"):
+    with pytest.raises(UserError, match="prior=nosuch: expected one of autoencoder, ct, grey"):
         recipe("nosuch")
     with pytest.raises(SystemExit, match="data_root"):
         main(["prior=ct", f"data_root={tmp_path}", f"out={tmp_path / 'out'}"])

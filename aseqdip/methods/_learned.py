@@ -2,29 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from aseqdip import priors
 from aseqdip.engine import Cost, Executed
+from aseqdip.errors import UserError
 from aseqdip.methods._classical import Classical, bare
 from aseqdip.methods.base import Shared, State
 from aseqdip.operators.ct import ParallelBeam
-from aseqdip.priors.files import FAMILIES, Card
+from aseqdip.priors.files import DENOISERS, FAMILIES, Card
 from aseqdip.problem import Kind, Problem
 
 
 @dataclass(kw_only=True)
-class LearnedState(State):
-    """The state of a method with a prior.
+class TrainedState(State):
+    """The state of a method with a network that does not change.
 
     Attributes:
-        prior: the denoiser; it does not change.
-        network: what it calls, which counts its cost.
+        network: which counts its cost.
     """
 
-    prior: priors.Prior
     network: Executed
 
     @property
@@ -32,11 +31,25 @@ class LearnedState(State):
         return self.network.cost or Cost()
 
 
+@dataclass(kw_only=True)
+class LearnedState(TrainedState):
+    """The state of a method with a prior: the denoiser, which calls the network."""
+
+    prior: priors.Prior
+
+
 class Learned(Classical):
-    """A method with a prior: its ``Options`` have the knob ``prior``."""
+    """A method with a trained network: its ``Options`` have the knob ``prior``.
+
+    Attributes:
+        families: of networks that it can use.
+        usual: the name of its network where there is one for all images.
+    """
 
     group = "learned"
-    code = (priors.Prior, Card, *FAMILIES.values())
+    code = (priors.Prior, Card, *(family for family in FAMILIES.values() if isinstance(family, type)))
+    families: ClassVar[tuple[str, ...]] = (*DENOISERS, "ffdnet")
+    usual: ClassVar[str] = ""
 
     @classmethod
     def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
@@ -44,15 +57,26 @@ class Learned(Classical):
 
     @classmethod
     def reads(cls, options: Any) -> tuple[Path, ...]:
-        return tuple(priors.shipped().values()) if options.prior is None else (priors.file_of(options.prior),)
+        name = options.prior or cls.usual
+        return (priors.file_of(name),) if name else tuple(priors.shipped().values())
 
     def opened(self, problem: Problem) -> tuple[str, priors.Prior, Executed]:
-        """The prior's name, the prior, and the network that it calls; the record says which."""
+        """The prior's name, the prior, and the network that it calls."""
         channels = problem.z0.shape[1]
         ct = isinstance(bare(problem.operator), ParallelBeam)
         name = self.options.prior or priors.usual(channels, self.signed, ct)
+        card, network = self.loaded(name, channels)
+        return name, priors.Prior(card, network, channels, self.signed), network
+
+    def loaded(self, name: str, channels: int) -> tuple[Card, Executed]:
+        """A network and its card; the record says which. Raises UserError for one of another kind."""
         card, network = priors.load(name, channels, self.signed)
+        if card.family not in self.families:
+            raise UserError(
+                f"prior={name} is a network of the family {card.family}; method={self.name} takes "
+                f"{', '.join(self.families)}: leave prior out."
+            )
         executed = Executed(network.to(self.engine.device), "fp32", torch.contiguous_format)
         what = ("name", "family", "data", "images", "steps", "source")  # plain values: a record holds no others
         self.facts |= {f"prior_{key}": value for key in what if (value := getattr(card, key))}
-        return name, priors.Prior(card, executed, channels, self.signed), executed
+        return card, executed

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from aseqdip.methods._classical import bare, squared
 from aseqdip.methods._diffusion import SamplerState, VPSampler
+from aseqdip.operators.bkse import EncodedBlur
 from aseqdip.operators.blur import CameraBlur, MotionBlur
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.parts import knob
@@ -71,7 +72,7 @@ class DPS(VPSampler):
 
     def zeta(self, problem: Problem) -> float:
         """The step of this problem."""
-        blur = isinstance(bare(problem.operator), (MotionBlur, CameraBlur))
+        blur = isinstance(bare(problem.operator), (MotionBlur, CameraBlur, EncodedBlur))
         usual = 0.3 if blur else 0.5
         zeta: float = usual if self.options.zeta is None else self.options.zeta
         return zeta * min(5.0, 1000 / self.steps) * (problem.z0.numel() / (3 * 256**2)) ** 0.5

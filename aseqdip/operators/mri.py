@@ -124,6 +124,12 @@ class MultiCoilMRI(Operator):
         return kspace.index_select(-1, self._columns) if self.mask.dim() == 1 else kspace * self.mask
 
 
+def center_width(mask: Tensor) -> int:
+    """Width of the largest block around the middle column that is fully sampled."""
+    n = mask.numel()
+    return next((w for w in range(n, 0, -1) if bool(mask[(n - w + 1) // 2 :][:w].all())), 0)
+
+
 def centre_side(mask: Tensor) -> int:
     """Side of the largest square around the middle of k-space of which every point, (height, width), is sampled."""
     half = [n // 2 for n in mask.shape]

@@ -26,7 +26,7 @@ class Denoiser(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int] = (32, 64, 96)) -> None:
         super().__init__()
         fine, middle, coarse = widths
-        self.channels, self.widths = channels, tuple(widths)
+        self.arguments = {"channels": channels, "widths": tuple(widths)}
         self.head = _conv(4 * channels + 1, fine)
         self.encode = nn.ModuleList([_Block(fine), _Block(middle)])
         self.down = nn.ModuleList([_half(fine, middle), _half(middle, coarse)])

@@ -1,6 +1,7 @@
 """Priors in files: safetensors alone, with a card in the metadata that says how to build it and what it is good for."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,32 @@ from torch import Tensor
 
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
+from aseqdip.operators.bkse import BlurNetwork
 from aseqdip.priors.adm import ADM
 from aseqdip.priors.denoiser import Denoiser
 from aseqdip.priors.ncsnpp import NCSNpp
+from aseqdip.priors.trained import Autoencoder, Unrolled
 
-#: networks by the name that a card gives
-FAMILIES: dict[str, type[torch.nn.Module]] = {"denoiser": Denoiser, "adm": ADM, "ncsnpp": NCSNpp}
+
+def e2e_varnet(**arguments: Any) -> torch.nn.Module:
+    """The E2E-VarNet of the package fastmri. Raises UserError where that is not installed."""
+    try:
+        from fastmri.models import VarNet
+    except ImportError as error:
+        raise UserError(
+            "E2E-VarNet is the network of the package fastmri, which is not there: pip install 'aseqdip[fastmri]', or "
+            "use prior=unrolled, which comes with this package."
+        ) from error
+    network: torch.nn.Module = VarNet(**arguments)
+    return network
+
+
+#: networks by the name that a card gives: those that denoise, and others
+DENOISERS: dict[str, type[torch.nn.Module]] = {"denoiser": Denoiser, "adm": ADM, "ncsnpp": NCSNpp}
+FAMILIES: dict[str, Callable[..., torch.nn.Module]] = {
+    **DENOISERS, "unrolled": Unrolled, "varnet": e2e_varnet, "autoencoder": Autoencoder,
+    "bkse": BlurNetwork,
+}  # fmt: skip
 
 
 @dataclass

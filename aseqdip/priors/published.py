@@ -24,7 +24,8 @@ class Published:
     Attributes:
         file: its name as published; ``where`` and ``terms``: of its publication.
         card: what a converted file says of it; what no weight tells (width of heads, range, size) is known from here.
-        instead: the shipped prior that would do.
+        instead: the shipped prior that would do; "" where it is no prior.
+        unused: how the keys begin of a part that is not needed.
     """
 
     file: str
@@ -32,6 +33,7 @@ class Published:
     card: Card
     instead: str
     terms: str = "no licence is known here: those of its authors' page"
+    unused: str = ""
 
 
 def _unet(width: int, blocks: int, attention: list[int]) -> dict[str, Any]:
@@ -39,6 +41,16 @@ def _unet(width: int, blocks: int, attention: list[int]) -> dict[str, Any]:
         "channels": 3, "out_channels": 6, "width": width, "multipliers": [1, 1, 2, 2, 4, 4], "blocks": blocks,
         "attention": attention, "head_width": 64,
     }  # fmt: skip
+
+
+_VARNET: dict[str, Any] = {"num_cascades": 12, "pools": 4, "chans": 18, "sens_pools": 4, "sens_chans": 8}
+
+
+def _varnet(part: str) -> Published:
+    """A variational network of the leaderboard, which was trained on the validation set, too."""
+    file, data = f"{part}_leaderboard_state_dict.pt", [f"fastMRI {part}, training and validation sets"]
+    where = f"https://dl.fbaipublicfiles.com/fastMRI/trained_models/varnet/{file}"
+    return Published(file, where, Card("varnet", _VARNET, 2, -1, 1, True, data=data), "unrolled")
 
 
 _NCSNPP: dict[str, Any] = {"channels": 1, "width": 128, "multipliers": [1, 2, 2, 2], "blocks": 4}
@@ -63,7 +75,16 @@ PUBLISHED = {
         "checkpoint_185.pth", "the link in the README of github.com/HJ-harry/MCG_diffusion",
         Card("ncsnpp", _NCSNPP, 1, 0, 1, sigmas=(0.01, 378.0), size=256, data=["AAPM CT"]), "ct",
     ),
+    "varnet_knee": _varnet("knee"),
+    "varnet_brain": _varnet("brain"),
+    "bkse": Published(
+        "GOPRO_wVAE.pth", "the link GOPRO wVAE in the README of github.com/VinAIResearch/blur-kernel-space-exploring",
+        Card("bkse", {}, 3, data=["GoPro"]), "", unused="kernel_extractor.",
+    ),
 }  # fmt: skip
+
+#: a key by which weights of one structure are known
+SIGNS = {"varnet": "cascades.0.dc_weight", "bkse": "recon_trunk.28.weight"}
 
 
 def converted(name: str) -> Path:
@@ -73,7 +94,7 @@ def converted(name: str) -> Path:
         raise UserError(
             f"prior={name}: expected {path}, which is not there. Nothing is downloaded: get {it.file} from {it.where} "
             f"(terms: {it.terms}), then python -m aseqdip.weights convert {it.file} --as {name}. "
-            f"Without it: prior={it.instead}, which comes with this package."
+            + (f"Without it: prior={it.instead}, which comes with this package." if it.instead else "")
         )
     return path
 
@@ -143,7 +164,8 @@ def tensors(path: Path) -> dict[str, Tensor]:
 
 def checked(path: Path, name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights, if they are that prior's. Raises UserError that names what is missing and what is too much."""
-    card = PUBLISHED[name].card
+    card, unused = PUBLISHED[name].card, PUBLISHED[name].unused
+    weights = {key: value for key, value in weights.items() if not unused or not key.startswith(unused)}
     with torch.device("meta"):
         network = FAMILIES[card.family](**card.arguments)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
@@ -160,7 +182,7 @@ def checked(path: Path, name: str, weights: Mapping[str, Tensor]) -> dict[str, T
             f"{path}: expected the {len(expected)} tensors of {name}; found {'; '.join(wrong)}. {other}Get it anew, or "
             f"say --as what it is: {', '.join(PUBLISHED)}."
         )
-    return dict(weights)
+    return weights
 
 
 def alike(weights: Mapping[str, Tensor]) -> list[str]:
@@ -168,7 +190,9 @@ def alike(weights: Mapping[str, Tensor]) -> list[str]:
     found = []
     for name, it in PUBLISHED.items():
         family = FAMILIES[it.card.family]
-        assert issubclass(family, Translated)
+        if not (isinstance(family, type) and issubclass(family, Translated)):
+            found += [name] * (SIGNS[it.card.family] in weights)
+            continue
         try:
             structure = family.arguments(weights)
         except (KeyError, IndexError, ValueError):  # another family's keys, or the same with other shapes

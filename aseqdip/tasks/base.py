@@ -69,6 +69,10 @@ class Task(Part, ABC):
     def check(self) -> None:
         """Raise UserError for settings that cannot go together, before any data are read."""
 
+    def reads(self) -> tuple[Path, ...]:
+        """Files that its measurements depend on, besides those that a knob gives the path of."""
+        return ()
+
     def settled(self, sample: Sample) -> Any:
         """Its options as a sample leaves them: a measured one may have its own acceleration, or angles."""
         return self.options

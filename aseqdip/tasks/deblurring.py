@@ -1,4 +1,4 @@
-"""Blur by camera motion, linear or seen through a camera response."""
+"""Blur by camera motion, linear or seen through a camera response; and the learned blur of the paper."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,8 +8,11 @@ from torch import Tensor
 from aseqdip.data.picture import read_picture
 from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator
+from aseqdip.operators.bkse import BlurNetwork, EncodedBlur
 from aseqdip.operators.blur import CameraBlur, MotionBlur, trajectory_kernel
 from aseqdip.parts import knob
+from aseqdip.priors.files import read
+from aseqdip.priors.published import converted
 from aseqdip.problem import Kind
 from aseqdip.tasks._pictures import PictureTask
 
@@ -18,7 +21,7 @@ GAMMA = 2.2
 
 
 class Deblurring(PictureTask):
-    """y = A x, A a blur along a random trajectory (the paper's learned blur, BKSE, needs its weights)."""
+    """y = A x, A a blur along a random trajectory, or the paper's, BKSE, where its weights have been converted."""
 
     name = "deblurring"
     title = "Deblurring"
@@ -26,9 +29,9 @@ class Deblurring(PictureTask):
     @dataclass
     class Options(PictureTask.Options):
         kernel: str = knob(
-            "nonlinear, blur seen through a camera response; motion, linear",
+            "nonlinear, blur seen through a camera response; motion, linear; bkse, learned (docs/priors.md)",
             "nonlinear",
-            choices=("motion", "nonlinear"),
+            choices=("motion", "nonlinear", "bkse"),
         )
         kernel_size: int = knob("side of the random blur kernel in pixels, odd", 31, low=3, high=511)
         kernel_file: str | None = knob(
@@ -40,8 +43,14 @@ class Deblurring(PictureTask):
         o = self.options
         return str(o.kernel) if o.kernel_file is None else f"{o.kernel}-{Path(o.kernel_file).stem}"
 
+    def reads(self) -> tuple[Path, ...]:
+        return (converted("bkse"),) if self.options.kernel == "bkse" else ()
+
     def check(self) -> None:
         o = self.options
+        if o.kernel == "bkse" and (o.kernel_file is not None or self.truth == "none"):
+            raise UserError("kernel=bkse draws its blur itself: leave kernel_file and truth=none out.")
+        self.reads()  # raises where there are no weights
         if o.kernel_size % 2 == 0:
             raise UserError(f"kernel_size={o.kernel_size}: expected an odd number of pixels.")
         if self.size is not None and self.size <= o.kernel_size // 2 and o.kernel_file is None:
@@ -63,6 +72,10 @@ class Deblurring(PictureTask):
 
     def operator(self, name: str, height: int, width: int) -> Operator:
         o = self.options
+        if o.kernel == "bkse":
+            network = read(converted("bkse"))[1]
+            assert isinstance(network, BlurNetwork)
+            return EncodedBlur(network, height, width, self.rng(name, "kernel"))
         kernel = (
             trajectory_kernel(o.kernel_size, self.rng(name, "kernel"))
             if o.kernel_file is None

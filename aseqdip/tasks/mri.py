@@ -18,6 +18,7 @@ from aseqdip.operators.mri import (
     MASKS,
     MultiCoilMRI,
     cartesian_mask,
+    center_width,
     centre_side,
     fft2c,
     ifft2c,
@@ -205,9 +206,3 @@ def _bright(values: Tensor) -> Tensor:
     if values.numel() <= 2**24:
         return torch.quantile(values, 0.999)
     return torch.tensor(float(np.quantile(values.numpy(), 0.999)))
-
-
-def center_width(mask: Tensor) -> int:
-    """Width of the largest block around the middle column that is fully sampled."""
-    n = mask.numel()
-    return next((w for w in range(n, 0, -1) if bool(mask[(n - w + 1) // 2 :][:w].all())), 0)

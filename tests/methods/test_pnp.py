@@ -34,7 +34,7 @@ class Gaussian(nn.Module):
 
 @pytest.fixture
 def gaussian(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(priors, "load", lambda *given: (Card("gaussian", {}, 1), Gaussian()))
+    monkeypatch.setattr(priors, "load", lambda *given: (Card("denoiser", {}, 1), Gaussian()))
 
 
 def small_problem(A: Operator | None, noise: float = NOISE) -> tuple[Problem, Tensor]:
