@@ -84,6 +84,28 @@ def test_another_prior_is_trained_further(pictures: Path) -> None:
         train(words(pictures, "begin=ct", f"out={pictures / 'other'}"))
 
 
+@pytest.mark.parametrize(("network", "levels"), [("unrolled", "4,8"), ("autoencoder", "0")])
+def test_other_networks_are_trained_likewise(tmp_path: Path, network: str, levels: str) -> None:
+    for name in ("a", "held_out"):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).random((70, 80)))
+    (tmp_path / "mine.yaml").write_text(
+        f"network: {network}\nside: 32\nchannels: 2\ncomplex: true\n"
+        "sources: [{reader: complex, folder: '', files: [a*]}]\n"
+        "validation: {reader: complex, folder: '', files: [h*]}\n"
+    )
+    begin = ("begin=mr",) if network == "unrolled" else ()
+    train(words(tmp_path, *begin))
+    card, trained = read(tmp_path / "out" / "mine.safetensors")
+    assert (card.family, card.complex, list(card.psnr)) == (network, True, levels.split(","))
+    assert (tmp_path / "out" / "curve.csv").read_text().startswith(f"step,{levels}\n")
+    if network == "unrolled":
+        mr = read(priors.shipped()["mr"])[1].state_dict()
+        torch.testing.assert_close(trained.denoiser.state_dict(), mr, rtol=0.02, atol=0.01)
+    else:
+        with pytest.raises(UserError, match="begin=mr is of the family denoiser; autoencoder is to be trained"):
+            train(words(tmp_path, "begin=mr", f"out={tmp_path / 'other'}"))
+
+
 def test_training_lowers_the_loss(pictures: Path) -> None:
     plan = Recipe(1, [Source("picture", "", ["*"])], Source("picture", "", ["*"]))
     patches = Patches(plan, [[torch.full((1, 64, 64), 0.5)]], batch=2, seed=0)

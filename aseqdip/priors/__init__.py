@@ -83,7 +83,7 @@ def file_of(name: str) -> Path:
         return converted(name)
     path = Path(name).expanduser()
     if not path.is_file():
-        known = [*shipped(), *PUBLISHED, "ffdnet"]
+        known = [*shipped(), *(name for name, it in PUBLISHED.items() if it.instead), "ffdnet"]
         close = near(name, known)
         raise UserError(
             f"prior={name}: expected one of {', '.join(known)}, or the path of a .safetensors file; there is no such "

@@ -87,12 +87,16 @@ PUBLISHED = {
 SIGNS = {"varnet": "cascades.0.dc_weight", "bkse": "recon_trunk.28.weight"}
 
 
-def converted(name: str) -> Path:
-    """The converted file of a published prior. Raises UserError with what to do where there is none."""
+def converted(name: str, word: str = "prior") -> Path:
+    """The converted file of a published prior. Raises UserError with what to do where there is none.
+
+    Args:
+        word: how a user chose it.
+    """
     path, it = FOLDER / f"{name}.safetensors", PUBLISHED[name]
     if not path.is_file():
         raise UserError(
-            f"prior={name}: expected {path}, which is not there. Nothing is downloaded: get {it.file} from {it.where} "
+            f"{word}={name}: expected {path}, which is not there. Nothing is downloaded: get {it.file} from {it.where} "
             f"(terms: {it.terms}), then python -m aseqdip.weights convert {it.file} --as {name}. "
             + (f"Without it: prior={it.instead}, which comes with this package." if it.instead else "")
         )

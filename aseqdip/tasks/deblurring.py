@@ -44,7 +44,7 @@ class Deblurring(PictureTask):
         return str(o.kernel) if o.kernel_file is None else f"{o.kernel}-{Path(o.kernel_file).stem}"
 
     def reads(self) -> tuple[Path, ...]:
-        return (converted("bkse"),) if self.options.kernel == "bkse" else ()
+        return (converted("bkse", "kernel"),) if self.options.kernel == "bkse" else ()
 
     def check(self) -> None:
         o = self.options
