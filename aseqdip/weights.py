@@ -26,8 +26,8 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         if given.command is None:
             for name, it in PUBLISHED.items():
-                size = f"{it.card.size} pixels, {it.card.channels} channel(s)"
-                sys.stdout.write(f"{name}: {it.file}, {size}, from {it.where}. Terms: {it.terms}.\n")
+                size = f"{it.card.size} pixels, {it.card.channels} channel(s), " if it.card.size else ""
+                sys.stdout.write(f"{name}: {it.file}, {size}from {it.where}. Terms: {it.terms}.\n")
         else:
             sys.stdout.write(f"{convert(given.file, given.name, given.out)}\n")
     except (UserError, OSError) as error:
