@@ -28,8 +28,7 @@ Settings most often set (name=value):
 {often}
 
 More:
-  python run.py --help mri                            the settings of one task, method, network, reader or stopping rule
-  python run.py --help settings                       those of every run
+  python run.py --help mri | --help settings          the settings of one task, method, network ...; those of every run
   python run.py ... --cfg job                         what a command would run with
   python run.py --version | --hydra-help              tab completion: eval "$(python run.py -sc install=bash)"
 """
