@@ -334,7 +334,7 @@ SMOKE = ("preset=smoke",)
         (("task=ct", "accel=8"), ["accel has no effect: it belongs to task=mri, and this is task=ct."]),
         (
             ("method=vanilla_dip", "lam=1"),
-            ["lam has no effect: it belongs to method=aseqdip, and this is method=vanilla_dip."],
+            ["lam has no effect: it belongs to method=aseqdip and method=autoencoder, and this is method=vanilla_dip."],
         ),
         (("network.skip=4",), ["network.skip has no effect: it belongs to network=skip, and this is network=unet."]),
         (("window=5",), ["window has no effect: it belongs to stop=wmv, and this is stop=none."]),
