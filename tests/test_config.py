@@ -122,7 +122,7 @@ def test_the_papers_values_are_the_defaults(configure: Configure) -> None:
     ("words", "expected"),
     [
         ((), {}),
-        (("preset=quick", "lam=2"), {"steps": 500, "N": 250, "lr": 3e-3, "lam": 2.0, "start": "tv"}),
+        (("preset=quick", "lam=2"), {"steps": 500, "N": 500, "lr": 3e-3, "lam": 2.0, "start": "tv"}),
         (("precision=bf16", "noise=0.03"), {"precision": "bf16", "noise": 0.03}),
         (("task=denoising", "sigma=30"), {"network": "skip"}),
         (("task=denoising", "method=vanilla_dip"), {}),
