@@ -14,17 +14,23 @@ from aseqdip.report.__main__ import save
 from aseqdip.report.blocks import Block, build
 from aseqdip.report.charts import comparison
 from aseqdip.report.rows import load
-from aseqdip.report.tables import HEADLINE, INTERVAL, fill_in, means
+from aseqdip.report.tables import HEADLINE, INTERVAL, fill_in, lines, markdown
 
 #: folders of records, and the figure that is drawn of each
 PARTS = {"quick": "comparison.png", "fig4": "fig4.png", "fig9": "fig9.png"}
+#: what its tables say of a method; a page may be wider than a screen
+WIDE = ("n", "start", "ours", "ssim", "heldout", "best", "ema", "versus", "onset", "seconds", "tflop")
 
 
 def render(folder: Path, blocks: dict[str, list[Block]]) -> str:
     """The document, from the blocks of each of PARTS."""
     told = {"headline": HEADLINE, "interval": INTERVAL, "fewest": FEWEST, "figures": PARTS}
-    tables = {name: means(found) for name, found in blocks.items()}
+    tables = {name: "\n\n".join(map(_table, found)) for name, found in blocks.items()}
     return fill_in(Path(__file__).with_name("comparison.md.j2"), folder=folder, tables=tables, **told)
+
+
+def _table(block: Block) -> str:
+    return f"{block.title}\n\n{markdown(lines(block, WIDE, std=False))}"
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
