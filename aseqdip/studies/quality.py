@@ -99,7 +99,8 @@ much.
 The same runs with `stop=holdout`, on the first {heldout_on} images each, of every method that has iterates and no rule
 of its own. *Oracle*: the PSNR of the best iterate of the same run minus that of the one chosen; *last*: that of the
 last one minus it, so that what is negative was gained. *Order*: in how many pairs of methods on one image the one with
-less held-out error has more PSNR.
+less held-out error has more PSNR. Pixels held out beside a hole say nothing of what is in it: of in-painting, do not
+order methods by them.
 
 {heldout}
 
