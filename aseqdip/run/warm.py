@@ -35,8 +35,6 @@ def check(cfg: Config) -> None:
         )
     if cfg.parallel != "1":
         raise UserError(f"warm=slice: a slice waits for the one before it: leave out parallel={cfg.parallel}.")
-    if cfg.start != make_task(cfg).starts[0]:
-        raise UserError(f"start={cfg.start} and warm=slice both say what a slice begins with: give one of them.")
     if cfg.warm_steps is not None:
         try:
             shared = replace(cfg.shared(), steps=cfg.warm_steps)

@@ -136,6 +136,7 @@ def test_a_slice_waits_for_another_process(volume: Callable[..., Config]) -> Non
     [
         *(("method=vanilla_dip",), ("method=vanilla_dip", "input=measurement"), ("method=self_guided_dip",)),
         *(("method=sgld_dip",), ("method=tv_dip", "stop=holdout", "holdout_refit=true")),
+        ("method=aseqdip", "start=tv"),
     ],
 )  # fmt: skip
 def test_methods_that_fit_a_network(volume: Callable[..., Config], words: tuple[str, ...]) -> None:
@@ -152,7 +153,6 @@ def test_methods_that_fit_a_network(volume: Callable[..., Config], words: tuple[
         (("warm=slice", "images=0"), "needs images=all"),
         (("warm=slice", "dataset=brain"), "needs images=all"),
         (("warm=slice", "parallel=2"), "leave out parallel=2"),
-        (("warm=slice", "start=tv"), "start=tv and warm=slice both"),
         (("warm=slice", "warm_steps=3"), "warm_steps=3: steps=3 is not a multiple of N=2"),
     ],
 )
