@@ -41,7 +41,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("by_task", _by_task, replace=True)
     OmegaConf.register_new_resolver("by_preset", _by_preset, replace=True)
     OmegaConf.register_new_resolver("rounds", _rounds, replace=True)
-    OmegaConf.register_new_resolver("tenth", lambda number: max(int(number) // 10, 1), replace=True)
+    OmegaConf.register_new_resolver("tenth", _tenth, replace=True)
     OmegaConf.register_new_resolver("weights", _weights, replace=True)
 
 
@@ -124,6 +124,11 @@ def _by_preset(values: DictConfig, *, _root_: DictConfig) -> Any:
 def _rounds(count: int, *, _root_: DictConfig) -> str:
     """``${rounds:20}``: an experiment's images, as a sweep over rounds: one, then four more, then the others."""
     return "0,1" if _root_.preset.name == "smoke" else f"0,1:5,5:{count}"
+
+
+def _tenth(number: Any) -> int:
+    """``${tenth:${steps}}``: the largest divisor that is no more than a tenth of it, at least 1: an N for any steps."""
+    return next(n for n in range(max(int(number) // 10, 1), 0, -1) if int(number) % n == 0)
 
 
 def _weights(name: str) -> str | None:

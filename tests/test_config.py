@@ -399,3 +399,8 @@ def test_by_task_fails_for_a_task_it_does_not_name(tmp_path: Path) -> None:
         UserError, match=r"by_task:...} says nothing for task=denoising: add denoising: or default: to it"
     ):
         compose([*where, "task=denoising"])
+
+
+@pytest.mark.parametrize(("steps", "N"), [(300, 30), (45, 3), (7, 1)])
+def test_the_quick_recipe_has_an_input_update_that_divides_any_steps(configure: Configure, steps: int, N: int) -> None:
+    assert configure("task=ct", "preset=quick", f"steps={steps}").method.options.N == N

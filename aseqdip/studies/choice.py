@@ -69,6 +69,11 @@ def steps(record: Record) -> int | None:
     return record.settings.get("steps") if record.network_parameters else None
 
 
+def records_below(*folders: Path) -> list[Record]:
+    """The records of all that is finished below the folders."""
+    return [trace.record for trace in scan(folders) if trace.record is not None]
+
+
 def broken(records: Sequence[Record]) -> list[str]:
     """Where a study breaks the rules, in words; empty if nowhere."""
     found: list[str] = []
@@ -129,7 +134,7 @@ def _same(record: Record) -> Any:
 
 def main(folders: Sequence[str]) -> None:
     """Entry point; status 1 where a rule is broken."""
-    records = [trace.record for trace in scan(map(Path, folders)) if trace.record is not None]
+    records = records_below(*map(Path, folders))
     table = [["task", "setting", "method", "readings", "reconstructions", "steps"]]
     for key, b in budgets(records).items():
         table.append([*key, str(b.readings), str(b.reconstructions), ", ".join(map(str, b.steps))])

@@ -20,7 +20,7 @@ from typing import Any
 
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
-from aseqdip.records import Record, scan, write_json
+from aseqdip.records import Record, write_json
 from aseqdip.report.blocks import agreement, build
 from aseqdip.report.quality import document
 from aseqdip.report.rows import load
@@ -37,11 +37,17 @@ HELD_OUT_ON = 2
 LR, FAST, AVERAGE = {"mri": 1e-3, "ct": 1e-3}, 3e-3, 0.99
 FROM_TV = f"input=tv lr={FAST}"
 #: a network that corrects its input instead of making an image from it: its first iterate is that image
-CORRECTING = {"ct": "tv network.add_input=true lr=3e-4", "inpainting": "wavelet network.add_input=true lr=1e-3"}
-CORRECTING["deblurring"] = "tv network.add_input=true lr=1e-3"
+CORRECTING = {
+    "ct": "tv network.add_input=true lr=3e-4",
+    "inpainting": "wavelet network.add_input=true lr=1e-3",
+    "deblurring": "tv network.add_input=true lr=1e-3",
+}
 #: the third try of the methods whose input may be any image, by task
-THIRD = {"mri": f"{FROM_TV} perturb=0.05", "denoising": "perturb=0.03"}
-THIRD |= {task: f"input={words}" for task, words in CORRECTING.items()}
+THIRD = {
+    "mri": f"{FROM_TV} perturb=0.05",
+    "denoising": "perturb=0.03",
+    **{task: f"input={words}" for task, words in CORRECTING.items()},
+}
 #: Three tries a method: its own settings, and what looks at tuning images had shown to be better for few steps.
 #: aSeqDIP's sequence must not go on before its outputs know more of the image than its input does.
 TRIES: dict[str, tuple[str | dict[str, str], ...]] = {
@@ -152,7 +158,7 @@ def choose(folder: Path) -> dict[str, dict[str, Any]]:
     for task, method, _, words in tries():  # records have said recipe=matched since preset=quick has another
         asked.setdefault(f"{task} {method}", []).append(set(words) - {"recipe=matched"})
     found: dict[tuple[str, int], list[Record]] = {}
-    for record in (trace.record for trace in scan([folder]) if trace.record is not None):
+    for record in choice.records_below(folder):
         cell, said = f"{record.task} {record.method}", set(record.command)
         fits = [(len(words), number) for number, words in enumerate(asked.get(cell, [])) if words <= said]
         if fits and record.recipe == "matched":  # a try may say all that another one says, and more
@@ -180,7 +186,7 @@ def _best(scored: list[tuple[float, list[str]]]) -> dict[str, Any]:
 def looks(folder: Path) -> list[list[str]]:
     """Everything else that was tried on tuning images: by task and method, the best first."""
     found: dict[tuple[str, str, str], list[Record]] = {}
-    for record in (trace.record for trace in scan([folder]) if trace.record is not None):
+    for record in choice.records_below(folder):
         common = {*_base(record.task, record.method), "tracker=none", "data=tuning", f"seed={record.seed}"}
         said = [
             word for word in record.command if word not in common and word.split("=")[0] not in ("data_root", "images")
@@ -220,8 +226,7 @@ def page(folder: Path, path: Path) -> None:
             said = " ".join(word for word in one["words"].split() if word not in base)
             yes = "yes" if one["words"] == " ".join(found["words"]) else ""
             lines.append([task, method, said or "its own settings", f"{one['psnr_db']:.2f}", yes])
-    chosen_by = [folder / "tuning", folder / "reported"]
-    records = [trace.record for trace in scan(chosen_by) if trace.record is not None]
+    records = choice.records_below(folder)
     command = f"python -m aseqdip.studies.quality page {folder} {path}"
     broken = "\n".join(f"- {line}" for line in choice.broken(records))
     more = CHOICE.format(
