@@ -1,0 +1,109 @@
+"""The study of the paper's claims: as many readings for each method, halved, chosen, written down and answered."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aseqdip import records
+from aseqdip.compose import compose
+from aseqdip.errors import UserError
+from aseqdip.identity import settings
+from aseqdip.methods import METHODS
+from aseqdip.records import Curve, Record, Score
+from aseqdip.studies import choice, claims
+
+
+def test_each_method_with_settings_is_tried_equally_often_its_authors_settings_among_them() -> None:
+    tried = Counter((task, method) for task in claims.SETTINGS for method in claims.cells(task))
+    assert {m for _, m in tried} >= {
+        m for m, part in METHODS.items() if part.learns and part.group == "untrained network"
+    }
+    for task, method in tried:
+        tries = [claims.words(task, method, said) for said in claims.cells(task)[method]]
+        assert len(set(map(tuple, tries))) == 3
+        if METHODS[method].learns:
+            own = "recipe=paper" if method == "aseqdip" else "recipe=original"
+            assert own in tries[0]
+
+
+@pytest.mark.parametrize("method", [m for m in claims.cells("mri") if METHODS[m].learns])
+def test_readings_differ_and_have_the_same_steps(method: str) -> None:
+    found = [settings(compose(claims.words("mri", method, said))) for said in claims.cells("mri")[method]]
+    assert len(set(map(str, found))) == 3
+    assert {one["steps"] for one in found} == {claims.STEPS}
+
+
+def made(folder: Path, method: str, said: str, psnr_db: float, image: str = "a", seed: int = 0, **more: Any) -> None:
+    words = claims.words("ct", method, said)
+    cfg = compose(words)
+    chosen, learns = settings(cfg), METHODS[method].learns
+    gains = {"start": -5.0, "last": 0.0, "best": 0.5, "ema": -1.0}
+    scores = {k: Score(psnr_db + gain, 0.9, 2000 if k == "best" else None) for k, gain in gains.items()}
+    rule = chosen.get("stop", "none") != "none"
+    scores |= {"stopped": Score(psnr_db)} if rule else {}
+    record = Record(
+        image=image, task="ct", setting="views30", method=method, content=f"c{image}", source=f"{image}.dcm",
+        dataset=more.pop("dataset", "tuning_ct"), preset="paper", recipe=cfg.recipe, scores=scores, steps=4000,
+        result="ema" if chosen.get("ema") else "stopped" if rule else "last", settings=chosen, seed=seed,
+        network_parameters=9 * learns, curve=Curve(40, [psnr_db] * 100, [psnr_db] * 100, [0.9] * 100),
+        titles={"task": "CT", "setting": "30 views", "method": METHODS[method].title, "group": METHODS[method].group},
+        command=[*words, "data_root=.../data", "images=a", f"seed={seed}"], facts={},
+    )  # fmt: skip
+    records.write(folder / "ct" / "views30" / f"{method}-{hash(said) % 10**6}" / f"{image}-{seed}", record)
+
+
+def test_the_better_readings_go_on_and_a_missing_one_is_said(tmp_path: Path) -> None:
+    first, second, third = claims.cells("ct")["tv_dip"]
+    made(tmp_path, "tv_dip", first, 30.0)
+    made(tmp_path, "tv_dip", second, 32.0)
+    with pytest.raises(UserError, match="ct tv_dip: 1 of its tries"):
+        claims.ranked(tmp_path, "ct", "tv_dip")
+    made(tmp_path, "tv_dip", third, 31.0)
+    assert claims.ranked(tmp_path, "ct", "tv_dip") == [second, third, first]
+
+
+@pytest.fixture
+def tuning(tmp_path: Path) -> Path:
+    for method in ("aseqdip", "vanilla_dip", "sgld_dip"):
+        tries = claims.cells("ct")[method]
+        for number, said in enumerate(tries):
+            psnr_db = 30.0 + (number if method == "vanilla_dip" else -number)
+            for image in "ab" if number != 1 else "a":
+                made(tmp_path / "tuning", method, said, psnr_db, image)
+    return tmp_path / "tuning"
+
+
+def test_what_is_chosen_is_a_recipe_that_composes_to_it(tuning: Path, tmp_path: Path) -> None:
+    claims.choose(tuning, tmp_path)
+    written = (tmp_path / "best_vanilla_dip_ct.yaml").read_text()
+    assert "input: measurement" in written and "stop: wmv" in written and "width" not in written
+    assert "name: skip" in (tmp_path / "best_sgld_dip_ct.yaml").read_text()
+
+
+def test_an_average_is_a_reading_of_its_own() -> None:
+    known = {"scores": {"last": Score(30.0), "ema": Score(31.0)}, "settings": {"ema": 0.0}, "network_parameters": 1}
+    record = Record(image="a", task="ct", setting="s", method="aseqdip", **known)
+    assert dict(choice.judged(record)) == {'{"ema": 0.0}': 30.0, '{"ema": 0.99}': 31.0}
+    assert choice.chosen([record]) == '{"ema": 0.99}'
+
+
+def test_the_page_answers_each_claim(tuning: Path, tmp_path: Path) -> None:
+    known = {"dataset": "public_ct"}
+    for image in "uvwxyz":
+        for method, psnr_db in (("direct", 20.0), ("aseqdip", 31.0), ("vanilla_dip", 30.0)):
+            made(tmp_path / "reported", method, "", psnr_db, image, **known)
+        made(tmp_path / "varied", "aseqdip", "lam=0", 29.0, image, **known)
+    claims.page(tmp_path, tmp_path / "claims.md")
+    text = " ".join((tmp_path / "claims.md").read_text().split())
+    assert "1 of 2; minus Vanilla DIP: +1.00 [+1.00, +1.00], 6 of 6" in text
+    assert "lam=0 -2.00 [-2.00, -2.00], 0 of 6" in text
+    assert "N=2 | not run yet" in text
+    assert "Tasks not run yet: mri, denoising, inpainting, deblurring." in text
+    assert "| ct | views30 | aseqdip | 3 | 5 | 4000 |" in " ".join(text.split())
+
+
+def test_a_page_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run report first"):
+        claims.page(tmp_path, tmp_path / "claims.md")
