@@ -51,10 +51,9 @@ def write(words: argparse.Namespace) -> None:
         from aseqdip.report.page import render
 
         save(words.html, render(found, blocks, words.folder))
-    if words.markdown is not None:
-        save(words.markdown, tables.document(blocks))
-    if words.latex is not None:
-        save(words.latex, tables.latex(blocks))
+    for path, made in ((words.markdown, tables.document), (words.latex, tables.latex)):
+        if path is not None:
+            save(path, made(blocks))
     more: list[Path] = []
     if words.quality is not None:
         from aseqdip.report import quality

@@ -147,7 +147,8 @@ def _finish(figure: Any, axis: Any, key: str, title: str, description: str) -> M
         r' id="[a-zA-Z.0-9]+_\d+"| transform="rotate\(-0 [^"]*"|; font-family: [^;"]*|stroke-dashoffset: 0; ', "", text
     )
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
-    text = re.sub(r' (d|x|y|transform)="[^"]*"', lambda m: re.sub(r"-?\d+\.\d{2,}", _rounded, m[0]), text)
+    short = lambda found: f"{float(found[0]):.1f}".removesuffix(".0")  # noqa: E731
+    text = re.sub(r' (d|x|y|transform)="[^"]*"', lambda m: re.sub(r"-?\d+\.\d{2,}", short, m[0]), text)
     for hexadecimal, name in NAMES.items():
         text = text.replace(hexadecimal, f"var(--{name})")
     text = text.replace("; fill: var(--ink)", "").replace("font-size: 9px; ", "")  # page.css has it
@@ -160,10 +161,6 @@ def _finish(figure: Any, axis: Any, key: str, title: str, description: str) -> M
     head = f'<svg {box[0] if box else ""} role="img" aria-labelledby="{key}t {key}d">'
     said = f'<title id="{key}t">{escape(title)}</title><desc id="{key}d">{escape(description)}</desc>'
     return Markup(head + said + text[text.index(">") + 1 :])  # noqa: S704 - matplotlib escapes every text it writes
-
-
-def _rounded(found: re.Match[str]) -> str:
-    return f"{float(found[0]):.1f}".removesuffix(".0")
 
 
 def comparison(path: Path, blocks: Sequence[Block]) -> None:
@@ -185,10 +182,8 @@ def _panel(axis: Any, block: Block, image: str) -> None:
         for row in (row for row in cell.rows if row.label == image and len(row.curve)):
             at, label = np.minimum(row.every * np.arange(1, len(row.curve) + 1), row.record.steps), cell.label
             if row.record.known:
-                label, start = (
-                    f"{label}: {cell.which} {row.number('result_psnr_db'):.2f} dB",
-                    row.number("start_psnr_db"),
-                )
+                label += f": {cell.which} {row.number('result_psnr_db'):.2f} dB"
+                start = row.number("start_psnr_db")
                 best = row.number("best_step"), row.number("best_psnr_db")
                 axis.plot(*best, "o", markersize=5, fillstyle="none", color=f"C{number}")
             axis.plot(at, row.curve, linewidth=1, color=f"C{number}", label=plain(label))

@@ -59,9 +59,8 @@ def gallery(block: Block) -> Gallery:
 def _said(title: str, row: Row, which: str, data: str) -> Picture:
     psnr = row.number(f"{which}_psnr_db") if which != "truth" else None
     caption = "" if psnr is None else f"{db(psnr)} dB, SSIM {db(row.number(f'{which}_ssim'), 3)}"
-    said = f"{title} of {row.label}, enlarged part at the lower left"
-    if psnr is not None:
-        said += ", its error at the lower right"
+    error = "" if psnr is None else ", its error at the lower right"
+    said = f"{title} of {row.label}, enlarged part at the lower left{error}"
     return Picture(title, caption, f"{said}. {caption}".strip(), data)
 
 

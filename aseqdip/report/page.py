@@ -24,9 +24,9 @@ from aseqdip.report.tables import db
 HERE = Path(__file__).parent
 #: a record in the page's data: its run, image and (where it has another name) folder, then these
 COLUMNS = (
-    *("result_psnr_db", "last_psnr_db", "best_psnr_db", "best_step", "ema_psnr_db", "result_ssim", "steps"),
+    "result_psnr_db", "last_psnr_db", "best_psnr_db", "best_step", "ema_psnr_db", "result_ssim", "steps",
     "method_seconds",
-)
+)  # fmt: skip
 
 
 def render(found: Found, blocks: Sequence[Block], folders: Sequence[Path]) -> str:
@@ -53,9 +53,7 @@ def render(found: Found, blocks: Sequence[Block], folders: Sequence[Path]) -> st
 def embedded(value: Any) -> Markup:
     """JSON that can stand inside a script element: nothing in it can end the element or start a comment."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704
+    return Markup(text.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&"}))  # noqa: S704
 
 
 def data(blocks: Sequence[Block]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aseqdip.averages import Paired, by_image, numbered
+from aseqdip.averages import by_image, numbered
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain, save
 from aseqdip.files import write_atomically
@@ -82,10 +82,6 @@ class Timed:
     cell: Cell
 
     @property
-    def classical(self) -> bool:
-        return self.group == "classical"
-
-    @property
     def group(self) -> str:
         return self.cell.rows[0].record.titles.get("group", "")
 
@@ -125,7 +121,7 @@ def _reached(row: Row, what: str, at: np.ndarray) -> np.ndarray:
 def table(runs: Sequence[Timed]) -> list[list[str]]:
     """A line for each method, the best first."""
     rivals = {
-        "classical": next((run for run in runs if run.classical), None),
+        "classical": next((run for run in runs if run.group == "classical"), None),
         "network": next((run for run in runs if run.group == "untrained network"), None),
     }
     shown = {f"- {name}": rival for name, rival in rivals.items() if rival is not None}
@@ -135,15 +131,11 @@ def table(runs: Sequence[Timed]) -> list[list[str]]:
         found = run.reached("psnr_db", marks)
         ssim = run.cell.scores.get("result_ssim")
         which = "" if run.cell.which == "last" else f" ({run.cell.which})"
-        against = [_versus(versus(run.cell, rival.cell)) for rival in shown.values()]
+        against = [tables.ahead(versus(run.cell, rival.cell)) for rival in shown.values()]
         ends = [tables.db(run.psnr) + which, tables.db(None if ssim is None else ssim.mean, 3)]
         took = tables.significant(float(np.mean(run.ends)))
         lines.append([run.cell.label, tables.size(run.cell), *map(tables.db, found), *ends, took, *against])
     return lines
-
-
-def _versus(found: Paired | None) -> str:
-    return "–" if found is None else f"{tables.against(found)} ({found.wins} of {found.n})"
 
 
 def draw(path: Path, block: Block, runs: Sequence[Timed]) -> None:
@@ -178,7 +170,7 @@ def _line(axis: Any, run: Timed, what: str, at: np.ndarray, number: int) -> floa
         color=colour,
         linewidth=1.3,
         linestyle=(0, pattern) if pattern else "-",
-        marker="s" if run.classical else "o",
+        marker="s" if run.group == "classical" else "o",
         markersize=5,
         markevery=[-1],  # the result
         label=plain(f"{run.cell.label}  {run.psnr:.2f}"),

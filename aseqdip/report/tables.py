@@ -78,14 +78,15 @@ def against(found: Paired | None) -> str:
     return f"{found.mean:+.2f}" + ("" if found.low != found.low else f" [{found.low:+.2f}, {found.high:+.2f}]")
 
 
+def ahead(found: Paired | None) -> str:
+    """The same, and in how many pairs it is positive."""
+    return "–" if found is None else f"{against(found)} ({found.wins} of {found.n})"
+
+
 def protocol(block: Block) -> str:
     """One sentence on whether the block's numbers are made as the paper's were."""
     if not block.printed:
-        return (
-            "The paper has no numbers for these data."
-            if block.known
-            else "No truth: there is nothing to score against."
-        )
+        return "The paper has no numbers for these data." if block.known else "No truth: nothing to score against."
     if not block.departures:
         return "As in the paper's protocol, as far as the records tell."
     return f"Not the paper's protocol: {'; '.join(block.departures)}."
@@ -142,18 +143,11 @@ COLUMNS = {
     "best": ("oracle", "highest PSNR along the run, chosen with the truth"),
     "last": ("last", "last iterate"),
     "ema": ("EMA", "running average of the iterates"),
-    "onset": (
-        "falls from",
-        "iteration at which the mean PSNR starts to fall, by more than noise does (at most 5 % of plateaus are said "
-        f"to); from {FEWEST} images",
-    ),
+    "onset": ("falls from", f"where the mean PSNR starts to fall by more than noise does; from {FEWEST} images"),
     "onset_published": ("paper, Fig. 4", "where the paper's figure shows the fall to begin"),
     "ssim_published": ("SSIM published", ""),
     "ssim": ("SSIM", "of the result"),
-    "heldout": (
-        "held-out error",
-        "||A x - y|| / ||y|| over measurements kept from the method (stop=holdout); less is better",
-    ),
+    "heldout": ("held-out error", "||A x - y|| / ||y|| over measurements kept from the method; less is better"),
     "seeds": ("± seeds", "standard deviation across seeds, mean over images"),
     "steps": ("steps", ""),
     "seconds": ("seconds", "of the method alone, without scoring and saving"),
@@ -163,19 +157,10 @@ COLUMNS = {
 PUBLISHED = ("published", "difference", "onset_published", "ssim_published")
 UNSCORED = ("n", "heldout", "steps", "seconds", "tflop", "passes")
 DOCUMENT = (
-    "published",
-    "ours",
-    "n",
-    "difference",
-    "best",
-    "versus",
-    "wins",
-    "ssim_published",
-    "ssim",
-    "heldout",
-    "seconds",
-)
+    "published", "ours", "n", "difference", "best", "versus", "wins", "ssim_published", "ssim", "heldout", "seconds",
+)  # fmt: skip
 SCREEN = ("n", "start", "ours", "ssim", "heldout", "best", "versus", "seconds")
+WIDE = ("n", "start", "ours", "ssim", "heldout", "best", "ema", "versus", "onset", "seconds", "tflop")
 WIDTH = 120  # characters of a terminal's line
 
 
@@ -227,6 +212,11 @@ def lines(block: Block, wanted: Sequence[str], std: bool = True) -> list[list[st
     table += [(p.name, missing(p)) for p in block.missing if "published" in keys]
     head = ["method", *(COLUMNS[key][0] for key in keys)]
     return [head, *([name, *(found.get(key, "–") for key in keys)] for name, found in table)]
+
+
+def wide(block: Block) -> str:
+    """A block's table under its title, for a document, which may be wider than a screen."""
+    return f"{block.title}\n\n{markdown(lines(block, WIDE, std=False))}"
 
 
 def means(blocks: Sequence[Block]) -> str:

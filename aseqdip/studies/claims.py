@@ -20,7 +20,6 @@ from statistics import fmean
 import numpy as np
 from omegaconf import OmegaConf
 
-from aseqdip.averages import Paired
 from aseqdip.compose import compose
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain, save
@@ -30,9 +29,8 @@ from aseqdip.methods import METHODS
 from aseqdip.records import Record
 from aseqdip.report.blocks import Block, Cell, build, versus
 from aseqdip.report.charts import COLOURS
-from aseqdip.report.comparison import WIDE
 from aseqdip.report.rows import Row, load
-from aseqdip.report.tables import HEADLINE, INTERVAL, against, falls_from, lines, markdown
+from aseqdip.report.tables import HEADLINE, INTERVAL, ahead, falls_from, markdown, wide
 from aseqdip.studies import choice
 from aseqdip.studies.quality import ONLY, SETTINGS, merged, run
 
@@ -202,7 +200,7 @@ def page(folder: Path, path: Path) -> None:
     text = PAGE.format(
         folder=folder, path=path, size=SIZE, steps=STEPS, picture=path.with_suffix(".png").name, headline=HEADLINE,
         interval=INTERVAL, answers="\n\n".join(map(answers, blocks, varied)),
-        reported="\n\n".join(_table(block) for block in blocks), varied="\n\n".join(_table(block) for block in varied),
+        reported="\n\n".join(wide(block) for block in blocks), varied="\n\n".join(wide(block) for block in varied),
         tried=markdown(tried(tuning)), budgets=markdown(choice.table(tuning)),
         broken="\n".join(f"- {line}" for line in broken) or "Nowhere.",
         missing=", ".join(task for task in SETTINGS if task not in _tasks(rows)) or "none",
@@ -216,10 +214,6 @@ def _write(path: Path, text: str) -> None:
 
 def _tasks(rows: Sequence[Row]) -> set[str]:
     return {row.record.task for row in rows}
-
-
-def _table(block: Block) -> str:
-    return f"{block.title}\n\n{markdown(lines(block, WIDE, std=False))}"
 
 
 def draw(path: Path, blocks: Sequence[Block]) -> None:
@@ -248,23 +242,19 @@ def answers(block: Block, varied: Block) -> str:
     order = sorted(networks, key=lambda cell: -(cell.psnr.mean if cell.psnr else 0.0))
     own = next(cell for cell in networks if cell.method == "aseqdip")
     rival = next(cell for cell in order if cell is not own)
-    place = f"{order.index(own) + 1} of {len(order)}; minus {rival.label}: {_against(versus(own, rival))}"
+    place = f"{order.index(own) + 1} of {len(order)}; minus {rival.label}: {ahead(versus(own, rival))}"
     fall = "; ".join(f"{c.label} {falls_from(c)} ({_lost(c)})" for c in order)
     table = [["claim", block.place], ["aSeqDIP is first of the untrained networks (Table 2)", place]]
     table.append(["it does not over-fit, others do (Fig. 4): falls from (last minus best)", fall])
     for name, said in (("lam", "lam = 1 is best (Fig. 9)"), ("N", "how often the input is updated (N)")):
         one = [c for c in varied.cells if c.rows[0].record.settings[name] != own.rows[0].record.settings[name]]
-        found = [f"{name}={c.rows[0].record.settings[name]:g} {_against(versus(c, _same(varied, own)))}" for c in one]
+        found = [f"{name}={c.rows[0].record.settings[name]:g} {ahead(versus(c, _same(varied, own)))}" for c in one]
         table.append([f"{said}: minus {name}={own.rows[0].record.settings[name]:g}", "; ".join(found) or "not run yet"])
     return markdown(table)
 
 
 def _same(block: Block, own: Cell) -> Cell:
     return next(c for c in block.cells if c.rows[0].record.settings == own.rows[0].record.settings)
-
-
-def _against(found: Paired | None) -> str:
-    return "–" if found is None else f"{against(found)}, {found.wins} of {found.n}"
 
 
 def _lost(cell: Cell) -> str:

@@ -48,8 +48,9 @@ THIRD = {
     "denoising": "perturb=0.03",
     **{task: f"input={words}" for task, words in CORRECTING.items()},
 }
-#: Three tries a method: its own settings, and what looks at tuning images had shown to be better for few steps.
-#: aSeqDIP's sequence must not go on before its outputs know more of the image than its input does.
+#: Three tries a method that has been trained or fits a network: its own settings, and what looks at tuning images had
+#: shown to be better for few steps. aSeqDIP's sequence must not go on before its outputs know more of the image than
+#: its input does.
 TRIES: dict[str, tuple[str | dict[str, str], ...]] = {
     "vanilla_dip": ("", FROM_TV, THIRD),
     "tv_dip": ("", FROM_TV, THIRD),
@@ -58,6 +59,11 @@ TRIES: dict[str, tuple[str | dict[str, str], ...]] = {
     "self_guided_dip": ("", f"passes=1 alpha=0.1 lr={FAST}", f"passes=2 alpha=0.05 lr={FAST}"),
     "ref_guided_dip": ("", f"lr={FAST}", "perturb=0.05"),
     "rethinking_dip": ("", "lr=5e-4", "lr=4e-3"),
+    "pnp": ("", "weight=0.1", "weight=0.5"),
+    "dps": ("", "zeta=0.15", "zeta=1"),
+    "ddnm": ("", "eta=0.5", {"mri": "inner=2", "ct": "inner=3", "denoising": "eta=0.2", "inpainting": "eta=0.2"}),
+    "score_mri": ("", "snr=0.08", "snr=0.04"),
+    "mcg": ("", "alpha=0.03", "alpha=0.3"),
     "aseqdip": (
         "",
         f"start=tv N={{half}} lam=0.1 lr={FAST}",
@@ -70,11 +76,11 @@ TRIES: dict[str, tuple[str | dict[str, str], ...]] = {
 }
 #: which were tuned when they were written, on other images than are reported, and have one reading
 AS_THEY_ARE = {
-    "mri": ("direct", "cg", "wavelet", "tv", "pnp"),
-    "ct": ("direct", "cg", "wavelet", "tv", "pnp"),
-    "denoising": ("nlm", "wavelet_shrinkage", "wavelet", "tv", "pnp"),
-    "inpainting": ("biharmonic", "wavelet", "tv", "pnp"),
-    "deblurring": ("wavelet", "tv", "pnp"),
+    "mri": ("direct", "cg", "wavelet", "tv", "varnet"),
+    "ct": ("direct", "cg", "wavelet", "tv"),
+    "denoising": ("nlm", "wavelet_shrinkage", "wavelet", "tv"),
+    "inpainting": ("biharmonic", "wavelet", "tv"),
+    "deblurring": ("wavelet", "tv"),
 }
 CHOICE = """\
 ## How the settings were chosen
@@ -84,10 +90,11 @@ on two slices of MRI and of CT and on one photograph, each judged by its last it
 its iterates (0.99), where no rule chooses. What looks at tuning images had shown went into the second and third tries:
 a classical image as input, faster steps, an input that is perturbed, a network that corrects its input. The third tries
 were added when a first report on the images above was known, in which most methods had stayed below their own start
-image; the looks before them are listed below, more for aSeqDIP and Vanilla DIP than for others. Methods that fit no
-network have the settings that they came with, calibrated on `data=calibration`, or, of `pnp`, on one or two images of
-`data=tuning`; its prior is the trained one that comes with the package ([priors.md](priors.md)). Sizes and steps are
-small, so that the whole fits into a few hours of two cores; seconds are those of these small images.
+image; the looks before them are listed below, more for aSeqDIP and Vanilla DIP than for others. Methods with a trained
+prior have three tries, too, each judged by its result. The priors are those that come with the package
+([priors.md](priors.md)); they were trained for longer, and these methods run (anew), when a report with earlier ones
+was known. Classical methods have the settings that they came with, calibrated on `data=calibration`. Sizes and steps
+are small, so that the whole fits into a few hours of two cores; seconds are those of these small images.
 
 {choice}
 
@@ -117,7 +124,10 @@ those of the preset and not of each method's authors, and methods that fit no ne
 
 {broken}
 """
-ONLY = {"ref_guided_dip": ("mri", "ct"), "rethinking_dip": ("denoising",)}
+ONLY = {
+    "ref_guided_dip": ("mri", "ct"), "rethinking_dip": ("denoising",), "score_mri": ("mri",), "mcg": ("ct",),
+    "ddnm": ("mri", "ct", "denoising", "inpainting"),
+}  # fmt: skip
 
 
 def tries() -> Iterator[tuple[str, str, int, list[str]]]:
@@ -136,7 +146,7 @@ def _said(task: str, words: str) -> list[str]:
 
 def _base(task: str, method: str) -> list[str]:
     words = f"task={task} method={method} preset=quick recipe=matched {SETTINGS[task]} size={SIZES[task]}".split()
-    learned = [f"steps={STEPS[task]}", f"lr={LR.get(task, 2e-3)}"] if method in TRIES else []
+    learned = [f"steps={STEPS[task]}", f"lr={LR.get(task, 2e-3)}"] if METHODS[method].learns else []
     return [*words, *learned]
 
 
@@ -170,7 +180,7 @@ def choose(folder: Path) -> dict[str, dict[str, Any]]:
             raise UserError(
                 f"{task} {method}, try {number}: {len(records)} of {TUNED_ON[task]} records; run tune to its end."
             )
-        for average in ("last", "ema") if method in TRIES and records[0].result == "last" else ("",):
+        for average in ("last", "ema") if METHODS[method].learns and records[0].result == "last" else ("",):
             scores = [r.scores[average] if average else r.score for r in records]
             final = [*words, *([f"ema={AVERAGE}"] if average == "ema" else [])]
             reached.setdefault(f"{task} {method}", []).append((mean(s.psnr_db or 0.0 for s in scores), final))
