@@ -13,6 +13,7 @@ each method on one image of data=tuning and the better two on another; ``choose`
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -130,21 +131,32 @@ def words(task: str, method: str, said: str) -> list[str]:
 
 
 def tune(task: str, more: Sequence[str]) -> None:
-    """All readings on the first image, the better ones on the next."""
+    """All readings on the first image, the better ones on the next; none that there is a record of."""
     outputs = Path(next(word for word in more if word.startswith("outputs=")).partition("=")[2])
     for image, kept in enumerate(ROUNDS):
         for method, tries in cells(task).items():
             for said in tries if kept is None else ranked(outputs, task, method)[:kept]:
-                run(words(task, method, said), ["data=tuning", f"images={image}:{image + 1}", *more])
+                if len(made(outputs, words(task, method, said))) <= image:
+                    run(words(task, method, said), ["data=tuning", f"images={image}:{image + 1}", *more])
+
+
+def made(folder: Path, command: Sequence[str]) -> list[Record]:
+    """The records of a command, wherever it was run."""
+    found = choice.records_below(folder)
+    return [r for r in found if set(command) == {w for w in r.command if not w.startswith(WHERE)}]
 
 
 def ranked(folder: Path, task: str, method: str) -> list[str]:
     """A method's tries by what they reached on the first image; UserError if one is missing."""
-    found: dict[str, float] = {}
-    for record in choice.records_below(folder / task):
-        for said in cells(task)[method]:
-            if set(words(task, method, said)) == {w for w in record.command if not w.startswith(WHERE)}:
-                found.setdefault(said, max(psnr_db for _, psnr_db in choice.judged(record)))
+    records = {said: made(folder, words(task, method, said)) for said in cells(task)[method]}
+    count = Counter(record.image for all_of_it in records.values() for record in all_of_it)
+    first = max(count, key=lambda image: count[image], default="")  # where all of them were tried
+    found = {
+        said: max(psnr_db for _, psnr_db in choice.judged(record))
+        for said, all_of_it in records.items()
+        for record in all_of_it
+        if record.image == first
+    }
     if missing := set(cells(task)[method]) - set(found):
         raise UserError(f"{task} {method}: {len(missing)} of its tries are not in {folder}; run tune to its end.")
     return sorted(found, key=lambda said: -found[said])

@@ -62,6 +62,8 @@ def test_the_better_readings_go_on_and_a_missing_one_is_said(tmp_path: Path) -> 
         claims.ranked(tmp_path, "ct", "tv_dip")
     made(tmp_path, "tv_dip", third, 31.0)
     assert claims.ranked(tmp_path, "ct", "tv_dip") == [second, third, first]
+    made(tmp_path, "tv_dip", third, 99.0, "0")  # the next image says nothing of the first
+    assert claims.ranked(tmp_path, "ct", "tv_dip") == [second, third, first]
 
 
 @pytest.fixture
