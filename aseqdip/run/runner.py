@@ -122,6 +122,7 @@ class Seed:
         self.names, self.tried, self.skipped, self.begun = 0, 0, len(summary.skipped), 0.0
         self.others: dict[Path, Seed] = {}
         self.slices: list[tuple[Path, Origin]] = []  # of volumes: where those that are finished are
+        self.said = False  # its setting and folder, to the user
         self.busy: set[str] = set()  # volumes that another process is at work on, from slice to slice
         self.task: Task = make_task(cfg)
         self.identity = identity.digest(identity.identity(cfg))
@@ -129,17 +130,19 @@ class Seed:
     def run(self, names: list[str]) -> None:
         """All of them, several at a time if the config says so."""
         cfg, before = self.cfg, len(self.summary.skipped)
+        known = cfg.dataset.reader.part.gives == "image"  # else a file may have a sampling of its own
         log.info(
-            "%s, %s on %s (%s), preset=%s, seed %d, %d image(s) -> %s",
-            f"{cfg.task.name} {self.task.setting}",
+            "%s, %s on %s (%s), preset=%s, seed %d, %d image(s)%s",
+            f"{cfg.task.name} {self.task.setting}" if known else cfg.task.name,
             cfg.method.name,
             self.engine.device,
             self.engine.precision,
             cfg.preset,
             cfg.seed,
             len(names),
-            self.folder,
+            f" -> {self.folder}" if known else "",
         )
+        self.said = known
         self.names, self.begun = len(names), time.monotonic()
         self.engine.each(self.attempt, names, self.engine.workers(cfg.parallel, len(names)))
         try:
@@ -191,16 +194,19 @@ class Seed:
 
     def settled(self, sample: Sample) -> "Seed":
         """This, or where a measured sample has settings of its own (its acceleration) what runs with those."""
-        options = self.task.settled(sample)
-        if options == self.cfg.task.options:
-            return self
-        cfg = replace(self.cfg, task=replace(self.cfg.task, options=options))
-        folder = identity.run_folder(cfg)
-        if folder not in self.others:
-            self.others[folder] = Seed(cfg, self.engine, self.items, folder, self.summary, self.interrupt)
-            self.summary.folder = folder
-            log.info("As it was measured: %s -> %s", f"{cfg.task.name} {self.others[folder].task.setting}", folder)
-        return self.others[folder]
+        options, own = self.task.settled(sample), self
+        if options != self.cfg.task.options:
+            cfg = replace(self.cfg, task=replace(self.cfg.task, options=options))
+            folder = identity.run_folder(cfg)
+            if folder not in self.others:
+                self.others[folder] = Seed(cfg, self.engine, self.items, folder, self.summary, self.interrupt)
+                self.summary.folder = folder
+            own = self.others[folder]
+        if not own.said:
+            own.said = True
+            how = "Undersampled here" if sample.mask is None and sample.sinogram is None else "As it was measured"
+            log.info("%s: %s %s -> %s", how, self.cfg.task.name, own.task.setting, own.folder)
+        return own
 
     def assemble(self) -> None:
         """The volumes whose slices are all finished, in one file each, with one picture of all slices."""

@@ -114,11 +114,27 @@ def test_prospective_scan_runs_without_scores(
 ) -> None:
     with caplog.at_level("INFO"):
         record, folder = only(run(configure("dataset=kspace", f"data_root={scan}", "size=48")))
-    assert f"mri accel2-own -> {folder.parent}" in caplog.text, "not where the command's own accel would have put it"
+    assert f"As it was measured: mri accel2-own -> {folder.parent}" in caplog.text
+    assert "accel4" not in caplog.text, "the command's own accel has no effect on it"
     assert record.scores["last"].psnr_db is None
     assert record.facts["prospective"] is True
     with np.load(folder / "reconstruction.npz") as saved:
         assert saved["reconstruction"].shape == (1, 2, 48, 72), "only the fully sampled readout is cropped"
+
+
+def test_the_setting_is_said_once_it_is_known(
+    configure: Configure, scan: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with h5py.File(scan / "whole.h5", "w") as file, h5py.File(scan / "scan.h5") as other:
+        file["kspace"] = other["kspace"][...] + 1
+    with caplog.at_level("INFO"):
+        run(configure("dataset=kspace", f"data_root={scan}", "size=48", "images=all"))
+        run(configure())
+    said = [line.partition(" -> ")[0] for line in caplog.messages]
+    begin = ", aseqdip on cpu (fp32), preset=smoke, seed 0, "
+    assert said[0] == f"mri{begin}2 image(s)", "nothing has been read yet"
+    assert said.count("As it was measured: mri accel2-own") == said.count("Undersampled here: mri accel4") == 1
+    assert f"mri accel4{begin}1 image(s)" in said, "of an image nothing can come that overrules the words"
 
 
 @pytest.mark.parametrize(
