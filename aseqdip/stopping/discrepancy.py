@@ -8,7 +8,8 @@ UNKNOWN = (
     "stop=discrepancy stops once the data fit to within the noise, so its level must be known; that of {} is not: "
 )
 GIVE = "give a level (sigma for pictures, noise for MRI) above 0, or use stop=wmv."
-MEASURED = "a measured scan has noise of its own, which no setting tells. Use stop=wmv."
+NOTHING = "no setting tells it. Use stop=wmv."
+PYTHON = "give noise_std=..., its standard deviation per real number, above 0, or use stop='wmv'."
 
 
 class Discrepancy(Crossing):
@@ -23,8 +24,11 @@ class Discrepancy(Crossing):
     @classmethod
     def check(cls, method: str, offers: frozenset[str], kind: Kind) -> None:
         super().check(method, offers, kind)
-        if not kind.noise:
-            raise UserError(UNKNOWN.format(f"task={kind.task}") + GIVE)
+        if kind.noise:
+            return
+        if kind.task == "operator":
+            raise UserError(UNKNOWN.format("y") + PYTHON)
+        raise UserError(UNKNOWN.format(f"task={kind.task}") + (NOTHING if kind.noise is None else GIVE))
 
     def begin(self, problem: Problem, squared: bool) -> None:
         energy = noise_energy(problem)
@@ -37,6 +41,6 @@ def noise_energy(problem: Problem) -> float:
     What is not measured is exactly 0 in y. Raises UserError where the noise level is not known.
     """
     if not problem.noise_std:
-        raise UserError(UNKNOWN.format(problem.image) + (MEASURED if problem.noise_std is None else GIVE))
+        raise UserError(UNKNOWN.format(problem.image) + (NOTHING if problem.noise_std is None else GIVE))
     values = int((problem.y != 0).sum()) * (2 if problem.y.is_complex() else 1)
     return problem.noise_std**2 * values
