@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
 from aseqdip.errors import UserError
@@ -52,11 +52,20 @@ _ABSOLUTE = re.compile(
     r"""(?<=["'])/[^"'\n]*(?=["'])|"""
     r"""(?<![\w.:/~\\"'-])/[^\s,;:\])"']+(?:(?:[ ][^\s/,;:()\[\]"']+){1,3}/[^\s,;:\])"']+)*"""
 )
+#: the same on Windows: from a drive's letter on
+_ON_A_DRIVE = re.compile(r"""(?<=["'])[A-Za-z]:[\\/][^"'\n]*(?=["'])|(?<![\w.])[A-Za-z]:[\\/][^\s,;:\])"']*""")
 
 
 def without_folders(text: str) -> str:
     """A text with each absolute path in it as :func:`place` has it."""
+    text = _ON_A_DRIVE.sub(lambda found: _on_a_drive(PureWindowsPath(found[0])), text) if ":" in text else text
     return _ABSOLUTE.sub(lambda found: place(Path(found[0])), text) if "/" in text else text
+
+
+def _on_a_drive(path: PureWindowsPath) -> str:
+    base = PureWindowsPath(os.getcwd())  # noqa: PTH109 - as in place
+    inside = path != base and path.is_relative_to(base)
+    return (path.relative_to(base) if inside else PureWindowsPath("...", path.name)).as_posix()
 
 
 @contextmanager
@@ -71,7 +80,7 @@ def claimed(folder: Path) -> Iterator[bool]:
     except ImportError:  # Windows
         yield from _claimed_elsewhere(folder / ".claim")
         return
-    with (folder / ".claim").open("w") as file:
+    with (folder / ".claim").open("wb") as file:
         free = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -188,7 +188,7 @@ def write_curve(path: Path, rows: Rows) -> None:
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
     """Columns of a ``curve.csv``; NaN where there is no value."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {name: np.array([float(row.get(name) or "nan") for row in rows]) for name in COLUMNS}
 
@@ -237,7 +237,7 @@ def environment() -> dict[str, str]:
 def _processor() -> str:
     """The CPU's name, where the system tells it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import math
-import resource
 import statistics
 import subprocess
 import sys
@@ -243,9 +242,14 @@ def peak_resident_mb() -> float:
     """Of this process; Linux's ru_maxrss would begin with that of the process that started it."""
     status = Path("/proc/self/status")
     if status.exists():
-        (line,) = (row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+        (line,) = (row for row in status.read_text(encoding="utf-8").splitlines() if row.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
 
 
 def warm_up(device: torch.device) -> int:
@@ -337,7 +341,7 @@ def main() -> None:
             sys.stderr.write(f"{name} on {device} ...\n")
             rows.append(measure(name, device, words.cycles))
             if words.json:  # as they come
-                words.json.write_text(json.dumps(rows, indent=1) + "\n")
+                words.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(table(rows) + "\n")
 
 

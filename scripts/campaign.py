@@ -104,7 +104,7 @@ def passed(file: Path) -> bool:
     """Whether the last line, which is about the whole, says PASS."""
     if not file.exists():
         return False
-    *_, last = file.read_text().splitlines() or [""]
+    *_, last = file.read_text(encoding="utf-8").splitlines() or [""]
     return f'"status": "PASS", "name": "{file.stem}"' in last
 
 

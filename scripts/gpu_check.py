@@ -127,7 +127,7 @@ class Report:
         sys.stdout.flush()
         if self.file is not None:
             content = {"status": status, "name": name, "figure": figure, "seconds": round(seconds, 3), **facts}
-            with self.file.open("a") as file:
+            with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(content) + "\n")
 
 
@@ -388,7 +388,7 @@ def parallel(setup: Setup) -> str:
 
 
 KILLED = """
-import os, signal, sys
+import os, sys
 from aseqdip.compose import compose
 from aseqdip.run.reconstruction import Reconstruction
 from aseqdip.run.runner import run
@@ -396,7 +396,7 @@ save = Reconstruction.save
 def then_die(self):
     save(self)
     if self.state.step >= 7:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(9)  # as a kill leaves it, on Windows too
 Reconstruction.save = then_die
 run(compose(sys.argv[1:]))
 """
@@ -419,7 +419,7 @@ def killed(words: list[str], outputs: Path) -> tuple[int, np.ndarray]:
     path = os.pathsep.join([str(ROOT), *sys.path])  # and what is unpacked on it
     command = [sys.executable, "-c", KILLED, *words]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    if done.returncode != -signal.SIGKILL:
+    if done.returncode != 9:
         raise Wrong(f"the process to be killed ended with {done.returncode}: {done.stderr[-200:]}")
     (file,) = outputs.rglob("checkpoint.pt")
     content = io.BytesIO(file.read_bytes()[len(checkpoint.MAGIC) + 32 :])
@@ -460,7 +460,7 @@ def stop(setup: Setup) -> str:
     def advance_and_stop(self: Reconstruction, sinks: Any) -> bool:
         if next(numbers) == (30 if setup.tiny else 300):
             sent[0] = time.perf_counter()
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return advance(self, sinks)
 
     with tempfile.TemporaryDirectory() as folder:

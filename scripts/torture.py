@@ -45,6 +45,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "joblib": ("-m", "method=aseqdip,tv_dip", "coils=4", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
     "submitit": ("-m", "method=aseqdip,tv_dip", "task=denoising", "hydra/launcher=submitit_local"),
 }
+if os.name != "posix":
+    sys.exit("These are the signals of Linux and macOS: Windows has no such thing.")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 #: how long a killed or continued command may take, in times of one that nobody killed; that one, in times of imports
 PATIENCE, FIRST_PATIENCE = 20, 100
@@ -104,7 +106,7 @@ def results(folder: Path) -> dict[str, Any]:
     for path in sorted((folder / "outputs").rglob("record.json")):
         with np.load(path.parent / "reconstruction.npz", allow_pickle=False) as saved:
             arrays = {name: saved[name].tobytes() for name in saved.files}
-        curve = (path.parent / "curve.csv").read_text()
+        curve = (path.parent / "curve.csv").read_text(encoding="utf-8")
         found[str(path.parent.relative_to(folder))] = json.loads(path.read_bytes())["scores"], curve, arrays
     return found
 
@@ -120,7 +122,9 @@ def alive(folder: Path) -> dict[int, str]:
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if f"{MARK}={folder}".encode() in path.read_bytes():
-                found[int(path.parent.name)] = (path.parent / "cmdline").read_text().replace("\0", " ")[:80]
+                found[int(path.parent.name)] = (
+                    (path.parent / "cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ")[:80]
+                )
     return found
 
 
@@ -158,7 +162,7 @@ def whole(words: tuple[str, ...], folder: Path, limit: float) -> Whole:
     wait_for_image(folder, process, 0, limit)
     first = time.time()
     if (status := wait(process, "without a kill", limit)) != 0:
-        raise Wrong(f"without a kill: status {status}:\n{(folder / 'log').read_text()}")
+        raise Wrong(f"without a kill: status {status}:\n{(folder / 'log').read_text(encoding='utf-8')}")
     last = max(path.stat().st_mtime for path in folder.rglob("record.json"))
     return Whole(results(folder), first - begin, last - first, time.time() - begin)
 

@@ -1,4 +1,4 @@
-"""The house: imports go down, and no module hides one of the standard library's."""
+"""The house: imports go down, no module hides one of the standard library's, and none needs Linux."""
 
 import ast
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "aseqdip"
+SCRIPTS = sorted((PACKAGE.parent / "scripts").glob("*.py"))
 
 #: rooms from the top floor to the ground; a module of one may import from its own floor's room and from floors below
 FLOORS = (
@@ -108,3 +109,25 @@ def test_no_module_hides_one_of_the_standard_library() -> None:
         if path.stem in sys.stdlib_module_names and path.stem not in ("__init__", "__main__"):
             for sibling in path.parent.glob("*.py"):
                 assert path.stem not in {target.split(".")[0] for target in imports(sibling)}, sibling
+
+
+#: what is not everywhere: imported where it is used, with something to do elsewhere
+POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+
+
+@pytest.mark.parametrize("path", [*modules().values(), *SCRIPTS], ids=lambda path: path.stem)
+def test_it_runs_on_windows_and_macos_too(path: Path) -> None:
+    """No import that fails there, and text is UTF-8 whatever the system's own encoding is."""
+    assert POSIX.isdisjoint(imports(path, eager=True))
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and of_text(node):
+            assert "encoding" in {word.arg for word in node.keywords}, f"{path.name}:{node.lineno}"
+
+
+def of_text(call: ast.Call) -> bool:
+    """Whether it opens, reads or writes a file as text, by a method of its path."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    if name != "open" or not call.args:
+        return name in ("read_text", "write_text", "open")
+    mode = call.args[0]
+    return isinstance(mode, ast.Constant) and mode.value in ("r", "w", "a", "x", "r+", "w+", "rt", "wt")

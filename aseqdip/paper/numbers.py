@@ -89,7 +89,7 @@ class Published:
 @cache
 def published() -> tuple[Published, ...]:
     """All of ``published.csv``, under our names of tasks and settings."""
-    with (Path(__file__).parent / "published.csv").open(newline="") as file:
+    with (Path(__file__).parent / "published.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     return tuple(_published(row) for row in rows)
 

@@ -47,7 +47,7 @@ def compact(folders: Iterable[Path], target: Path) -> list[Path]:
 
 def _kept(file: Path) -> dict[str, str]:
     """The lines of a file by the names of their folders."""
-    text = file.read_text() if file.is_file() else ""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return {str(loads(line)["folder"]): line for line in text.splitlines()}
 
 

@@ -35,7 +35,7 @@ def render(found: Found, blocks: Sequence[Block], folders: Sequence[Path]) -> st
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # our own files, which hold no text from outside
-    script, style = ((HERE / f"page.{kind}").read_text() for kind in ("js", "css"))
+    script, style = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     return environment.get_template("page.html.j2").render(
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -116,12 +116,14 @@ class Worker:
 
 
 def _alive(process: int) -> bool:
+    if (
+        sys.platform == "win32"
+    ):  # its os.kill(process, 0) would send Ctrl-C; a word in the folder is what is heard there
+        return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except OSError:  # none, or somebody else's by now
         return False
-    except OSError:  # somebody else's by now, or Windows
-        return sys.platform == "win32"
     return True
 
 

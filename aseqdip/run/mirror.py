@@ -122,7 +122,7 @@ def _kill_helpers(states: str) -> None:
     """W&B's own processes that are in one of these states; they have sessions of their own. On Linux."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError):
-            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            state, parent = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
             if int(parent) == os.getpid() and state in states:
                 os.kill(int(path.parent.name), signal.SIGKILL)
 

@@ -247,7 +247,7 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 def _stat(process: int | str) -> list[str]:
     """A process's state, parent ...; on Linux alone: elsewhere W&B's helper sees for itself that its parent is gone."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     return []
 
 

@@ -227,7 +227,7 @@ def heldout(folder: Path) -> list[list[str]]:
 
 def page(folder: Path, path: Path) -> None:
     """What was reported, against time; how it was chosen; and where that departs from the rules of choice."""
-    cells = json.loads((folder / "chosen.json").read_text())
+    cells = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))
     lines = [["task", "method", "tuned with", "PSNR (dB)", "chosen"]]
     for cell, found in cells.items():
         task, method = cell.split()
@@ -259,10 +259,10 @@ def main() -> None:
         elif what == "choose":
             write_json(Path(words[1]), choose(Path(words[0])))
         elif what == "report":
-            for cell in json.loads(Path(words[0]).read_text()).values():
+            for cell in json.loads(Path(words[0]).read_text(encoding="utf-8")).values():
                 run(cell["words"], ["data=public", f"images=0:{REPORTED_ON}", *words[1:]])
         elif what == "heldout":
-            for cell, found in json.loads(Path(words[0]).read_text()).items():
+            for cell, found in json.loads(Path(words[0]).read_text(encoding="utf-8")).items():
                 method = METHODS[cell.split()[1]]
                 if method.iterative and "stop" not in method.defaults:
                     run(found["words"], ["stop=holdout", "data=public", f"images=0:{HELD_OUT_ON}", *words[1:]])

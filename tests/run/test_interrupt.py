@@ -41,6 +41,14 @@ def line(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline().strip()
 
 
+def test_on_windows_nothing_is_sent_to_a_process_to_see_whether_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []  # os.kill(process, 0) is a Ctrl-C there
+    monkeypatch.setattr(os, "kill", lambda process, which: sent.append(which))
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert interrupt._alive(os.getpid())
+    assert sent == []
+
+
 @pytest.mark.parametrize("which", SIGNALS)
 def test_first_signal_is_noted_and_handlers_come_back(which: signal.Signals) -> None:
     before = signal.getsignal(which)

@@ -107,6 +107,8 @@ def test_a_path_as_others_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "wrote /a/b/c.png, then 1/2 of it: https://example.org/x",
             "wrote .../c.png, then 1/2 of it: https://example.org/x",
         ),
+        ("pool=C:\\Users\\somebody\\scans", "pool=.../scans"),
+        ("The mask 'D:/a long one/b.png' is too large", "The mask '.../b.png' is too large"),
         (f'File "{ROOT}/aseqdip/files.py", line 3', 'File "aseqdip/files.py", line 3'),
     ):
         assert without_folders(text) == expected
