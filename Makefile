@@ -65,6 +65,8 @@ report: setup
 # to read it, searching included: .venv/bin/python -m http.server --directory site
 docs: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint .venv/torch.txt --editable '.[docs]'
+	# what the notebooks' kernels say is encrypted: else each warns that it is not
+	mkdir -p .venv/etc/jupyter && echo '{"KernelManager": {"transport_encryption": "auto"}}' > .venv/etc/jupyter/jupyter_config.json
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	$(BIN)/python -m pytest --numprocesses 0 -m "not slow" tests/test_docs.py
 
