@@ -65,7 +65,7 @@ def _described(sample: Sample) -> str:
     for what, tensor in (("k-space", sample.kspace), ("sinogram", sample.sinogram), ("image", sample.image)):
         if tensor is not None:
             kind = "complex " if what == "image" and tensor.is_complex() else ""
-            return f"a {kind}{what} of {' x '.join(map(str, tensor.shape))}"
+            return f"a{'n' if kind + what == 'image' else ''} {kind}{what} of {' x '.join(map(str, tensor.shape))}"
     return "empty"
 
 
@@ -75,13 +75,16 @@ def _time(words: Sequence[str], images: int) -> str:
     try:
         with tempfile.TemporaryDirectory() as folder:
             given = [word.replace("SIGMA", "25") for word in words if not word.startswith("images=")]
-            steps = compose.compose(given).steps
+            whole = compose.compose(given)
             few = [*given, f"steps={STEPS}", "images=0", "tracker=none", f"outputs={folder}"]
+            if hasattr(whole.dataset.reader.options, "slice"):  # else it is said that one was taken
+                few.append("dataset.slice=all")
             summary = runner.run(compose.compose(few))
     finally:
         logging.disable(logging.NOTSET)
     if not summary.records:
         return f"it cannot be tried: {'; '.join(summary.failed.values())}"
     seconds = summary.records[0].seconds
-    each = seconds["start"] + (seconds["method"] + seconds["scoring"]) / STEPS * steps
-    return f"about {about(each)} an image on this machine, {about(each * images)} in all, by aSeqDIP in {steps} steps"
+    each = seconds["start"] + (seconds["method"] + seconds["scoring"]) / STEPS * whole.steps
+    long = f"about {about(each)} an image on this machine, {about(each * images)} in all"
+    return f"{long}, by aSeqDIP in {whole.steps} steps"

@@ -13,7 +13,7 @@ from aseqdip.run.terminal import about
 from aseqdip.words import jobs, written
 
 
-def test_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     rng = np.random.default_rng(0)
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["kspace"] = rng.standard_normal((2, 3, 40, 36)) + 1j * rng.standard_normal((2, 3, 40, 36))
@@ -22,6 +22,7 @@ def test_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "multi-coil k-space (fastMRI's HDF5): 2 image(s), the first a k-space of 3 x 40 x 36" in text
     assert f"aseqdip task=mri dataset=kspace data_root={tmp_path} images=all preset=quick" in text
     assert "an image on this machine" in text
+    assert "dataset.slice" not in caplog.text, "its command takes all slices"
 
 
 def test_nothing_that_can_be_read(tmp_path: Path) -> None:
