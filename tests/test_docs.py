@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+
+import aseqdip
 
 DOCS, SITE = ROOT / "docs", ROOT / "site"
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.py"))
@@ -24,8 +27,23 @@ def test_notebooks_run_from_any_folder(path: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     pictures: list[str] = []
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: pictures.append("shown"))
+    with_few_steps(monkeypatch)
     runpy.run_path(str(path))
     assert pictures == ["shown"]
+
+
+def with_few_steps(monkeypatch: pytest.MonkeyPatch, most: int = 20) -> None:
+    """Every cell is run as it is written, and all that it calls; but no network makes more than so many steps."""
+    whole, command = aseqdip.reconstruct, subprocess.run
+
+    def reconstruct(*given: Any, **settings: Any) -> Any:
+        return whole(*given, **settings | ({"steps": min(settings["steps"], most)} if "steps" in settings else {}))
+
+    def run(words: list[str], **settings: Any) -> Any:
+        return command([f"steps={most}" if word.startswith("steps=") else word for word in words], **settings)
+
+    monkeypatch.setattr(aseqdip, "reconstruct", reconstruct)
+    monkeypatch.setattr(subprocess, "run", run)
 
 
 def test_the_method_of_the_notebook_is_that_of_the_page() -> None:
