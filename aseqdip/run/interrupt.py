@@ -116,9 +116,7 @@ class Worker:
 
 
 def _alive(process: int) -> bool:
-    if (
-        sys.platform == "win32"
-    ):  # its os.kill(process, 0) would send Ctrl-C; a word in the folder is what is heard there
+    if sys.platform == "win32":  # os.kill(process, 0) would send Ctrl-C; there a word in the folder is heard
         return True
     try:
         os.kill(process, 0)
