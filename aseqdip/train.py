@@ -4,6 +4,7 @@ It saves and stops after ``minutes`` and at Ctrl-C; the same command goes on fro
 more ``steps`` a prior that is finished is trained further.
 """
 
+import contextlib
 import logging
 import math
 import sys
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from aseqdip.data import FileReader, make_reader
-from aseqdip.engine import Engine
+from aseqdip.engine import Engine, pick_device
 from aseqdip.errors import UserError, near
 from aseqdip.figures import new_figure, save
 from aseqdip.files import check_writable, claimed, config_folder, write_atomically
@@ -65,6 +66,7 @@ class Settings:
     every: int = knob("updates between validations, each with a checkpoint", 1000, low=1)
     seed: int = knob("of weights, patches and noise", 0, low=0)
     device: str = knob("auto, cpu, cuda ...", "auto")
+    devices: int = knob("GPUs, or processes on a CPU, that share each batch (pip install 'aseqdip[train]')", 1, low=1)
     precision: str = knob("auto is bf16 where the hardware has it", "auto", choices=("auto", "fp32", "bf16"))
 
 
@@ -203,10 +205,10 @@ def measured(clean: Tensor, accel: int, rng: torch.Generator) -> tuple[MultiCoil
 
 
 def loss_of(training: "Training") -> Tensor:
-    """The loss of the next batch."""
+    """The loss of the next batch, or of this process's share of it."""
     network, step = training.plan.network, training.step
     device = training.engine.device
-    clean, noise, sigma = training.patches[step]
+    clean, noise, sigma = map(training.ranks.share, training.patches[step])
     if network == "autoencoder":
         clean = clean.to(device)
         return (training.run(clean) - clean).square().mean()
@@ -227,12 +229,60 @@ def denoising_loss(network: Any, clean: Tensor, noise: Tensor, sigma: Tensor) ->
     return (error.square().mean((1, 2, 3)) / usual).mean()
 
 
+class Ranks:
+    """The processes that train one network together, a device each, by Lightning Fabric; or this one alone.
+
+    The first starts the others, which run the same command. All draw the same batch, each computes the loss of its
+    share, and gradients are averaged, so that networks stay the same everywhere; the first alone writes and speaks.
+    Raises UserError where Fabric is not installed, or a batch cannot be shared.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.rank, self.count, self.device = 0, settings.devices, settings.device
+        if self.count == 1:
+            return
+        if settings.batch % self.count:
+            raise UserError(f"batch={settings.batch} cannot be shared by devices={self.count}: use a multiple of it.")
+        try:
+            from lightning_fabric import Fabric
+        except ImportError as error:
+            raise UserError(
+                f"devices={self.count} needs lightning-fabric: pip install 'aseqdip[train]', or leave it out."
+            ) from error
+        kind = pick_device(settings.device).type
+        self.fabric: Any = Fabric(accelerator=kind, devices=self.count, strategy="ddp")
+        self.fabric.launch()
+        self.rank, self.device = self.fabric.global_rank, str(self.fabric.device)
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the one that writes."""
+        return bool(self.rank == 0)
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's part of a batch."""
+        return batch[self.rank :: self.count]
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Make gradients the mean over all processes."""
+        if self.count > 1:
+            mean = self.fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
+            for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+    def any(self, stop: bool) -> bool:
+        """Whether any of them is to stop: then all of them do, after the same update."""
+        if self.count == 1:
+            return stop
+        return bool(self.fabric.all_reduce(torch.tensor(float(stop), device=self.device), reduce_op="sum") > 0)
+
+
 class Training:
     """A network on its way, and everything that must survive a kill."""
 
-    def __init__(self, settings: Settings, plan: Recipe, patches: Patches) -> None:
-        self.settings, self.plan, self.patches = settings, plan, patches
-        self.engine = Engine(settings.device, settings.precision)
+    def __init__(self, settings: Settings, plan: Recipe, patches: Patches, ranks: Ranks) -> None:
+        self.settings, self.plan, self.patches, self.ranks = settings, plan, patches, ranks
+        self.engine = Engine(ranks.device, settings.precision)
         with torch.random.fork_rng([]):
             torch.manual_seed(settings.seed)
             network, average = (FAMILIES[plan.network](plan.channels) for _ in range(2))
@@ -252,6 +302,7 @@ class Training:
         loss = loss_of(self)
         self.optimiser.zero_grad()
         loss.backward()
+        self.ranks.average([p.grad for p in self.network.parameters() if p.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
@@ -341,16 +392,20 @@ def train(settings: Settings) -> Training:
     plan, name = recipe(settings.prior), Path(settings.prior).stem
     out = Path(settings.out or f"outputs/training/{name}")
     check_writable(out)
-    with claimed(out) as free:
+    ranks = Ranks(settings)
+    with claimed(out) if ranks.first else contextlib.nullcontext(True) as free:
         if not free:
             raise UserError(f"Another process trains in {out}: set out=... to another folder.")
         root = Path(settings.data_root)
         images = [source.images(root) for source in plan.sources]
         held_out = plan.validation.images(root)
-        log.info("%s images, %s held out, in %s", sum(map(len, images)), len(held_out), out)
-        training = Training(settings, plan, Patches(plan, images, settings.batch, settings.seed))
+        if ranks.first:
+            log.info("%s images, %s held out, in %s", sum(map(len, images)), len(held_out), out)
+        training = Training(settings, plan, Patches(plan, images, settings.batch, settings.seed), ranks)
         resume(training, out / "checkpoint.pt")
         for _ in _updates(training):
+            if not ranks.first:  # it waits, with its next gradients, until the first has written
+                continue
             training.curve.append({"step": training.step, **validate(training.average, plan, held_out)})
             keep(training, out, name, sum(map(len, images)))
     return training
@@ -360,14 +415,18 @@ def _updates(training: Training) -> Iterator[None]:
     """Updates to the end, or until it is told to stop; yields where it is time to validate and save."""
     s, begun, before = training.settings, time.time(), training.seconds
     deadline = None if s.minutes is None else begun + 60 * s.minutes
-    with Interrupt(deadline) as interrupt, tqdm(total=s.steps, initial=training.step, unit="it", mininterval=5) as bar:
+    hidden = None if training.ranks.first else True
+    progress = tqdm(total=s.steps, initial=training.step, unit="it", mininterval=5, disable=hidden)
+    with Interrupt(deadline) as interrupt, progress as bar:
         stop = False
         while training.step < s.steps and not stop:
             loss = training.update()
             bar.update()
-            training.seconds, stop = before + time.time() - begun, interrupt.due
+            training.seconds, stop = before + time.time() - begun, training.ranks.any(interrupt.due)
             if training.step % s.every == 0 or training.step == s.steps or stop:
                 yield
+                if not training.curve:
+                    continue
                 name, value = list(training.curve[-1].items())[len(training.curve[-1]) // 2]
                 bar.set_postfix_str(f"loss {float(loss):.3f}, {value:.2f} dB at {name}{UNITS[training.plan.network]}")
 

@@ -1,5 +1,7 @@
 """Training of priors: three updates on tiny images, going on to the same bits, and what may be trained on."""
 
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from aseqdip.files import config_folder
 from aseqdip.priors.files import read
 from aseqdip.train import (
     Patches,
+    Ranks,
     Recipe,
     Settings,
     Source,
@@ -109,7 +112,8 @@ def test_other_networks_are_trained_likewise(tmp_path: Path, network: str, level
 def test_training_lowers_the_loss(pictures: Path) -> None:
     plan = Recipe(1, [Source("picture", "", ["*"])], Source("picture", "", ["*"]))
     patches = Patches(plan, [[torch.full((1, 64, 64), 0.5)]], batch=2, seed=0)
-    training = Training(Settings(precision="fp32", device="cpu"), plan, patches)
+    chosen = Settings(precision="fp32", device="cpu")
+    training = Training(chosen, plan, patches, Ranks(chosen))
     before = validate(training.network, plan, [torch.full((1, 64, 64), 0.5)])
     for _ in range(30):
         training.update()
@@ -203,3 +207,23 @@ def test_another_training_s_checkpoint_is_refused(pictures: Path) -> None:
     (pictures / "mine.yaml").write_text((pictures / "mine.yaml").read_text().replace("channels: 3", "channels: 1"))
     with pytest.raises(UserError, match="does not fit"):
         train(words(pictures, "steps=2"))
+
+
+def test_two_processes_share_a_batch_and_get_what_one_gets(pictures: Path) -> None:
+    pytest.importorskip("lightning_fabric", reason="devices=2 needs lightning-fabric")
+    found = []
+    for devices in (1, 2):
+        said = [f"prior={pictures / 'mine.yaml'}", f"data_root={pictures}", f"out={pictures / str(devices)}"]
+        more = ["device=cpu", "precision=fp32", "steps=2", "batch=4", f"devices={devices}"]
+        command = [sys.executable, "-m", "aseqdip.train", *said, *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("held out, in") == 1  # one of them speaks
+        found.append(torch.load(pictures / str(devices) / "checkpoint.pt", weights_only=True)["network"])
+    for name, weights in found[0].items():
+        torch.testing.assert_close(weights, found[1][name], atol=1e-6, rtol=0)
+
+
+def test_a_batch_that_cannot_be_shared(pictures: Path) -> None:
+    with pytest.raises(UserError, match="batch=2 cannot be shared by devices=3"):
+        train(words(pictures, "devices=3"))
