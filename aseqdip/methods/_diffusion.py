@@ -37,9 +37,9 @@ class SamplerState(LearnedState):
     rng: torch.Generator
     levels: NDArray[np.float64]
 
-    def noise(self) -> Tensor:
-        """Standard normal, like x_t."""
-        x = self.extra["x"]
+    def noise(self, like: Tensor | None = None) -> Tensor:
+        """Standard normal, like x_t, or like a part of it."""
+        x = self.extra["x"] if like is None else like
         return torch.randn(x.shape, generator=self.rng).to(x.device)
 
     def state_dict(self) -> dict[str, Any]:
@@ -99,9 +99,8 @@ class Sampler(Learned):
             sides = " x ".join(map(str, problem.z0.shape[-2:]))
             wanted = f"{size} x {size} pixels"
             log.warning("prior=%s was trained on %s; found %s: set size=%s.", name, wanted, sides, size)
-        rng, nothing = problem.generator("sampling"), np.zeros(0)
-        s = SamplerState(prior=prior, network=network, rng=rng, levels=nothing, extra={"x": problem.z0})
-        first = first_image(problem) * self.unit - (self.unit - 1)
+        rng, nothing, first = problem.generator("sampling"), np.zeros(0), self.first(problem)
+        s = SamplerState(prior=prior, network=network, rng=rng, levels=nothing, extra={"x": first})
         s.levels, whole, sigma, s.extra["x"] = self.begin(1.001 * self.unit * (o.sigma_max or most), first, s.noise())
         self.facts |= {
             "sigma_max": float(f"{sigma / self.unit:.4g}"),
@@ -114,10 +113,18 @@ class Sampler(Learned):
         while state.step < self.steps:
             number = self.steps - 1 - state.step
             state.extra["x"], u = self.advance(problem, state, number)
-            x = self.ours(u if number else state.extra["x"])
+            x = self.ours(u if number else self.image(problem, state.extra["x"]))
             data = squared(self.residual(problem, x))
             state.step += 1
             yield Iterate(state.step, x, {"loss": data, "data": data})
+
+    def first(self, problem: Problem) -> Tensor:
+        """The start image, in the sampler's units; x_t is shaped like it."""
+        return first_image(problem) * self.unit - (self.unit - 1)
+
+    def image(self, problem: Problem, x: Tensor) -> Tensor:
+        """The image u that x_0 is."""
+        return x
 
     def ours(self, u: Tensor) -> Tensor:
         """The image in our units."""

@@ -17,7 +17,9 @@ from aseqdip.methods import METHODS
 from aseqdip.methods.base import Shared
 from aseqdip.methods.ddnm import pseudo_inverse
 from aseqdip.operators import Functions, Identity, Mask, ParallelBeam
-from aseqdip.operators.base import Operator
+from aseqdip.operators.base import Operator, Scaled
+from aseqdip.operators.coils import simulated_coils
+from aseqdip.operators.mri import MultiCoilMRI, fft2c, ifft2c, to_complex
 from aseqdip.priors.adm import ADM
 from aseqdip.priors.files import Card
 from aseqdip.priors.schedules import ALPHA_BARS
@@ -43,6 +45,14 @@ class Gaussian(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         noise = sigma.square()[:, None, None, None]
         return (SPREAD**2 * x + noise * MEAN) / (SPREAD**2 + noise)
+
+
+class Curved(nn.Module):
+    """A denoiser that is not linear."""
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        noise = sigma.square()[:, None, None, None]
+        return x - noise / (1 + noise) * (x - (2 * x).sin() / 2)
 
 
 def given(monkeypatch: pytest.MonkeyPatch, network: nn.Module, **card: Any) -> None:
@@ -226,6 +236,113 @@ def test_score_mri_is_a_sample_of_the_prior_where_nothing_is_measured(monkeypatc
     assert method.facts["begins"] == "noise" and state.cost.passes == 2
 
 
+COILS = 3
+#: of SIDE columns a few in the middle, and one in four
+COLUMNS = (torch.arange(SIDE) % 4 == 0) | ((torch.arange(SIDE) - SIDE // 2).abs() < 3)
+
+
+def coils_problem(side: int = SIDE, factor: float = 1.0) -> tuple[Problem, Tensor, Tensor]:
+    """Coil images, (coils, 2, side, side), of the prior, each independent of the others; the problem and its maps."""
+    maps = simulated_coils(COILS, (side, side), torch.Generator().manual_seed(0))
+    images = MEAN + SPREAD * draw(COILS, 2, side, side)
+    mask = COLUMNS[:side]
+    inner = MultiCoilMRI(maps, mask)
+    y = inner.sample(fft2c(to_complex(images).transpose(0, 1)))
+    A = inner if factor == 1 else Scaled(inner, factor)
+    return Problem(factor * y, A, inner.adjoint(y), "image", 0, 0.0), maps, images
+
+
+def each_coil(problem: Problem, **options: Any) -> tuple[Any, list[Tensor], Any]:
+    """The method, all images and the state it ends with."""
+    part = METHODS["score_mri"]
+    method = part(part.Options(coil_images="each", **options), Shared(), Engine("cpu", "fp32"), True)
+    state = method.start(problem)
+    return method, [iterate.image for iterate in method.iterates(problem, state)], state
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_score_mri_of_each_coil_is_consistent_coil_by_coil(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Whatever the prior says, and also where the operator has a factor."""
+    given(monkeypatch, Gaussian(), low=-1, sigmas=(0.001, 378.0))
+    problem, _, images = coils_problem(factor=factor)
+    _, _, state = each_coil(problem, iterations=3)
+    found, true = (fft2c(to_complex(x))[..., COLUMNS] for x in (state.extra["x"], images))
+    torch.testing.assert_close(found, true, rtol=0, atol=2e-5)
+    assert state.cost.passes == 2 * COILS
+
+
+@pytest.mark.parametrize("snr", [0.0, 0.16])
+def test_score_mri_of_each_coil_against_a_gaussian(monkeypatch: pytest.MonkeyPatch, snr: float) -> None:
+    """What no column has measured of each coil: without a corrector exactly what the predictor's recursion says.
+
+    Predictors alone in 300 levels: x <- x + g (MEAN - x) + sqrt(gap) n, g = gap / (SPREAD^2 + s_i^2), and k-space,
+    orthonormal, has the image's variance. The corrector brings it to the prior's.
+    """
+    given(monkeypatch, Gaussian(), low=-1, sigmas=(0.001, 378.0))
+    problem, _, _ = coils_problem()
+    _, _, state = each_coil(problem, iterations=300, snr=snr)
+    free = fft2c(to_complex(state.extra["x"]))[..., ~COLUMNS]
+    values = torch.view_as_real(free).flatten()
+    levels, variance = 0.01 * 37800 ** np.linspace(0, 1, 300), 378.0**2
+    for k in range(299, -1, -1):
+        gap = levels[k] ** 2 - (levels[k - 1] ** 2 if k else 0)
+        variance = (1 - gap / (SPREAD**2 + levels[k] ** 2)) ** 2 * variance + gap
+    spread = variance**0.5 if snr == 0 else SPREAD
+    say(f"each coil, snr {snr}: mean {values.mean():.4f}, sd {values.std():.4f} of {spread:.4f} ({SPREAD})")
+    assert abs(float(values.mean())) < 4 * spread / len(values) ** 0.5, "the mean image is in the middle column"
+    assert float(values.std()) == pytest.approx(spread, rel=4 / (2 * len(values)) ** 0.5 if snr == 0 else 0.2)
+    assert spread == pytest.approx(SPREAD, rel=0.2)
+
+
+def test_score_mri_of_each_coil_is_the_released_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSOS written out with complex images: real and imaginary part one by one, in the released order of draws."""
+    network, steps, side = Curved(), 4, 16
+    given(monkeypatch, network, low=-1, sigmas=(0.01, 378.0))
+    problem, maps, _ = coils_problem(side)
+    _, images, state = each_coil(problem, iterations=steps)
+    mask, rng = COLUMNS[:side], problem.generator("sampling")
+    levels = 0.01 * 37800 ** np.linspace(0, 1, steps)
+    full = torch.zeros(COILS, side, side, dtype=torch.complex64)
+    full[..., mask] = problem.y[0]
+
+    def parts(x: Tensor, level: float, corrects: bool, gap: float) -> tuple[Tensor, Tensor, Tensor]:
+        """x, its mean before the noise, and the estimate, each part on its own."""
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for part in (x.real, x.imag):
+            score = (network(part[None, None], torch.tensor([level]))[0, 0] - part) / level**2
+            n = torch.randn(side, side, generator=rng)
+            step = 2 * (0.16 * n.norm() / score.norm()) ** 2 if corrects else torch.tensor(gap)
+            mean = part + step * score
+            found.append((mean + ((2 if corrects else 1) * step).sqrt() * n, mean, part + level**2 * score))
+        one, two, three = (torch.complex(*pair) for pair in zip(*found, strict=True))
+        return one, two, three
+
+    def kept(x: Tensor, c: int) -> Tensor:
+        return ifft2c(fft2c(x) * ~mask + full[c])
+
+    x = 378 * torch.complex(*torch.randn(2, COILS, side, side, generator=rng))
+    for i, k in enumerate(range(steps - 1, -1, -1)):
+        level, gap = float(levels[k]), float(levels[k] ** 2 - (levels[k - 1] ** 2 if k else 0))
+        estimates = torch.zeros_like(x)
+        for c in range(COILS):
+            moved, _, estimate = parts(x[c], level, corrects=False, gap=gap)
+            moved, mean, _ = parts(kept(moved, c), level, corrects=True, gap=gap)
+            x[c], estimates[c] = kept(moved if k else mean, c), kept(estimate, c)
+        shown = estimates if k else x
+        combined = (maps.conj() * shown).sum(0)
+        expected = shown.abs().square().sum(0).sqrt() * torch.exp(1j * combined.angle())
+        torch.testing.assert_close(
+            to_complex(images[i])[0, 0], expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())
+        )
+    torch.testing.assert_close(to_complex(state.extra["x"])[:, 0], x, rtol=1e-3, atol=1e-3)
+
+
+def test_coils_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, Gaussian(), low=-1, sigmas=(0.001, 378.0))
+    with pytest.raises(UserError, match="samples the image of every coil, and the operator, Mask, has no coils"):
+        each_coil(problem_of(Mask(ROWS), 0.0, MEAN + SPREAD * draw(1, 2, SIDE, SIDE)))
+
+
 # --- MCG: small images, whose operator is a matrix -----------------------------------------------------------------
 
 PIXELS = 16
@@ -255,14 +372,6 @@ def test_mcg_against_the_posterior_of_a_gaussian(monkeypatch: pytest.MonkeyPatch
         say(f"mcg, alpha {alpha}: measured parts off {off:.4f}; others mean {free.mean():.4f}, sd {free.std():.4f}")
         assert off < 0.5 * SPREAD and abs(float(free.mean())) < 4 * SPREAD / free.numel() ** 0.5
         assert float(free.std()) == pytest.approx(SPREAD, rel=0.2)
-
-
-class Curved(nn.Module):
-    """A denoiser that is not linear."""
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        noise = sigma.square()[:, None, None, None]
-        return x - noise / (1 + noise) * (x - (2 * x).sin() / 2)
 
 
 def test_mcg_is_the_released_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,6 +447,9 @@ def test_ct_is_guided_by_filtered_back_projection(monkeypatch: pytest.MonkeyPatc
             ["dps", "ddnm"], ["mri noise=0.03", "ct", "denoising sigma=25", "inpainting", "deblurring kernel=motion"]
         ),
         ("mcg", "ct"),
+        ("score_mri", "mri noise=0.03"),
+        ("score_mri", "mri noise=0.03 coil_images=each"),
+        ("score_mri", "mri noise=0.03 coil_images=each stop=holdout"),
     ],
 )
 def test_it_goes_on_to_the_same_bits(
