@@ -14,6 +14,7 @@ from aseqdip.files import write_atomically
 from aseqdip.operators.bkse import BlurNetwork
 from aseqdip.priors.adm import ADM
 from aseqdip.priors.denoiser import Denoiser
+from aseqdip.priors.edm import EDM
 from aseqdip.priors.ncsnpp import NCSNpp
 from aseqdip.priors.trained import Autoencoder, Unrolled
 
@@ -32,7 +33,7 @@ def e2e_varnet(**arguments: Any) -> torch.nn.Module:
 
 
 #: networks by the name that a card gives: those that denoise, and others
-DENOISERS: dict[str, type[torch.nn.Module]] = {"denoiser": Denoiser, "adm": ADM, "ncsnpp": NCSNpp}
+DENOISERS: dict[str, type[torch.nn.Module]] = {"denoiser": Denoiser, "adm": ADM, "ncsnpp": NCSNpp, "edm": EDM}
 FAMILIES: dict[str, Callable[..., torch.nn.Module]] = {
     **DENOISERS, "unrolled": Unrolled, "varnet": e2e_varnet, "autoencoder": Autoencoder,
     "bkse": BlurNetwork,
