@@ -161,6 +161,11 @@ class Method(Part, ABC, Generic[S]):
         """Raise UserError for settings that cannot work on a problem of this kind; called before any data are read."""
 
     @classmethod
+    def caution(cls, options: Any) -> str:
+        """What to know of settings that work, but badly, and what to set, said once a run; "" where all is well."""
+        return ""
+
+    @classmethod
     def wants(cls, options: Any) -> str:
         """What it must be given besides measurements: "references", "truth" (a diagnostic), or nothing."""
         return ""

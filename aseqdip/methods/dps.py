@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from aseqdip.operators.blur import CameraBlur, MotionBlur
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.parts import knob
 from aseqdip.problem import Problem
+
+#: with fewer steps than 1000 each is larger, but at most this many times
+LARGEST = 5
 
 
 class DPS(VPSampler):
@@ -38,10 +42,27 @@ class DPS(VPSampler):
     @dataclass
     class Options(VPSampler.Options):
         iterations: int = knob(
-            "of the 1000 times (steps is for networks and has no effect here)", 1000, low=2, high=1000
+            "of the 1000 times; fewer than 200 guide poorly (steps is for networks and has no effect here)",
+            1000,
+            low=2,
+            high=1000,
         )
         zeta: float | None = knob(
-            "step towards the measurements; default: 0.3 for blur, as released, else 0.5", None, low=0
+            "step towards the measurements, times 1000 / iterations, at most 5; default: 0.3 for blur, as released, "
+            "else 0.5",
+            None,
+            low=0,
+        )
+
+    @classmethod
+    def caution(cls, options: Any) -> str:
+        least = 1000 // LARGEST
+        if options.iterations >= least:
+            return ""
+        return (
+            f"method=dps: {options.iterations} steps guide the image poorly to its measurements: each is {LARGEST} "
+            f"times as large as with 1000, and would have to be {1000 / options.iterations:.3g} times. Set "
+            f"iterations={least} or more, or a zeta {least / options.iterations:.3g} times as large, which may diverge."
         )
 
     def times(self, count: int) -> NDArray[np.float64]:
@@ -75,7 +96,7 @@ class DPS(VPSampler):
         blur = isinstance(bare(problem.operator), (MotionBlur, CameraBlur, EncodedBlur))
         usual = 0.3 if blur else 0.5
         zeta: float = usual if self.options.zeta is None else self.options.zeta
-        return zeta * min(5.0, 1000 / self.steps) * (problem.z0.numel() / (3 * 256**2)) ** 0.5
+        return zeta * min(LARGEST, 1000 / self.steps) * (problem.z0.numel() / (3 * 256**2)) ** 0.5
 
     def deviation(self, ab: float, before: float, v: Tensor | None) -> Tensor | float:
         """sd of the noise of a step that is not the last."""

@@ -1,5 +1,6 @@
 """What ``stop=holdout`` asks of a run: which choices it goes with, and the case without its held-out values."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,8 @@ from aseqdip.parts import Chosen
 from aseqdip.problem import Kind, Problem
 from aseqdip.stopping.base import StoppingRule
 from aseqdip.stopping.holdout import Holdout, kind_of_part, part_of
+
+log = logging.getLogger(__name__)
 
 Rule = Chosen[StoppingRule] | None
 
@@ -34,8 +37,10 @@ def to_be_fitted(case: Case, rule: Rule) -> list[Problem]:
 
 
 def check_method(rule: Rule, method: type[Method[Any]], options: Any, shared: Shared, kind: Kind) -> None:
-    """Raise UserError unless method and rule go with a problem of this kind, and with each other."""
+    """Raise UserError unless method and rule go with a problem of this kind, and with each other; say what is poor."""
     method.check(options, shared, kind)
+    if poor := method.caution(options):
+        log.warning("%s", poor)
     if holds_out(rule):
         _check_holdout(method, options, shared, kind)
         if refits(rule) and (wanted := method.wants(options)):

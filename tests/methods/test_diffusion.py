@@ -24,6 +24,7 @@ from aseqdip.priors.adm import ADM
 from aseqdip.priors.files import Card
 from aseqdip.priors.schedules import ALPHA_BARS
 from aseqdip.problem import Problem
+from aseqdip.run.runner import run
 
 MEAN, SPREAD, SIDE = 0.4, 0.1, 48
 #: every second row is known
@@ -474,6 +475,17 @@ def test_it_goes_on_to_the_same_bits(
 def test_what_cannot_work_is_refused(configure: Configure, words: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         case_of(configure(*words.split()))
+
+
+@pytest.mark.parametrize(("words", "times"), [("iterations=50 stop=holdout", 1), ("iterations=200", 0)])
+def test_few_steps_of_dps_are_said_once(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, words: str, times: int
+) -> None:
+    given(monkeypatch, Gaussian())
+    cfg = configure(*f"method=dps task=inpainting size=16 images=0:2 {words}".split())
+    assert len(run(cfg).records) == 2
+    assert caplog.text.count("50 steps guide the image poorly") == times
+    assert caplog.text.count("Set iterations=200 or more, or a zeta 4 times as large") == times
 
 
 def test_another_size_than_the_prior_s_is_said(
