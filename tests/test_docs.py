@@ -1,5 +1,7 @@
 """The documents: notebooks run as they are written, every page is in the site, every link leads somewhere."""
 
+import contextlib
+import io
 import os
 import re
 import runpy
@@ -13,6 +15,7 @@ import yaml
 from conftest import ROOT
 
 import aseqdip
+from aseqdip import recommend
 
 DOCS, SITE = ROOT / "docs", ROOT / "site"
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.py"))
@@ -33,13 +36,17 @@ def test_notebooks_run_from_any_folder(path: Path, tmp_path: Path, monkeypatch: 
 
 
 def with_few_steps(monkeypatch: pytest.MonkeyPatch, most: int = 20) -> None:
-    """Every cell is run as it is written, and all that it calls; but no network makes more than so many steps."""
+    """Every cell is run as it is written; but no network makes more than so many steps, and ``recommend`` runs here."""
     whole, command = aseqdip.reconstruct, subprocess.run
 
     def reconstruct(*given: Any, **settings: Any) -> Any:
         return whole(*given, **settings | ({"steps": min(settings["steps"], most)} if "steps" in settings else {}))
 
     def run(words: list[str], **settings: Any) -> Any:
+        if words[2:4] == ["aseqdip", "recommend"]:
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                recommend.main(words[4:])
+            return subprocess.CompletedProcess(words, 0, said.getvalue())
         return command([f"steps={most}" if word.startswith("steps=") else word for word in words], **settings)
 
     monkeypatch.setattr(aseqdip, "reconstruct", reconstruct)
