@@ -181,6 +181,11 @@ class Method(Part, ABC, Generic[S]):
         return ()
 
     @property
+    def label(self) -> str:
+        """Its title in the record, known once it has started: another than the class's where it runs something else."""
+        return self.title
+
+    @property
     def steps(self) -> int:
         """How many iterates there will be."""
         return self.shared.steps if self.iterative else 1

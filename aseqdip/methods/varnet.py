@@ -21,7 +21,7 @@ class VarNet(Learned):
 
     E2E-VarNet gets the sampled k-space, estimates the sensitivities itself, and gives the root sum of squares of coil
     images: a magnitude, which here gets the phase of the zero-filled image. ``unrolled``, ours, gets the sensitivities
-    and gives the complex image.
+    and gives the complex image; records and tables call it what it is.
     """
 
     name = "varnet"
@@ -37,10 +37,15 @@ class VarNet(Learned):
     @dataclass
     class Options:
         prior: str | None = knob(
-            "network: unrolled (shipped), varnet_knee or varnet_brain (published), or a file; default: unrolled",
+            "network: unrolled (ours, shipped; not E2E-VarNet), varnet_knee or varnet_brain (E2E-VarNet, published), "
+            "or a file; default: unrolled",
             None,
             file=True,
         )
+
+    @property
+    def label(self) -> str:
+        return self.title if self.facts.get("prior_family") == "varnet" else "Unrolled network"
 
     @classmethod
     def check(cls, options: Any, shared: Shared, kind: Kind) -> None:

@@ -22,12 +22,12 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
         known: the record as far as it is known before anything is computed: names, settings, command.
         source: the file that the image was read from.
     """
-    known = replace(known, origin=origin(known, run.case), versions=records.environment())
+    titles = {**known.titles, "method": run.method.label}
+    known = replace(known, titles=titles, origin=origin(known, run.case), versions=records.environment())
     case, scores = run.case, run.scores.summary()
     truth = None if case.scoring is None else case.scoring.truth
     image = run.result()
     start, result = case.show(case.problem.z0), case.show(image)
-    titles = known.titles
     title = f"{titles['task']} {titles['setting']} · {titles['method']} · {known.image} · preset={known.preset}"
     with run.clock.measure("saving"):
         write_partial(folder, run)

@@ -30,7 +30,9 @@ def test_e2e_varnet_is_the_packages_own(configure: Configure, tmp_path: Path) ->
     network.load_state_dict(values, assign=True)
     path = tmp_path / "tiny.safetensors"
     write(path, Card("varnet", TINY, 2, -1, 1, True, name="tiny", source="tiny.pt"), values, torch.float32)
-    case, (found,) = solved(configure("task=mri", "method=varnet", f"prior={path}", "size=48"))
+    cfg = configure("task=mri", "method=varnet", f"prior={path}", "size=48")
+    assert begun(cfg)[1].label == "E2E-VarNet"
+    case, (found,) = solved(cfg)
     A, y = case.problem.operator, case.problem.y
     kspace = torch.zeros(1, *A.maps.shape, dtype=torch.complex64)
     kspace[..., A.mask] = y
@@ -51,6 +53,7 @@ def test_without_the_package_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_unrolled_network_is_ahead_of_its_start(configure: Configure) -> None:
     (record,) = run(configure("task=mri", "method=varnet", "size=128", "noise=0.02")).records
     assert record.scores["last"].psnr_db > record.scores["start"].psnr_db + 2
+    assert record.titles["method"] == "Unrolled network", "and not E2E-VarNet"
     assert record.facts["prior_name"] == "unrolled" and record.facts["prior_images"] > 400
     assert (record.steps, record.passes_per_step) == (1, 1) and record.flops_per_step > 1e6
 

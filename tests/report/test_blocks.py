@@ -190,3 +190,18 @@ def test_a_method_the_paper_does_not_have_has_its_place(tmp_path: Path, method: 
     other = replace(made.record("mri", "accel4", "vanilla_dip"), method=method, titles={"method": "Another"})
     (block,) = blocks_of(tmp_path, other, *made.campaign([("mri", "accel4", m) for m in ("aseqdip", "tv_dip")], 1))
     assert [cell.label for cell in block.cells] == ["TV-DIP", "Another", "aSeqDIP"]
+
+
+def test_another_network_beside_the_number_of_e2e_varnet_is_called_what_it_is(tmp_path: Path) -> None:
+    like = made.record("mri", "accel4", "vanilla_dip")
+    ours = {"prior_name": "unrolled", "prior_family": "unrolled", "prior_images": 520}
+    theirs = {"prior_name": "varnet_knee", "prior_family": "varnet", "prior_source": "knee.pt, sha256 0"}
+    for title, facts, label in (
+        ("Unrolled network", ours, "Unrolled network (own, 520 images, not E2E-VarNet)"),
+        ("E2E-VarNet", theirs, "E2E-VarNet (official weights)"),
+    ):
+        one = replace(like, method="varnet", titles={**like.titles, "method": title}, facts=facts)
+        (block,) = blocks_of(tmp_path / title, one)
+        (cell,) = block.cells
+        assert cell.label == label and cell.published is not None and cell.published.psnr == 34.89
+        assert ("own priors (Unrolled network)" in block.departures) == (facts is ours)
