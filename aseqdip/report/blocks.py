@@ -249,10 +249,8 @@ def trained_on(record: Record) -> str:
     if facts.get("prior_source"):
         return "official weights"
     if images := facts.get("prior_images"):
-        if facts.get("prior_family") == "unrolled":  # which stands beside the published number of E2E-VarNet
-            return f"own, {images} images, not E2E-VarNet"
-        kind = "prior" if facts.get("prior_family") == "denoiser" else "network"
-        return f"own {kind}, {images} images"
+        said = {"denoiser": "own prior, {} images", "unrolled": "own, {} images, not E2E-VarNet"}
+        return said.get(str(facts.get("prior_family")), "own network, {} images").format(images)
     return f"prior {facts['prior_name']}" if "prior_name" in facts else ""
 
 
