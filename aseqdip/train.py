@@ -415,8 +415,8 @@ def _updates(training: Training) -> Iterator[None]:
     """Updates to the end, or until it is told to stop; yields where it is time to validate and save."""
     s, begun, before = training.settings, time.time(), training.seconds
     deadline = None if s.minutes is None else begun + 60 * s.minutes
-    hidden = None if training.ranks.first else True
-    progress = tqdm(total=s.steps, initial=training.step, unit="it", mininterval=5, disable=hidden)
+    speaks = training.ranks.first
+    progress = tqdm(total=s.steps, initial=training.step, unit="it", mininterval=5, disable=not speaks)
     with Interrupt(deadline) as interrupt, progress as bar:
         stop = False
         while training.step < s.steps and not stop:
