@@ -9,6 +9,7 @@ import pytest
 from aseqdip import cli
 from aseqdip.errors import UserError
 from aseqdip.recommend import main
+from aseqdip.run.interrupt import Command
 from aseqdip.run.terminal import about
 from aseqdip.words import jobs, written
 
@@ -23,6 +24,13 @@ def test_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pyte
     assert f"aseqdip task=mri dataset=kspace data_root={tmp_path} images=all preset=quick" in text
     assert "an image on this machine" in text
     assert "dataset.slice" not in caplog.text, "its command takes all slices"
+
+
+def test_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr("aseqdip.recommend.main", given.append)
+    cli._main(["recommend", "data_root=scans"], Command())
+    assert given == [["data_root=scans"]]
 
 
 def test_nothing_that_can_be_read(tmp_path: Path) -> None:
