@@ -55,7 +55,7 @@ campaign:
 	$(ANY) scripts/campaign.py --minutes $(MINUTES) --out $(OUT) $(SETTINGS)
 
 # studies have pages of their own
-RESULTS = $(filter-out results/calibration/ results/precision/ results/quality/ results/warm/ results/fig%,$(wildcard results/*/))
+RESULTS = $(filter-out results/calibration/ results/claims/ results/precision/ results/quality/ results/warm/ results/fig%,$(wildcard results/*/))
 report: setup
 	$(BIN)/python -m aseqdip.report $(RESULTS) --html docs/results.html --markdown docs/results.md
 	$(BIN)/python -m aseqdip.report.comparison results docs/comparison.md
