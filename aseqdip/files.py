@@ -120,3 +120,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """The text as such a file, in UTF-8; what is no text in a file's name is written as \\udcxx."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from aseqdip.files import without_folders, write_atomically
+from aseqdip.files import without_folders, write_atomically, write_text
 from aseqdip.plain import dumps, loads, typed
 
 SCHEMA = 2
@@ -166,7 +166,7 @@ def write(folder: Path, record: Record) -> None:
     """``folder/record.json``, written last of all: an image that has one is finished."""
     lines = [f" {json.dumps(name)}: {dumps(value)}" for name, value in dataclasses.asdict(record).items()]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
-    write_atomically(folder / "record.json", lambda file: file.write(text.encode()))
+    write_text(folder / "record.json", text)
 
 
 def write_failure(folder: Path, failure: Failure) -> None:
@@ -176,14 +176,14 @@ def write_failure(folder: Path, failure: Failure) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """A JSON file of plain values and dataclasses, indented."""
-    write_atomically(path, lambda file: file.write((dumps(content, indent=1) + "\n").encode()))
+    write_text(path, dumps(content, indent=1) + "\n")
 
 
 def write_curve(path: Path, rows: Rows) -> None:
     """``curve.csv``: one row an iteration, columns ``COLUMNS``; empty where there is no value."""
     lines = [",".join(COLUMNS)]
     lines += [f"{int(row[0])}," + ",".join("" if math.isnan(v) else f"{v:.9g}" for v in row[1:]) for row in rows]
-    write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ from aseqdip.data import FileReader, make_reader
 from aseqdip.engine import Engine, pick_device
 from aseqdip.errors import UserError, near
 from aseqdip.figures import new_figure, save
-from aseqdip.files import check_writable, claimed, config_folder, write_atomically
+from aseqdip.files import check_writable, claimed, config_folder, write_atomically, write_text
 from aseqdip.operators.coils import simulated_coils
 from aseqdip.operators.mri import MultiCoilMRI, cartesian_mask
 from aseqdip.parts import knob, make_options
@@ -446,7 +446,7 @@ def keep(training: Training, out: Path, name: str, images: int) -> None:
     plan, curve = training.plan, training.curve
     write_atomically(out / "checkpoint.pt", lambda file: torch.save(training.state_dict(), file))
     lines = [",".join(curve[0]), *(",".join(map(str, row.values())) for row in curve)]
-    write_atomically(out / "curve.csv", lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    write_text(out / "curve.csv", "\n".join(lines) + "\n")
     figure, (axes,) = new_figure(1, 3.0, 4.5)
     for level in list(curve[0])[1:]:
         axes.plot([row["step"] for row in curve], [row[level] for row in curve], label=level + UNITS[plan.network])

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from aseqdip.errors import UserError
-from aseqdip.files import write_atomically
+from aseqdip.files import write_text
 from aseqdip.report import tables
 from aseqdip.report.blocks import build
 from aseqdip.report.rows import export, load
@@ -50,10 +50,10 @@ def write(words: argparse.Namespace) -> None:
     if words.html is not None:
         from aseqdip.report.page import render
 
-        save(words.html, render(found, blocks, words.folder))
+        write_text(words.html, render(found, blocks, words.folder))
     for path, made in ((words.markdown, tables.document), (words.latex, tables.latex)):
         if path is not None:
-            save(path, made(blocks))
+            write_text(path, made(blocks))
     more: list[Path] = []
     if words.quality is not None:
         from aseqdip.report import quality
@@ -76,11 +76,6 @@ def write(words: argparse.Namespace) -> None:
             sys.stdout.write("\nEverything there is: --export FILE.csv; on a page, with pictures: --html FILE.html\n")
     for path in dict.fromkeys([*written, *more]):
         sys.stdout.write(f"{path}\n")
-
-
-def save(path: Path, text: str) -> None:
-    """The text as a file in UTF-8, whole or not at all; what is no text in a file's name is written as \\udcxx."""
-    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aseqdip.errors import UserError
-from aseqdip.files import write_atomically
+from aseqdip.files import write_text
 from aseqdip.plain import dumps, loads
 from aseqdip.records import Trace, scan
 from aseqdip.thumbnails import arrays_of, draw
@@ -41,7 +41,7 @@ def compact(folders: Iterable[Path], target: Path) -> list[Path]:
             elif trace.lines != file:
                 lines[name] = _kept(trace.lines)[name]
         text = "".join(line + "\n" for line in lines.values())
-        write_atomically(file, lambda out, text=text: out.write(text.encode()))  # type: ignore[misc]
+        write_text(file, text)
     return sorted(found)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aseqdip.averages import FEWEST
 from aseqdip.errors import UserError
-from aseqdip.report.__main__ import save
+from aseqdip.files import write_text
 from aseqdip.report.blocks import Block, build
 from aseqdip.report.charts import comparison
 from aseqdip.report.rows import load
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> None:
             raise UserError(f"{folder} has no record in {', '.join(missing)}: give the folder that has them.")
         for name, figure in PARTS.items():
             comparison(document.with_name(figure), blocks[name])
-        save(document, render(folder, blocks))
+        write_text(document, render(folder, blocks))
     except (UserError, OSError) as error:
         sys.exit(str(error))
 

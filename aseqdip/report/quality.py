@@ -11,7 +11,7 @@ import numpy as np
 from aseqdip.averages import by_image, numbered
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain, save
-from aseqdip.files import write_atomically
+from aseqdip.files import write_text
 from aseqdip.report import tables
 from aseqdip.report.blocks import Block, Cell, versus
 from aseqdip.report.charts import COLOURS, dash
@@ -57,7 +57,7 @@ def document(blocks: Sequence[Block], path: Path, command: str, more: str = "") 
         parts += [f"![PSNR and SSIM against seconds: {tables.plain(block.place)}]({picture.name})\n"]
         parts += [tables.markdown(table(runs)) + "\n"]
     text = "\n".join([*parts, more]).rstrip() + "\n"
-    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+    write_text(path, text)
     return files
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aseqdip.errors import UserError
-from aseqdip.files import place, write_atomically
+from aseqdip.files import place, write_atomically, write_text
 from aseqdip.records import Curve, Record, Score, Trace, scan
 
 WHICH = ("start", "result", "last", "best", "ema", "stopped")
@@ -159,7 +159,7 @@ def export(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(text, list(table[0]) if table else [])
         writer.writeheader()
         writer.writerows({name: harmless(value) for name, value in line.items()} for line in table)
-        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+        write_text(path, text.getvalue())
     elif path.suffix == ".parquet":
         try:
             import pyarrow

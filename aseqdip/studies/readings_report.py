@@ -19,7 +19,7 @@ from aseqdip.averages import FEWEST, Paired, mean_curve, onset, paired
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain
 from aseqdip.figures import save as save_figure
-from aseqdip.files import write_atomically
+from aseqdip.files import write_text
 from aseqdip.paper.numbers import onset as onset_in_paper
 from aseqdip.paper.numbers import rows_of
 from aseqdip.records import Record, scan
@@ -375,7 +375,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         picture = words.document.with_suffix(".png")
         draw(picture, studies)
         text = render(words.folder, studies, picture.name)
-        write_atomically(words.document, lambda file: file.write(text.encode()))
+        write_text(words.document, text)
     except (UserError, OSError) as error:
         sys.exit(str(error))
     sys.stdout.write(f"{words.document}\n{picture}\n")
