@@ -15,12 +15,14 @@ from aseqdip.methods import METHODS
 from aseqdip.plain import dumps
 from aseqdip.records import Record, scan
 from aseqdip.report.tables import markdown
+from aseqdip.run.scores import EMA_DECAY
 
 #: the lists that settings are chosen on, by how their data sets' names begin; results on all others are reported
 CHOOSING = ("tuning_", "calibration_")
 TOLERANCE = 1.1  # the largest budget over the smallest
-AVERAGE = 0.99  # decay of the running average that every reconstruction is scored with, beside its last iterate
 NO_CHOICE = ("precision", "pool")  # how and from what a reading is computed
+#: words of a command that say where, not what
+WHERE = ("data=", "data_root=", "images=", "outputs=", "tracker=", "device=", "seed=")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ def chooses(record: Record) -> bool:
 def reading(record: Record) -> str:
     """The settings of a reconstruction as text."""
     return dumps({k: v for k, v in sorted(record.settings.items()) if v is not None and k not in NO_CHOICE})
+
+
+def said(record: Record) -> list[str]:
+    """The words of its command that say what was computed."""
+    return [word for word in record.command if not word.startswith(WHERE)]
 
 
 def patient(name: str) -> str:
@@ -123,7 +130,7 @@ def judged(record: Record) -> list[tuple[str, float]]:
     """The readings that a reconstruction speaks for, with their PSNR: its own; and its average, where it has one."""
     found = [(reading(record), record.score)]
     if record.result == "last" and "ema" in record.scores and record.network_parameters:
-        averaged = replace(record, settings={**record.settings, "ema": AVERAGE})
+        averaged = replace(record, settings={**record.settings, "ema": EMA_DECAY})
         found.append((reading(averaged), record.scores["ema"]))
     assert record.score.psnr_db is not None, f"{record.image}: settings are chosen where there is a truth"
     return [(words, score.psnr_db) for words, score in found if score.psnr_db is not None]

@@ -24,23 +24,24 @@ from omegaconf import OmegaConf
 from aseqdip.compose import compose
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain, save
-from aseqdip.files import write_atomically
+from aseqdip.files import write_text
 from aseqdip.identity import settings
 from aseqdip.methods import METHODS
 from aseqdip.records import Record
 from aseqdip.report.blocks import Block, Cell, build, versus
 from aseqdip.report.charts import COLOURS
-from aseqdip.report.rows import Row, load
+from aseqdip.report.rows import load
 from aseqdip.report.tables import HEADLINE, INTERVAL, ahead, falls_from, markdown, wide
+from aseqdip.run.scores import EMA_DECAY
 from aseqdip.studies import choice
 from aseqdip.studies.quality import ONLY, SETTINGS, merged, run
 
 SIZE, STEPS, REPORTED, SEEDS = 128, 4000, 6, (0, 1)
 #: readings are halved from image to image: all of them on the first, so many of the best on the second
 ROUNDS = (None, 2)
-#: channels at full resolution: what two cores can do 4000 steps of in three minutes
-WIDTH = {"mri": 16, "ct": 16}
-SKIP = "network.width=32"  # of the skip network, where its authors have 128
+#: channels at full resolution, of a task's network and of others: what two cores can do 4000 steps of in minutes
+WIDTH, OWN_WIDTH = {"mri": 16, "ct": 16}, {"skip": 32, "s2s": 16}
+SKIP, S2S = (f"network.width={OWN_WIDTH[name]}" for name in ("skip", "s2s"))
 #: learning rates that an earlier study found on data=calibration (docs/reproduction.md), and a rule of each task
 LR = {"mri": "1e-3", "ct": "1e-3", "denoising": "3e-4", "inpainting": "3e-3", "deblurring": "1e-3"}
 SLOW = {"mri": "3e-4", "ct": "3e-4", "denoising": "1e-4", "inpainting": "1e-3", "deblurring": "3e-4"}
@@ -56,14 +57,12 @@ TRIES: dict[str, tuple[str, str, str]] = {
     "sgld_dip": (f"recipe=original {SKIP}", "lr={lr}", "lr={slow}"),
     "ref_guided_dip": ("recipe=original", "lr={lr}", "lr={lr} stop={rule}"),
     "self_guided_dip": ("recipe=original", "lr={lr} passes=1 alpha=0.1", "lr={lr} passes=4"),
-    "rethinking_dip": ("recipe=original network.width=16", "lr=5e-4", "lr=2e-3"),
+    "rethinking_dip": (f"recipe=original {S2S}", "lr=5e-4", "lr=2e-3"),
     "aseqdip": ("recipe=paper", "lr={lr}", "lr={lr} stop={rule}"),
 }
 UNTUNED = ("direct",)
 #: weights of ``tv`` and ``wavelet`` beside their own choice of it
 RHO = {"mri": ("3e-3", "1e-2"), "denoising": ("3e-2", "1e-1")}
-#: words of a command that say where, not what
-WHERE = ("data=", "data_root=", "images=", "outputs=", "tracker=", "device=", "seed=")
 ORIGIN = "Of three readings the best on data=tuning (aseqdip.studies.claims, docs/claims.md)."
 #: what the paper's ablations change, the rest being aSeqDIP's best reading
 VARIED = ("lam=0", "lam=0.1", "lam=10", "N=1", "N=10", "N=50")
@@ -132,30 +131,30 @@ def words(task: str, method: str, said: str) -> list[str]:
 
 def tune(task: str, more: Sequence[str]) -> None:
     """All readings on the first image, the better ones on the next; none that there is a record of."""
-    outputs = Path(next(word for word in more if word.startswith("outputs=")).partition("=")[2])
+    outputs = next((Path(word.partition("=")[2]) for word in more if word.startswith("outputs=")), None)
+    if outputs is None:
+        raise UserError("tune compares what it leaves: say where, outputs=results/claims/tuning.")
     for image, kept in enumerate(ROUNDS):
         for method, tries in cells(task).items():
             for said in tries if kept is None else ranked(outputs, task, method)[:kept]:
-                if len(made(outputs, words(task, method, said))) <= image:
+                if len(made(outputs / task, words(task, method, said))) <= image:
                     run(words(task, method, said), ["data=tuning", f"images={image}:{image + 1}", *more])
 
 
 def made(folder: Path, command: Sequence[str]) -> list[Record]:
     """The records of a command, wherever it was run."""
-    found = choice.records_below(folder)
-    return [r for r in found if set(command) == {w for w in r.command if not w.startswith(WHERE)}]
+    return [record for record in choice.records_below(folder) if set(command) == set(choice.said(record))]
 
 
 def ranked(folder: Path, task: str, method: str) -> list[str]:
     """A method's tries by what they reached on the first image; UserError if one is missing."""
-    records = {said: made(folder, words(task, method, said)) for said in cells(task)[method]}
+    records = {said: made(folder / task, words(task, method, said)) for said in cells(task)[method]}
     count = Counter(record.image for all_of_it in records.values() for record in all_of_it)
-    first = max(count, key=lambda image: count[image], default="")  # where all of them were tried
+    first = [image for image, _ in count.most_common(1)]  # where all of them were tried
     found = {
-        said: max(psnr_db for _, psnr_db in choice.judged(record))
+        said: max(psnr_db for record in all_of_it if record.image in first for _, psnr_db in choice.judged(record))
         for said, all_of_it in records.items()
-        for record in all_of_it
-        if record.image == first
+        if any(record.image in first for record in all_of_it)
     }
     if missing := set(cells(task)[method]) - set(found):
         raise UserError(f"{task} {method}: {len(missing)} of its tries are not in {folder}; run tune to its end.")
@@ -164,24 +163,22 @@ def ranked(folder: Path, task: str, method: str) -> list[str]:
 
 def choose(tuning: Path, recipes: Path) -> None:
     """Write the reading with the best mean result of each method and task into ``recipe=best``."""
-    for (task, _, method), _ in choice.budgets(records := choice.records_below(tuning)).items():
+    records = choice.records_below(tuning)
+    for task, _, method in choice.budgets(records):
         mine = [r for r in records if (r.task, r.method) == (task, method)]
         best, usual = json.loads(choice.chosen(mine)), settings(compose(words(task, method, "")))
         other = {k: v for k, v in best.items() if v != usual.get(k) and k not in (*choice.NO_CHOICE, "network.width")}
         knobs = {k: v for k, v in other.items() if not k.startswith("network")}
         if network := {k.partition(".")[2] or "name": v for k, v in other.items() if k.startswith("network")}:
             knobs["network"] = network
-        path = recipes / f"best_{method}_{task}.yaml"
         text = f"# @package _global_\n# {ORIGIN}\n{OmegaConf.to_yaml(OmegaConf.create(knobs))}"
-        _write(path, text)
+        write_text(recipes / f"best_{method}_{task}.yaml", text)
 
 
 def best(task: str, method: str, more: str = "") -> list[str]:
     """The command of what was chosen, at the width of its network."""
-    cfg = compose(words(task, method, "recipe=best"))
-    return words(
-        task, method, f"recipe=best {SKIP if cfg.network.name == 'skip' and METHODS[method].learns else ''} {more}"
-    )
+    own = OWN_WIDTH.get(compose(words(task, method, "recipe=best")).network.name) if METHODS[method].learns else None
+    return words(task, method, f"recipe=best {more}" + (f" network.width={own}" if own else ""))
 
 
 def report(task: str, more: Sequence[str]) -> None:
@@ -203,29 +200,20 @@ def page(folder: Path, path: Path) -> None:
     rows = load([folder / "reported"]).rows
     if not rows:
         raise UserError(f"{folder}/reported has no record: run report first.")
-    blocks = build(rows)
-    varied = build([*(row for row in rows if row.record.method == "aseqdip"), *load([folder / "varied"]).rows])
-    broken = [
-        line for line in choice.broken([*tuning, *(row.record for row in rows)]) if line.split()[0] in _tasks(rows)
-    ]
+    blocks, tasks = build(rows), {row.record.task for row in rows}
+    own = [row for row in rows if row.record.method == "aseqdip"]
+    varied = {block.first.task: block for block in build([*own, *load([folder / "varied"]).rows])}
+    broken = [line for line in choice.broken([*tuning, *(row.record for row in rows)]) if line.split()[0] in tasks]
     draw(path.with_suffix(".png"), blocks)
     text = PAGE.format(
         folder=folder, path=path, size=SIZE, steps=STEPS, picture=path.with_suffix(".png").name, headline=HEADLINE,
-        interval=INTERVAL, answers="\n\n".join(map(answers, blocks, varied)),
-        reported="\n\n".join(wide(block) for block in blocks), varied="\n\n".join(wide(block) for block in varied),
+        interval=INTERVAL, answers="\n\n".join(answers(block, varied.get(block.first.task)) for block in blocks),
+        reported="\n\n".join(map(wide, blocks)), varied="\n\n".join(map(wide, varied.values())),
         tried=markdown(tried(tuning)), budgets=markdown(choice.table(tuning)),
         broken="\n".join(f"- {line}" for line in broken) or "Nowhere.",
-        missing=", ".join(task for task in SETTINGS if task not in _tasks(rows)) or "none",
+        missing=", ".join(task for task in SETTINGS if task not in tasks) or "none",
     )  # fmt: skip
-    _write(path, text)
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def _tasks(rows: Sequence[Row]) -> set[str]:
-    return {row.record.task for row in rows}
+    write_text(path, text)
 
 
 def draw(path: Path, blocks: Sequence[Block]) -> None:
@@ -233,40 +221,40 @@ def draw(path: Path, blocks: Sequence[Block]) -> None:
     figure, axes = new_figure(len(blocks), 3.6, 4.6)
     for axis, block in zip(axes, blocks, strict=True):
         for number, cell in enumerate(c for c in block.cells if c.curve is not None and c.rows[0].record.steps > 500):
-            curve = cell.curve
+            curve, colour = cell.curve, COLOURS[number % len(COLOURS)]
             assert curve is not None
-            axis.plot(
-                curve.at, curve.mean, color=COLOURS[number % len(COLOURS)], linewidth=1.2, label=plain(cell.label)
-            )
+            axis.plot(curve.at, curve.mean, color=colour, linewidth=1.2, label=plain(cell.label))
             if cell.falls:
-                axis.plot(
-                    cell.falls, np.interp(cell.falls, curve.at, curve.mean), "o", color=COLOURS[number], markersize=5
-                )
+                axis.plot(cell.falls, np.interp(cell.falls, curve.at, curve.mean), "o", color=colour, markersize=5)
         axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=plain(block.place))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     save(figure, path, dpi=72)
 
 
-def answers(block: Block, varied: Block) -> str:
-    """What the reported images say of each claim of the paper on one task."""
+def answers(block: Block, varied: Block | None) -> str:
+    """What the reported images say of each claim of the paper on one task.
+
+    Args:
+        varied: its aSeqDIP, as chosen and with one thing changed.
+    """
     networks = [c for c in block.cells if c.psnr and c.rows[0].record.titles.get("group") == "untrained network"]
     order = sorted(networks, key=lambda cell: -(cell.psnr.mean if cell.psnr else 0.0))
-    own = next(cell for cell in networks if cell.method == "aseqdip")
-    rival = next(cell for cell in order if cell is not own)
+    own = next((cell for cell in networks if cell.method == "aseqdip"), None)
+    rival = next((cell for cell in order if cell is not own), None)
+    if varied is None or own is None or rival is None:
+        return f"{block.place}: too little has been run."
     place = f"{order.index(own) + 1} of {len(order)}; minus {rival.label}: {ahead(versus(own, rival))}"
     fall = "; ".join(f"{c.label} {falls_from(c)} ({_lost(c)})" for c in order)
     table = [["claim", block.place], ["aSeqDIP is first of the untrained networks (Table 2)", place]]
     table.append(["it does not over-fit, others do (Fig. 4): falls from (last minus best)", fall])
+    chosen = own.rows[0].record.settings
+    same = next(c for c in varied.cells if c.rows[0].record.settings == chosen)
     for name, said in (("lam", "lam = 1 is best (Fig. 9)"), ("N", "how often the input is updated (N)")):
-        one = [c for c in varied.cells if c.rows[0].record.settings[name] != own.rows[0].record.settings[name]]
-        found = [f"{name}={c.rows[0].record.settings[name]:g} {ahead(versus(c, _same(varied, own)))}" for c in one]
-        table.append([f"{said}: minus {name}={own.rows[0].record.settings[name]:g}", "; ".join(found) or "not run yet"])
+        values = [(c.rows[0].record.settings[name], c) for c in varied.cells]
+        found = [f"{name}={value:g} {ahead(versus(c, same))}" for value, c in values if value != chosen[name]]
+        table.append([f"{said}: minus {name}={chosen[name]:g}", "; ".join(found) or "not run yet"])
     return markdown(table)
-
-
-def _same(block: Block, own: Cell) -> Cell:
-    return next(c for c in block.cells if c.rows[0].record.settings == own.rows[0].record.settings)
 
 
 def _lost(cell: Cell) -> str:
@@ -278,29 +266,29 @@ def tried(records: Sequence[Record]) -> list[list[str]]:
     table = [["task", "method", "reading", "images", "PSNR (dB)", "chosen"]]
     for task, _, method in choice.budgets(records):
         mine = [r for r in records if (r.task, r.method) == (task, method)]
-        best, usual = choice.chosen(mine), set(words(task, method, ""))
+        best, usual = choice.chosen(mine), words(task, method, "")
         scores: dict[tuple[str, str], list[float]] = {}
         for record in mine:
-            said = " ".join(w for w in record.command if w not in usual and not w.startswith(WHERE)) or "its own"
+            said = " ".join(word for word in choice.said(record) if word not in usual) or "its own"
             for reading, psnr_db in choice.judged(record):
-                shown = said if reading == choice.reading(record) else f"{said} ema={choice.AVERAGE}"
+                shown = said if reading == choice.reading(record) else f"{said} ema={EMA_DECAY}"
                 scores.setdefault((shown, reading), []).append(psnr_db)
         for (shown, reading), found in scores.items():
-            line = [task, method, shown, str(len(found)), f"{fmean(found):.2f}", "yes" * (reading == best)]
-            table.append(line)
+            table.append([task, method, shown, str(len(found)), f"{fmean(found):.2f}", "yes" * (reading == best)])
     return table
 
 
 def main() -> None:
     """Entry point."""
+    what, *said = sys.argv[1:] or [""]
+    of_task, of_files = {"tune": tune, "report": report, "vary": vary}, {"choose": choose, "page": page}
     try:
-        what, *said = sys.argv[1:]
-        if what in ("choose", "page"):
-            {"choose": choose, "page": page}[what](Path(said[0]), Path(said[1]))
+        if what in of_task and said and said[0] in SETTINGS:
+            of_task[what](said[0], said[1:])
+        elif what in of_files and len(said) == 2:
+            of_files[what](Path(said[0]), Path(said[1]))
         else:
-            {"tune": tune, "report": report, "vary": vary}[what](said[0], said[1:])
-    except (ValueError, IndexError, KeyError, StopIteration):
-        sys.exit(str(__doc__))
+            sys.exit(str(__doc__))
     except (UserError, OSError) as error:
         sys.exit(str(error))
 

@@ -26,6 +26,7 @@ from aseqdip.report.blocks import agreement, build
 from aseqdip.report.quality import document
 from aseqdip.report.rows import load
 from aseqdip.report.tables import markdown
+from aseqdip.run.scores import EMA_DECAY
 from aseqdip.studies import choice
 
 #: sizes at which a hundred runs fit into two hours of two cores
@@ -35,7 +36,7 @@ STEPS = {"mri": 500, "ct": 500, "denoising": 300, "inpainting": 300, "deblurring
 #: images; the choice between two tries is mostly plain, and pictures leave little time for a second one
 TUNED_ON, REPORTED_ON = {"mri": 2, "ct": 2, "denoising": 1, "inpainting": 1, "deblurring": 1}, 4
 HELD_OUT_ON = 2
-LR, FAST, AVERAGE = {"mri": 1e-3, "ct": 1e-3}, 3e-3, 0.99
+LR, FAST = {"mri": 1e-3, "ct": 1e-3}, 3e-3
 FROM_TV = f"input=tv lr={FAST}"
 #: a network that corrects its input instead of making an image from it: its first iterate is that image
 CORRECTING = {
@@ -183,7 +184,7 @@ def choose(folder: Path) -> dict[str, dict[str, Any]]:
             )
         for average in ("last", "ema") if METHODS[method].learns and records[0].result == "last" else ("",):
             scores = [r.scores[average] if average else r.score for r in records]
-            final = [*words, *([f"ema={AVERAGE}"] if average == "ema" else [])]
+            final = [*words, *([f"ema={EMA_DECAY}"] if average == "ema" else [])]
             reached.setdefault(f"{task} {method}", []).append((mean(s.psnr_db or 0.0 for s in scores), final))
     return {cell: _best(scored) for cell, scored in reached.items()}
 
@@ -198,10 +199,8 @@ def looks(folder: Path) -> list[list[str]]:
     """Everything else that was tried on tuning images: by task and method, the best first."""
     found: dict[tuple[str, str, str], list[Record]] = {}
     for record in choice.records_below(folder):
-        common = {*_base(record.task, record.method), "tracker=none", "data=tuning", f"seed={record.seed}"}
-        said = [
-            word for word in record.command if word not in common and word.split("=")[0] not in ("data_root", "images")
-        ]
+        base = _base(record.task, record.method)
+        said = [word for word in choice.said(record) if word not in base]
         found.setdefault((record.task, record.titles["method"], " ".join(merged(said))), []).append(record)
     means = {key: mean(r.score.psnr_db or 0.0 for r in records) for key, records in found.items()}
     lines = [["task", "method", "with", "n", "start", "PSNR (dB)"]]

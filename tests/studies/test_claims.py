@@ -12,6 +12,8 @@ from aseqdip.errors import UserError
 from aseqdip.identity import settings
 from aseqdip.methods import METHODS
 from aseqdip.records import Curve, Record, Score
+from aseqdip.report.blocks import Cell, build
+from aseqdip.report.rows import load
 from aseqdip.studies import choice, claims
 
 
@@ -104,6 +106,24 @@ def test_the_page_answers_each_claim(tuning: Path, tmp_path: Path) -> None:
     assert "N=2 | not run yet" in text
     assert "Tasks not run yet: mri, denoising, inpainting, deblurring." in text
     assert "| ct | views30 | aseqdip | 3 | 5 | 4000 |" in " ".join(text.split())
+
+
+def test_many_curves_that_fall_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for image in "uvwxyz":
+        made(tmp_path, "vanilla_dip", "", 30.0, image, dataset="public_ct")
+    (block,) = build(load([tmp_path]).rows)
+    block.cells *= 12  # more than there are colours
+    monkeypatch.setattr(Cell, "falls", 2000)
+    claims.draw(tmp_path / "many.png", [block])
+    assert (tmp_path / "many.png").stat().st_size > 1000
+    assert "too little has been run" in claims.answers(block, None)
+
+
+@pytest.mark.parametrize("words", [[], ["tune"], ["tune", "music"], ["page", "one"], ["sing", "mri"]], ids=" ".join)
+def test_other_words_are_answered_with_the_usage(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["claims", *words])
+    with pytest.raises(SystemExit, match="aseqdip.studies.claims tune"):
+        claims.main()
 
 
 def test_a_page_of_nothing_is_refused(tmp_path: Path) -> None:
