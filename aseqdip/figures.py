@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # the report draws with what is here, and needs no tensors
     from torch import Tensor
 
 
-Margins = tuple[float, float, float, float, float]
+Margins = tuple[float, float, float, float, float]  # inches, in the order of new_figure
+
 logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # says that it has made its list of fonts
 
 
@@ -37,8 +38,9 @@ def new_figure(
     axes = figure.subplots(rows, columns, squeeze=False)
     if margins:
         left, right, bottom, top, between = margins
-        figure.subplots_adjust(left / across, bottom / down, 1 - right / across, 1 - top / down)
-        figure.subplots_adjust(wspace=between * columns / (across - left - right - between * (columns - 1)))
+        room = across - left - right - between * (columns - 1)  # for the axes
+        edges = left / across, bottom / down, 1 - right / across, 1 - top / down
+        figure.subplots_adjust(*edges, wspace=between * columns / room)
     return figure, axes if rows > 1 else axes[0]
 
 

@@ -425,7 +425,7 @@ def _updates(training: Training) -> Iterator[None]:
             training.seconds, stop = before + time.time() - begun, training.ranks.any(interrupt.due)
             if training.step % s.every == 0 or training.step == s.steps or stop:
                 yield
-                if not training.curve:
+                if not speaks:
                     continue
                 name, value = list(training.curve[-1].items())[len(training.curve[-1]) // 2]
                 bar.set_postfix_str(f"loss {float(loss):.3f}, {value:.2f} dB at {name}{UNITS[training.plan.network]}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from aseqdip.data import make_reader
+from aseqdip.errors import UserError
 from aseqdip.priors import Prior, load
 from aseqdip.problem import generator
 
@@ -39,4 +40,9 @@ def main(folder: str, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) < 3:
+        sys.exit(str(__doc__))
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(str(error))

@@ -64,7 +64,11 @@ class ScoreMRI(VESampler):
 
     def first(self, problem: Problem) -> Tensor:
         x = super().first(problem)
-        return coil_images(coils_of(problem).maps, x) if self.each else x
+        if not self.each:
+            return x
+        A = coils_of(problem)
+        self.alone = single_coil(A)
+        return coil_images(A.maps, x)
 
     def begin(self, most: float, first: Tensor, noise: Tensor) -> tuple[NDArray[np.float64], bool, float, Tensor]:
         if self.each:  # drawn as all real parts, then all imaginary ones
@@ -89,7 +93,7 @@ class ScoreMRI(VESampler):
     def advance_each(self, problem: Problem, s: SamplerState, sigma: float, before: float) -> tuple[Tensor, Tensor]:
         """The same for the coils' images; the estimate is an image, as ``image`` makes it of theirs."""
         gap, found, estimates = sigma**2 - before**2, [], []
-        A, y = single_coil(coils_of(problem)), measured(problem)
+        A, y = self.alone, measured(problem)
         with s.network.counting():
             for x, y_c in zip(s.extra["x"].split(1), y.split(1, 1), strict=True):
                 score, n = self.score(s, x, sigma), s.noise(x)

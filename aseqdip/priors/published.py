@@ -162,9 +162,8 @@ def tensors(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # torch raises many kinds
-        if isinstance(error, UnpicklingError) and begins.startswith(
-            (b"\x80", b"pk")
-        ):  # a pickle, bare or in torch's zip
+        pickled = begins.startswith((b"\x80", b"pk"))  # bare, or in torch's zip
+        if pickled and isinstance(error, UnpicklingError):
             raise UserError(
                 f"{expected}; found objects, such as a pickled module, and to read them is to run whatever code the "
                 "file names. Get the one that holds weights (its state_dict), or have its authors write it."
