@@ -112,7 +112,7 @@ def curve(path: Path, rows: Rows, scores: Mapping[str, Score], title: str) -> No
     values = dict(zip(COLUMNS, np.asarray(rows, dtype=float).T, strict=True))
     known = bool(np.isfinite(values["psnr"]).any())
     ruled = bool((values["statistic"] > 0).any())
-    figure, axes = new_figure(1 + known + ruled, 3.6, 4.6, margins=(0.7, 0.2, 0.5, 0.75, 1.3))
+    figure, axes = new_figure(1 + known + ruled, 3.6, 4.6, margins=(0.85, 0.2, 0.5, 0.75, 1.4))
     for name in ("loss", "data", "autoencoding", "regulariser"):
         if (values[name] > 0).any():
             axes[-1].semilogy(values["iteration"], values[name], label=name, linewidth=1)
