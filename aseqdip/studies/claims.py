@@ -8,13 +8,15 @@ python -m aseqdip.studies.claims page   results/claims docs/claims.md
 
 Each can be repeated, goes on where it was killed, and several processes may share one. ``tune`` tries three readings of
 each method on one image of data=tuning and the better two on another; ``choose`` writes the best into recipe=best;
-``report`` reconstructs images of data=public with it; ``vary`` changes what the paper ablates in aSeqDIP's.
+``report`` reconstructs images of data=public with it, and with each network's authors' own settings; ``vary`` changes
+what the paper ablates in aSeqDIP's.
 """
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -31,7 +33,7 @@ from aseqdip.records import Record
 from aseqdip.report.blocks import Block, Cell, build, versus
 from aseqdip.report.charts import COLOURS
 from aseqdip.report.rows import load
-from aseqdip.report.tables import HEADLINE, INTERVAL, ahead, falls_from, markdown, wide
+from aseqdip.report.tables import HEADLINE, INTERVAL, ahead, falls_from, fill_in, markdown, wide
 from aseqdip.run.scores import EMA_DECAY
 from aseqdip.studies import choice
 from aseqdip.studies.quality import ONLY, SETTINGS, merged, run
@@ -64,55 +66,9 @@ UNTUNED = ("direct",)
 #: weights of ``tv`` and ``wavelet`` beside their own choice of it
 RHO = {"mri": ("3e-3", "1e-2"), "denoising": ("3e-2", "1e-1")}
 ORIGIN = "Of three readings the best on data=tuning (aseqdip.studies.claims, docs/claims.md)."
+AUTHORS = "original, paper"
 #: what the paper's ablations change, the rest being aSeqDIP's best reading
 VARIED = ("lam=0", "lam=0.1", "lam=10", "N=1", "N=10", "N=50")
-
-PAGE = """\
-# The paper's claims, on images that nothing was chosen on
-
-Each method at the paper's {steps} steps, {size} x {size} pixels, on networks narrower than the paper's (16 channels for
-MRI and CT, 32 for pictures, where it has 64 and 128): what two CPU cores can do. Settings were chosen on `data=tuning`
-by the rules of [protocol.md](protocol.md) (`recipe=best`); everything in the first two sections is **out-of-sample**:
-on `data=public`, which has no patient, subject or photograph in common with it. With as many steps for all, methods
-are favoured whose settings matter little; a step of Self-Guided DIP costs `passes` times another's: see TFLOP.
-Tasks not run yet: {missing}. Every number is from the records in `{folder}`, by
-
-```
-python -m aseqdip.studies.claims page {folder} {path}
-```
-
-{headline} {interval}
-
-## Answers
-
-{answers}
-
-## Methods
-
-{reported}
-
-![PSNR along the runs]({picture})
-
-*Means over images and seeds, up to where the first of them was stopped; a dot: where the mean starts to fall.*
-
-## aSeqDIP with one thing changed
-
-{varied}
-
-## How settings were chosen
-
-In-sample: on one image of `data=tuning`, the better two readings on a second one as well. An average (`ema`) is of the
-same run. Learning rates and stopping rules in the second and third readings are those that an earlier study found on
-`data=calibration` ([reproduction.md](reproduction.md)), which had more tries of aSeqDIP and Vanilla DIP than of others.
-
-{tried}
-
-Budgets:
-
-{budgets}
-
-Where this departs from the rules of choice: {broken}
-"""
 
 
 def cells(task: str) -> dict[str, tuple[str, ...]]:
@@ -161,10 +117,22 @@ def ranked(folder: Path, task: str, method: str) -> list[str]:
     return sorted(found, key=lambda said: -found[said])
 
 
+def finished(tuning: Path, task: str, method: str) -> bool:
+    """Whether all of its tries were made, and the better ones on every image."""
+    try:
+        kept = ranked(tuning, task, method)[: ROUNDS[-1]]
+    except UserError:
+        return False
+    return all(len(made(tuning / task, words(task, method, said))) >= len(ROUNDS) for said in kept)
+
+
 def choose(tuning: Path, recipes: Path) -> None:
-    """Write the reading with the best mean result of each method and task into ``recipe=best``."""
+    """Write the reading with the best mean result of each method and task into ``recipe=best``, where all was tried."""
     records = choice.records_below(tuning)
     for task, _, method in choice.budgets(records):
+        if not finished(tuning, task, method):
+            sys.stderr.write(f"{task} {method}: not tried to the end; run tune. What recipe=best has of it stays.\n")
+            continue
         mine = [r for r in records if (r.task, r.method) == (task, method)]
         best, usual = json.loads(choice.chosen(mine)), settings(compose(words(task, method, "")))
         other = {k: v for k, v in best.items() if v != usual.get(k) and k not in (*choice.NO_CHOICE, "network.width")}
@@ -182,10 +150,14 @@ def best(task: str, method: str, more: str = "") -> list[str]:
 
 
 def report(task: str, more: Sequence[str]) -> None:
-    """What was chosen, on the images that are reported, a seed at a time."""
+    """What was chosen, on the images that are reported, a seed at a time; authors' settings with the first."""
     for seed in SEEDS:
         for method in (*UNTUNED, *cells(task)):
             run(best(task, method), ["data=public", f"images=0:{REPORTED}", f"seed={seed}", *more])
+    for method, (own, *_) in cells(task).items():
+        command = words(task, method, own)
+        if METHODS[method].learns and settings(compose(command)) != settings(compose(best(task, method))):
+            run(command, ["data=public", f"images=0:{REPORTED}", f"seed={SEEDS[0]}", *more])
 
 
 def vary(task: str, more: Sequence[str]) -> None:
@@ -196,24 +168,38 @@ def vary(task: str, more: Sequence[str]) -> None:
 
 def page(folder: Path, path: Path) -> None:
     """The document and its figure, from the records alone."""
+    text, blocks = document(folder, path)
+    draw(path.with_suffix(".png"), blocks)
+    write_text(path, text)
+
+
+def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
+    """Its text, and what is drawn; UserError where nothing is reported."""
     tuning = choice.records_below(folder / "tuning")
     rows = load([folder / "reported"]).rows
-    if not rows:
+    chosen = [row for row in rows if row.record.recipe == "best"]
+    if not chosen:
         raise UserError(f"{folder}/reported has no record: run report first.")
-    blocks, tasks = build(rows), {row.record.task for row in rows}
-    own = [row for row in rows if row.record.method == "aseqdip"]
+    authors = [replace(row, record=replace(row.record, recipe=AUTHORS)) for row in rows if row.record.recipe != "best"]
+    own = [row for row in chosen if row.record.method == "aseqdip"]
     varied = {block.first.task: block for block in build([*own, *load([folder / "varied"]).rows])}
+    blocks, tasks = build(chosen), {row.record.task for row in chosen}
     broken = [line for line in choice.broken([*tuning, *(row.record for row in rows)]) if line.split()[0] in tasks]
-    draw(path.with_suffix(".png"), blocks)
-    text = PAGE.format(
+    text = fill_in(
+        Path(__file__).with_name("claims.md.j2"),
         folder=folder, path=path, size=SIZE, steps=STEPS, picture=path.with_suffix(".png").name, headline=HEADLINE,
         interval=INTERVAL, answers="\n\n".join(answers(block, varied.get(block.first.task)) for block in blocks),
-        reported="\n\n".join(map(wide, blocks)), varied="\n\n".join(map(wide, varied.values())),
+        reported=tables(blocks), authors=tables(build(authors)), varied=tables(varied.values()),
         tried=markdown(tried(tuning)), budgets=markdown(choice.table(tuning)),
         broken="\n".join(f"- {line}" for line in broken) or "Nowhere.",
         missing=", ".join(task for task in SETTINGS if task not in tasks) or "none",
     )  # fmt: skip
-    write_text(path, text)
+    return text, blocks
+
+
+def tables(blocks: Iterable[Block]) -> str:
+    """One below the other."""
+    return "\n\n".join(map(wide, blocks)) or "Not run yet."
 
 
 def draw(path: Path, blocks: Sequence[Block]) -> None:
