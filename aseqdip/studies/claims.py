@@ -43,6 +43,8 @@ SIZE, STEPS, REPORTED, SEEDS = 128, 4000, 6, (0, 1)
 ROUNDS = (None, 2)
 #: channels at full resolution, of a task's network and of others: what two cores can do 4000 steps of in minutes
 WIDTH, OWN_WIDTH = {"mri": 16, "ct": 16}, {"skip": 32, "s2s": 16}
+#: with bf16, noise-free CT stalls in some runs (docs/performance.md)
+PRECISION = {"ct": "precision=fp32"}
 SKIP, S2S = (f"network.width={OWN_WIDTH[name]}" for name in ("skip", "s2s"))
 #: learning rates that an earlier study found on data=calibration (docs/reproduction.md), and a rule of each task
 LR = {"mri": "1e-3", "ct": "1e-3", "denoising": "3e-4", "inpainting": "3e-3", "deblurring": "1e-3"}
@@ -81,7 +83,8 @@ def words(task: str, method: str, said: str) -> list[str]:
     width = f"network.width={WIDTH.get(task, 32)}" if METHODS[method].learns else ""
     low, high = RHO.get(task, ("3e-4", "3e-3"))
     values = {"lr": LR[task], "slow": SLOW[task], "rule": RULE.get(task, "wmv"), "low": low, "high": high}
-    base = f"task={task} method={method} preset=paper recipe=matched size={SIZE} {SETTINGS[task]} {width}"
+    place = f"{SETTINGS[task]} {PRECISION.get(task, '')} {width}"
+    base = f"task={task} method={method} preset=paper recipe=matched size={SIZE} {place}"
     return merged(f"{base} {said.format(**values)}".split())
 
 
