@@ -87,6 +87,11 @@ def check_combination(cfg: Config) -> None:
     if cfg.start not in task.starts:
         check_start_name(cfg.start, task)
         check_start(cfg.rule, cfg.start, task.kind())
+        if method is Direct:
+            raise UserError(
+                f"method=direct is the task's own start image, not that of {cfg.start}: leave start= out, or use "
+                f"method={cfg.start}."
+            )
     elif holds_out(cfg.rule) and cfg.start != task.starts[0]:
         raise UserError(f"start={cfg.start} uses all measurements: with stop=holdout leave it out, or use start=tv.")
     warm.check(cfg)
