@@ -216,7 +216,7 @@ class Reconstruction:
         return True
 
     def _refit(self, before: int, steps: int) -> None:
-        """All measurements, ended after so many steps: what a method schedules over its steps stays as it was chosen."""
+        """All measurements, ended after so many steps: what a method schedules over all its steps stays."""
         assert self.case.whole is not None
         self.problem, self.before, self.until = self.case.whole, before, steps
         self.state = self.method.start(self.problem)

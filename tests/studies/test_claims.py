@@ -104,6 +104,23 @@ def test_the_committed_recipes_are_what_the_committed_study_found(tmp_path: Path
         assert file.read_text() == (root / "configs" / "recipe_task" / file.name).read_text(), "run claims choose"
 
 
+def test_what_is_reported_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(claims, "run", lambda words, more: ran.append(words))
+    command, more = claims.words("ct", "tv", ""), [f"outputs={tmp_path}"]
+    for image in "uvwxyz":
+        claims.on_reported("ct", command, 0, more)
+        made(tmp_path, "tv", "", 30.0, image)
+    assert ran == [command] * 6
+    claims.on_reported("ct", command, 0, more)
+    assert len(ran) == 6
+    claims.on_reported("ct", command, 1, more)
+    claims.on_reported("ct", claims.words("ct", "tv", "rho=1e-3"), 0, more)
+    assert len(ran) == 8, "another seed, another reading"
+    with pytest.raises(UserError, match="outputs="):
+        claims.report("ct", [])
+
+
 def test_an_average_is_a_reading_of_its_own() -> None:
     known = {"scores": {"last": Score(30.0), "ema": Score(31.0)}, "settings": {"ema": 0.0}, "network_parameters": 1}
     record = Record(image="a", task="ct", setting="s", method="aseqdip", **known)
