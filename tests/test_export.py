@@ -162,6 +162,18 @@ def test_the_middle_slice_is_what_it_was(computed: Callable[..., Summary], tmp_p
     assert computed(*words, "images=0").skipped == ["a"]
 
 
+def test_a_tiff_whose_zero_is_white_comes_back_as_bright_with_zero_as_black(
+    computed: Callable[..., Summary], tmp_path: Path
+) -> None:
+    grey = RNG.integers(0, 4096, (20, 30), dtype=np.uint16)
+    declared = [(281, "H", 1, 4095, True)]
+    tifffile.imwrite(tmp_path / "data" / "a.tif", grey, photometric="miniswhite", extratags=declared)
+    summary = computed("task=denoising", "dataset=folder", "truth=none", "sigma=5")
+    with tifffile.TiffFile(folder_of(summary, "a") / "reconstruction.tif") as tiff:
+        assert tiff.pages[0].photometric.name == "MINISBLACK" and tiff.pages[0].tags["MaxSampleValue"].value == 4095
+        assert np.array_equal(tiff.asarray(), 4095 - grey)
+
+
 @pytest.mark.parametrize("colours", [(), (3,)])
 def test_a_twelve_bit_stack(computed: Callable[..., Summary], tmp_path: Path, colours: tuple[int, ...]) -> None:
     stack = RNG.integers(0, 900, (3, 20, 30, *colours), dtype=np.uint16)

@@ -157,7 +157,7 @@ def test_white_is_zero_of_other_kinds(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "d.tif", (GREY / 255).astype(np.float32), photometric="miniswhite")
     assert np.array_equal(values(load(tmp_path / "d.tif")), 1 - (GREY / 255).astype(np.float32))
     tifffile.imwrite(tmp_path / "e.tif", GREY, photometric="miniswhite")
-    tifffile.imwrite(tmp_path / "f.tif", np.stack([GREY, GREY]), photometric="miniswhite", imagej=True)
+    tifffile.imwrite(tmp_path / "f.tif", np.stack([GREY, GREY]), photometric="miniswhite", truncate=True)
     for name in ("e.tif", "f.tif"):
         assert np.array_equal(values(load(tmp_path / name)), (255 - GREY) / np.float32(255)), name
 
@@ -166,7 +166,7 @@ def test_colours_by_number(tmp_path: Path) -> None:
     """A palette's numbers are no grey levels, in a stack that one page declares neither."""
     palette = RNG.integers(0, 256, (3, 256), dtype=np.uint8)
     colours = palette.T[GREY] / np.float32(255)
-    for how in ({}, {"imagej": True}):
+    for how in ({}, {"truncate": True}):
         tifffile.imwrite(
             tmp_path / "a.tif", np.stack([GREY] * 2), photometric="palette", colormap=palette * np.uint16(257), **how
         )
@@ -297,7 +297,7 @@ def test_each_page_is_turned_as_it_says_itself(tmp_path: Path) -> None:
 
 
 def test_bits_are_those_of_pictures_of_more_than_eight(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", np.stack([GREY, GREY]), imagej=True)
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([GREY, GREY]), truncate=True)
     assert np.array_equal(values(load(tmp_path / "a.tif", bits=16)), GREY / np.float32(255))
 
 
