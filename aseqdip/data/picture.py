@@ -115,8 +115,11 @@ class Picture(VolumeReader):
             if count > 1 and array.dtype.kind in "iu" and array.dtype.itemsize > 1 and path not in self._largest:
                 every = (int(one.max()) for each in parts for one in self._pictures(path, file, each))
                 self._largest[path] = max(every)  # one white for all slices
-            # of up to 8 bits Pillow has turned them round
-            from_white = _light(part.key) == "MINISWHITE" and not (part.pillow and array.dtype == np.uint8)
+            from_white = _light(part.key) == "MINISWHITE"
+            if from_white:
+                sample.origin.unit = "grey levels counted from black (the file counts them from white)"
+            if part.pillow and array.dtype == np.uint8 and part.key.photometric == 0:
+                from_white = not from_white  # Pillow has turned them round, also where the tag is missing
             return self._scaled(sample, path, array, _declared(parts[0].key), from_white)
 
     def _pictures(self, path: Path, file: BinaryIO, part: "_Part") -> list[np.ndarray]:
@@ -151,10 +154,8 @@ class Picture(VolumeReader):
 
         Args:
             declared: bits of a value, where the file says more than how much room each has.
-            from_white: whether the file's 0 is white.
+            from_white: whether 0 is white.
         """
-        if from_white:
-            sample.origin.unit = "grey levels counted from black (the file counts them from white)"
         if array.dtype.kind == "f":
             return 1 - array.astype(np.float32) if from_white else array.astype(np.float32)
         if array.dtype.kind not in "bui":
@@ -317,9 +318,9 @@ def _declared(page: "tifffile.TiffPage") -> int | None:
 
 
 def _light(page: "tifffile.TiffPage") -> str:
-    """What its values mean: RGB, MINISBLACK ...; without the tag, as most files have it."""
+    """What its values mean: RGB, MINISBLACK ...; without the tag, what libtiff takes them for."""
     if "PhotometricInterpretation" not in page.tags:
-        return "MINISBLACK"
+        return "MINISWHITE" if page.compression in (2, 3, 4) else "MINISBLACK"  # those of fax machines
     return getattr(page.photometric, "name", str(page.photometric))
 
 

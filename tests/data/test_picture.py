@@ -162,6 +162,30 @@ def test_white_is_zero_of_other_kinds(tmp_path: Path) -> None:
         assert np.array_equal(values(load(tmp_path / name)), (255 - GREY) / np.float32(255)), name
 
 
+def test_a_tiff_that_does_not_say_what_zero_is(tmp_path: Path) -> None:
+    """0 is black, in 8 bits as in 16."""
+    for pixels in (GREY, DEEP[..., 0]):
+        tifffile.imwrite(tmp_path / "a.tif", pixels)
+        with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+            place = tiff.pages[0].tags["PhotometricInterpretation"].offset
+        content = bytearray((tmp_path / "a.tif").read_bytes())
+        content[place : place + 2] = (65000).to_bytes(2, "little")  # a tag of somebody's own
+        (tmp_path / "a.tif").write_bytes(content)
+        white = np.float32(np.iinfo(pixels.dtype).max)
+        assert np.array_equal(values(load(tmp_path / "a.tif")), pixels / white), pixels.dtype
+
+
+def test_pillow_decodes_as_tifffile_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compressed in other ways than tifffile knows is read with the same tags."""
+    monkeypatch.setattr("aseqdip.data.picture._decodable", lambda page: False)
+    pixels = DEEP[..., 0] // 128
+    for light in ("minisblack", "miniswhite"):
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=light, extratags=[(281, "H", 1, 4095, True)])
+        sample = load(tmp_path / "a.tif")
+        expected = 4095 - pixels if light == "miniswhite" else pixels
+        assert np.array_equal(values(sample), expected / np.float32(4095)) and not sample.notes
+
+
 def test_colours_by_number(tmp_path: Path) -> None:
     """A palette's numbers are no grey levels, in a stack that one page declares neither."""
     palette = RNG.integers(0, 256, (3, 256), dtype=np.uint8)
