@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")  # none that starts another program, as PostScript does
 EXPECTED = "a whole picture: PNG, JPEG, BMP or TIFF"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: of tifffile, which takes pages to be alike after a look at some, or follows links to other files: here all pages of
+#: one file are looked at
+OTHER_LAYOUTS = ("uniform", "ome", "mmstack", "ndtiff")
 DEPTHS = (8, 10, 12, 14, 16, 24, 31, 32)  # bits that cameras and scanners give
 
 
@@ -263,10 +266,12 @@ def _parts(tiff: "tifffile.TiffFile") -> tuple[list[_Part], int]:
     """The pictures of a file that are slices of one stack, in order, and how many it has besides: of other sizes or
     types, of less resolution, masks."""
     parts: list[_Part] = []
-    tiff.is_uniform = False  # or it looks at some of the pages, and takes the others to be like them
+    for layout in OTHER_LAYOUTS:
+        setattr(tiff, f"is_{layout}", False)
     for series in tiff.series:
         count = _frames(series)
-        pages = list(series.pages) if len(series.pages) == count else [None]
+        pages = list(series.pages)
+        pages = pages if len(pages) == count and all(page is not None for page in pages) else [None]
         parts += [_Part(series, page, count // len(pages)) for page in pages]
     levels = sum(_frames(level) for series in tiff.series for level in series.levels[1:])
     whole = [part for part in parts if not part.extra] or parts[:1]

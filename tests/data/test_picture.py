@@ -310,6 +310,28 @@ def test_copies_of_less_resolution_and_masks_are_no_slices(tmp_path: Path, metad
         assert sample.notes[0].startswith(LEFT_OUT), name
 
 
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_a_tiff_that_names_others_is_read_alone(tmp_path: Path, dtype: str) -> None:
+    """OME-TIFF: each file names the files of the whole stack, which are pictures of their own."""
+    names = ["3d6198b6-ea61-11f1-a9fd-02fc00000000", "3d6198b6-ea61-11f1-a9fd-02fc00000001"]
+    planes = "".join(
+        f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1"><UUID FileName="{z}.ome.tif">urn:uuid:{name}</UUID></TiffData>'
+        for z, name in enumerate(names)
+    )
+    sizes = f'Type="uint{8 * int(dtype[1])}" SizeX="30" SizeY="20" SizeC="1" SizeZ="2" SizeT="1"'
+    for z, name in enumerate(names):
+        text = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{name}"><Image ID="Image:0">'
+            f'<Pixels ID="Pixels:0" DimensionOrder="XYZCT" {sizes}><Channel ID="Channel:0:0" SamplesPerPixel="1"/>'
+            f"{planes}</Pixels></Image></OME>"
+        )
+        pixels = np.full((20, 30), (z + 1) * 100, dtype)
+        tifffile.imwrite(tmp_path / f"{z}.ome.tif", pixels, metadata=None, description=text)
+    items = make_reader("picture", tmp_path, options={"slice": "all"}).items()
+    assert list(items) == ["0.ome", "1.ome"]
+    assert [round(255 * float(item().image.max())) for item in items.values()] == [100, 200]
+
+
 def test_each_page_is_turned_as_it_says_itself(tmp_path: Path) -> None:
     for pixels in (GREY, DEEP[..., 0]):
         with tifffile.TiffWriter(tmp_path / "a.tif") as file:
