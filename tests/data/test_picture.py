@@ -321,8 +321,9 @@ def test_a_tiff_that_names_others_is_read_alone(tmp_path: Path, dtype: str) -> N
     sizes = f'Type="uint{8 * int(dtype[1])}" SizeX="30" SizeY="20" SizeC="1" SizeZ="2" SizeT="1"'
     for z, name in enumerate(names):
         text = (
-            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{name}"><Image ID="Image:0">'
-            f'<Pixels ID="Pixels:0" DimensionOrder="XYZCT" {sizes}><Channel ID="Channel:0:0" SamplesPerPixel="1"/>'
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{name}">'
+            f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" {sizes}>'
+            f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>'
             f"{planes}</Pixels></Image></OME>"
         )
         pixels = np.full((20, 30), (z + 1) * 100, dtype)
