@@ -47,6 +47,11 @@ def folder_of(summary: Summary, image: str) -> Path:
     return found
 
 
+def volume_of(summary: Summary, name: str) -> Path:
+    (found,) = summary.folder.glob(f"volume-{name}-??????")
+    return found
+
+
 def write_series(folder: Path, count: int = 3, **tags: Any) -> list[np.ndarray]:
     """A CT series whose files' names are in the reverse order of their positions; returns Hounsfield units in order."""
     stacks = []
@@ -67,7 +72,7 @@ def test_a_dicom_series_comes_back_as_one(computed: Callable[..., Summary], tmp_
     stacks = write_series(tmp_path / "data")
     summary = computed("task=ct", "dataset=ct", "views=90", "dataset.hu_high=1000")
     assert [r.image for r in summary.records] == ["IM3", "IM2", "IM1"], "sorted by position, not by name"
-    files = sorted((summary.folder / "volume-series0" / "reconstruction").iterdir())
+    files = sorted((volume_of(summary, "series0") / "reconstruction").iterdir())
     assert len(files) == 3
     images = [pydicom.dcmread(path) for path in files]
     old = [pydicom.dcmread(tmp_path / "data" / f"IM{n}.dcm") for n in (3, 2, 1)]
@@ -87,7 +92,7 @@ def test_a_dicom_series_comes_back_as_one(computed: Callable[..., Summary], tmp_
         assert abs(found.mean() - hu[2:22].mean()) < 40
     own = pydicom.dcmread(folder_of(summary, "IM2") / "reconstruction.dcm")
     assert own.SOPInstanceUID == images[1].SOPInstanceUID
-    with Image.open(summary.folder / "volume-series0" / "preview.png") as picture:
+    with Image.open(volume_of(summary, "series0") / "preview.png") as picture:
         assert picture.size == (40, 40)
     if (dcm2niix := shutil.which("dcm2niix")) is not None:
         out = tmp_path / "nifti"
@@ -112,7 +117,7 @@ def test_frames_of_a_file_come_back_in_one(computed: Callable[..., Summary], tmp
         tmp_path / "data" / "a.dcm", pixels, NumberOfFrames=3, RescaleSlope=1, SOPClassUID="1.2", SOPInstanceUID="1.3"
     )
     summary = computed("task=ct", "dataset=ct", "views=90", "dataset.hu_high=1000")
-    whole = pydicom.dcmread(summary.folder / "volume-a" / "reconstruction.dcm")
+    whole = pydicom.dcmread(volume_of(summary, "a") / "reconstruction.dcm")
     assert whole.pixel_array.shape == (3, 20, 20)
     one = pydicom.dcmread(folder_of(summary, "a_s001") / "reconstruction.dcm")
     assert np.array_equal(one.pixel_array, whole.pixel_array[1])
@@ -126,7 +131,7 @@ def test_mr_dicom_in_nested_folders(computed: Callable[..., Summary], tmp_path: 
     with pytest.raises(UserError, match=r"is of modality MR, MONOCHROME2: expected a CT .*dataset=dicom"):
         next(iter(make_reader("ct", tmp_path / "data").items().values()))()
     summary = computed("task=denoising", "dataset=dicom", "truth=none", "sigma=5")
-    files = sorted((summary.folder / "volume-series0" / "reconstruction").iterdir())
+    files = sorted((volume_of(summary, "series0") / "reconstruction").iterdir())
     for path, values in zip(files, stacks, strict=True):
         assert np.abs(pydicom.dcmread(path).pixel_array - values).max() <= 1
 
@@ -139,7 +144,7 @@ def test_k_space_of_four_slices(computed: Callable[..., Summary], tmp_path: Path
         file["sens_maps"] = maps[None].numpy()
     summary = computed("dataset=kspace", "accel=1.1", "center_fraction=0.9")
     assert [r.image for r in summary.records] == [f"scan_s00{i}" for i in range(4)]
-    with h5py.File(summary.folder / "volume-scan" / "reconstruction.h5") as file:
+    with h5py.File(volume_of(summary, "scan") / "reconstruction.h5") as file:
         stored = file["reconstruction"]
         assert stored.shape == (4, 48, 40) and stored.dtype == np.float32
         assert "k-space" in stored.attrs["unit"]
@@ -181,7 +186,7 @@ def test_a_twelve_bit_stack(computed: Callable[..., Summary], tmp_path: Path, co
     tifffile.imwrite(tmp_path / "data" / "a.tif", stack, photometric="rgb" if colours else "minisblack")
     summary = computed("task=denoising", "dataset=folder", "truth=none", "sigma=5")
     assert summary.records[0].facts["notes"][0].startswith("its largest value is 4095"), "one white for all slices"
-    path = summary.folder / "volume-a" / "reconstruction.tif"
+    path = volume_of(summary, "a") / "reconstruction.tif"
     assert np.array_equal(tifffile.imread(path), stack)
     again = make_reader("picture", path.parent, files=[path.name], options={"slice": "0"}).items()
     assert not next(iter(again.values()))().notes, "the tag says what white is"
@@ -212,7 +217,7 @@ def test_the_command(computed: Callable[..., Summary], tmp_path: Path, capsys: p
     main(["export", str(summary.folder), "--to", "dicom", "--data", str(tmp_path / "data")])
     assert {path: path.read_bytes() for path in summary.folder.rglob("*.dcm")} == files, "the same bytes again"
     main(["export", str(summary.folder), "--to", "h5"])
-    with h5py.File(summary.folder / "volume-series0" / "reconstruction.h5") as file:
+    with h5py.File(volume_of(summary, "series0") / "reconstruction.h5") as file:
         assert file["reconstruction"].shape == (2, 20, 20)
         assert file["reconstruction"].attrs["unit"] == "Hounsfield units"
     assert str(folder_of(summary, "IM1")) in capsys.readouterr().out
@@ -258,12 +263,12 @@ def test_a_nifti_volume(computed: Callable[..., Summary], tmp_path: Path) -> Non
     affine = np.array([[-2.0, 0, 0, 5], [0, 1.5, 0.1, 6], [0, -0.1, 3, 7], [0, 0, 0, 1]])
     nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "data" / "a.nii.gz")
     summary = computed("task=denoising", "dataset=nifti", "truth=none", "sigma=5")
-    image = nibabel.load(summary.folder / "volume-a" / "reconstruction.nii.gz")
+    image = nibabel.load(volume_of(summary, "a") / "reconstruction.nii.gz")
     assert np.allclose(image.get_fdata(), array, atol=0.01) and np.allclose(image.affine, affine)
     one = nibabel.load(folder_of(summary, "a_s001") / "reconstruction.nii.gz")
     assert np.allclose(one.affine @ [0, 0, 0, 1], affine @ [0, 0, 1, 1]), "a slice lies where it was"
     cropped = computed("dataset=nifti", "size=20", "accel=1.1", "center_fraction=0.9")
-    image = nibabel.load(cropped.folder / "volume-a" / "reconstruction.nii.gz")
+    image = nibabel.load(volume_of(cropped, "a") / "reconstruction.nii.gz")
     assert image.shape == (20, 20, 3)
     assert np.allclose(image.affine @ [0, 0, 0, 1], affine @ [5, 2, 0, 1])
 

@@ -81,7 +81,7 @@ def test_each_slice_begins_from_the_one_before(volume: Callable[..., Config]) ->
     assert images(first)["head_s000"] == images(cold)["head_s000"], "the first slice begins as ever"
     assert first.records[1].curve.psnr[0] > cold.records[1].curve.psnr[0] + 0.5
     assert not list(first.folder.rglob(warm.FILE)), "nothing is kept that nobody needs"
-    assert (first.folder / "volume-head" / "preview.png").is_file()
+    assert len(list(first.folder.glob("volume-head-??????/preview.png"))) == 1
     again = run(volume("warm=slice", "warm_steps=2"))
     assert (len(again.records), len(again.skipped)) == (0, 3)
     assert "images=all" in first.records[1].command and "warm=slice" in first.records[1].command
