@@ -119,7 +119,10 @@ def bytes_digest(path: Path) -> str:
 @cache
 def _bytes_digest(path: Path, _: tuple[int, ...]) -> str:
     with opened(path, "a file that can be read") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            found.update(piece)
+        return found.hexdigest()
 
 
 @contextmanager
