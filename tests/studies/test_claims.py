@@ -142,8 +142,9 @@ def test_the_page_answers_each_claim(tuning: Path, tmp_path: Path) -> None:
     assert "1 of 2; minus Vanilla DIP: +1.00 [+1.00, +1.00] (6 of 6)" in text
     assert "lam=0 -2.00 [-2.00, -2.00] (0 of 6)" in text
     assert "N=2 | not run yet" in text
-    assert "Tasks not run yet: mri, denoising, inpainting, deblurring." in text
+    assert "tasks: mri, denoising, inpainting, deblurring." in text
     assert "recipe original, paper" in text
+    assert "aSeqDIP 6 of 12" in text and "TV-DIP 0 of 12" in text
     assert "| ct | views30 | aseqdip | 3 | 5 | 4000 |" in " ".join(text.split())
 
 
