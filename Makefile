@@ -58,7 +58,7 @@ campaign:
 RESULTS = $(filter-out results/calibration/ results/claims/ results/precision/ results/quality/ results/warm/ results/fig%,$(wildcard results/*/))
 report: setup
 	$(BIN)/python -m aseqdip.report $(RESULTS) --html docs/results.html --markdown docs/results.md
-	$(BIN)/python -m aseqdip.report.comparison results docs/comparison.md
+	$(BIN)/python -m aseqdip.studies.claims page results/claims docs/claims.md
 	$(BIN)/python -m aseqdip.studies.readings_report results/calibration docs/reproduction.md
 	$(BIN)/python -m aseqdip.studies.quality page results/quality docs/quality.md
 

@@ -1,6 +1,7 @@
 """Results in the kinds of files that people use: PNG, TIFF, HDF5, DICOM, NIfTI. Axes, units and scale: docs/data.md."""
 
 import argparse
+import glob
 import gzip
 import hashlib
 import io
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from aseqdip import records
+from aseqdip.data._files import bytes_digest, regular
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
 from aseqdip.records import Record
@@ -41,7 +43,8 @@ class Result:
     def origin(self) -> dict[str, Any]:
         """The record's; of one from before records had it, what can be told."""
         scale = self.record.facts.get("scale", 1.0)
-        return {"kind": "", "low": 0.0, "high": 1 / scale, "unit": "", "slice": 0, "slices": 1, **self.record.origin}
+        found = {"kind": "", "low": 0.0, "high": 1 / scale, "unit": "", "slice": 0, "slices": 1, **self.record.origin}
+        return {"digest": "", "volume": "", "volume_digest": "", **found}
 
     @property
     def values(self) -> np.ndarray:
@@ -60,12 +63,29 @@ class Result:
         titles, r = self.record.titles, self.record
         return f"{titles.get('task', r.task)} {titles.get('setting', r.setting)}, {titles.get('method', r.method)}"
 
+    @property
+    def in_levels(self) -> bool:
+        """Whether its values are grey levels of a picture, and 1 is still white: not where the task has a scale."""
+        origin = self.origin
+        return origin["kind"] in ("picture", "tiff") and origin["low"] >= 0 and "scale" not in self.record.facts
+
     def needed(self, what: str) -> Path:
-        """Its source. UserError where there is none, or none of the kind."""
+        """Its source. UserError where there is none of the kind, or not the one that was read, whoever's it is now."""
+        image, name = self.record.image, self.record.source
         if self.origin["kind"] != what:
-            raise UserError(f"{self.record.image} was not read from a {what} file, whose header the result would need.")
-        if self.source is None or not self.source.is_file():
-            raise UserError(f"{self.record.image}: its file {self.record.source} is not there: say --data FOLDER.")
+            raise UserError(f"{image} was not read from a {what} file, whose header the result would need.")
+        if not self.origin["digest"]:
+            raise UserError(
+                f"{image}: its record does not say which {name} was read, and a file of that name may be another "
+                f"patient's: compute it again, which writes the {what} file, too."
+            )
+        if self.source is None or not regular(self.source):
+            raise UserError(f"{image}: its file {name} is not there: say --data FOLDER.")
+        if bytes_digest(self.source) != self.origin["digest"]:
+            raise UserError(
+                f"{image}: {name} is not the file that it was computed from: say --data FOLDER of that one, or compute "
+                "the image of this one."
+            )
         return self.source
 
 
@@ -102,18 +122,19 @@ def _png(levels: np.ndarray) -> bytes:
 
 
 def write_tiff(folder: Path, results: Sequence[Result]) -> None:
-    """In the file's own grey levels, 16 bits; 0 to 65535 where it has 8 bits or fewer; floats where it has floats."""
+    """A picture in its own grey levels, 16 bits; 0 to 65535 where it has 8 bits or fewer. All else as floats."""
     import tifffile
 
-    values, high = np.stack([result.values for result in results]), results[0].origin["high"]
+    values, high = np.stack([result.values for result in results]), max(result.origin["high"] for result in results)
     tags: list[tuple[int, str, int, int, bool]] = []
-    if 1 < high < 2**16:
+    said = ", ".join(filter(None, (results[0].line, results[0].origin["unit"])))
+    if 1 < high < 2**16 and all(result.in_levels for result in results):
         white = 65535 if high < 256 else int(high)
         values = np.rint(np.clip(values / high, 0, 1) * white).astype(np.uint16)
         tags = [(281, "H", 1, white, True)]  # MaxSampleValue: what white is
     file = io.BytesIO()
     colours = "rgb" if values.ndim == 4 else "minisblack"
-    tifffile.imwrite(file, values, metadata=None, extratags=tags, description=results[0].line, photometric=colours)
+    tifffile.imwrite(file, values, metadata=None, extratags=tags, description=said, photometric=colours)
     _write(folder / "reconstruction.tif", file.getvalue())
 
 
@@ -158,12 +179,16 @@ def write_dicom(folder: Path, results: Sequence[Result]) -> None:
     files: dict[Path, list[Result]] = {}
     for result in results:
         files.setdefault(result.needed("dicom"), []).append(result)
+    written = set()
     for number, (path, frames) in enumerate(files.items()):
         image = _derived(pydicom.dcmread(path), frames)
         name = "reconstruction.dcm" if len(files) == 1 else f"reconstruction/{number:04d}.dcm"
         content = io.BytesIO()
         image.save_as(content, enforce_file_format=True)
         _write(folder / name, content.getvalue())
+        written.add(folder / name)
+    for old in {*folder.glob("reconstruction/[0-9]*.dcm"), *folder.glob("reconstruction.dcm")} - written:
+        old.unlink()  # a slice of what was here before, between these
 
 
 def _derived(image: Any, frames: Sequence[Result]) -> Any:
@@ -177,9 +202,11 @@ def _derived(image: Any, frames: Sequence[Result]) -> Any:
     path = first.needed("dicom")
     factors = np.array([rescale(image, path, f.origin["slice"] if "NumberOfFrames" in image else 0) for f in frames])
     slope, intercept = factors[:, 0, None, None], factors[:, 1, None, None]
-    low, bits = (-1, 15) if image.PixelRepresentation else (0, 16)
-    stored = np.clip(np.rint((values - intercept) / slope), low * 2**bits, 2**bits - 1)
-    pixels = stored.astype("<i2" if image.PixelRepresentation else "<u2").tobytes()
+    stored = np.rint((values - intercept) / slope)
+    kind = "i" if image.PixelRepresentation else "u"
+    fits = stored.max() <= np.iinfo(f"{kind}2").max and (kind == "u" or stored.min() >= np.iinfo("i2").min)
+    room = np.iinfo(f"{kind}2" if fits else f"{kind}4")  # a file of 32 bits, or a peak higher than the file's
+    pixels = np.clip(stored, room.min, room.max).astype(room.dtype.newbyteorder("<")).tobytes()
     if "PerFrameFunctionalGroupsSequence" in image:
         groups = image.PerFrameFunctionalGroupsSequence
         image.PerFrameFunctionalGroupsSequence = [groups[frame.origin["slice"]] for frame in frames]
@@ -188,8 +215,8 @@ def _derived(image: Any, frames: Sequence[Result]) -> Any:
     _place(image, first, values.shape[1:])
     image.PixelData = pixels
     image["PixelData"].VR, image["PixelData"].is_undefined_length = "OW", False
-    image.BitsAllocated = image.BitsStored = 16
-    image.HighBit = 15
+    image.BitsAllocated = image.BitsStored = room.bits
+    image.HighBit = room.bits - 1
     for name in ("SmallestImagePixelValue", "LargestImagePixelValue", "PixelPaddingValue", "PixelPaddingRangeLimit"):
         if name in image:
             delattr(image, name)
@@ -231,6 +258,8 @@ def _place(image: Any, result: Result, shape: tuple[int, ...]) -> None:
 WRITERS: dict[str, Callable[[Path, Sequence[Result]], None]] = {
     "png": write_png, "tiff": write_tiff, "h5": write_h5, "dicom": write_dicom, "nifti": write_nifti,
 }  # fmt: skip
+#: kinds that need the header of the file that was read
+HEADERS = ("dicom", "nifti")
 #: what is written beside every result, by the kind of its file; of others a PNG
 BESIDE = {"tiff": ["tiff"], "dicom": ["png", "dicom"], "nifti": ["png", "nifti"]}
 BESIDE |= dict.fromkeys(("kspace", "array"), ["png", "h5"])
@@ -250,12 +279,32 @@ def beside(folder: Path, results: Sequence[Result]) -> None:
 # --- volumes -------------------------------------------------------------------------------------------------------
 
 
+def volume_folder(volume: str, digest: str) -> str:
+    """The name of a volume's folder: two patients may have files, and folders of slices, of one name."""
+    return f"volume-{volume}-{digest[:6]}"
+
+
 def volumes(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """The volumes of which every slice is there, by name, their slices in order."""
+    """The volumes of which every slice is there, by their folders' names, their slices in order.
+
+    Raises UserError where it cannot be told which slices belong together.
+    """
     found: dict[str, dict[int, Result]] = {}
     for result in results:
-        if name := result.origin.get("volume"):
-            found.setdefault(name, {})[result.origin["slice"]] = result
+        origin = result.origin
+        if not origin["volume"]:
+            continue
+        name, number = volume_folder(origin["volume"], origin["volume_digest"]), origin["slice"]
+        if not origin["volume_digest"]:
+            raise UserError(
+                f"{result.record.image} is a slice of {origin['volume']}, and its record does not say of whose: "
+                "compute it again to have the whole volume. The slices themselves are written."
+            )
+        if (other := found.setdefault(name, {}).setdefault(number, result)) is not result:
+            raise UserError(
+                f"{other.record.image} and {result.record.image} are both slice {number} of {name}: move the folder of "
+                "one of them away to have the whole volume. The slices themselves are written."
+            )
     whole = {name: slices for name, slices in found.items() if len(slices) == slices[min(slices)].origin["slices"]}
     return {name: [slices[i] for i in sorted(slices)] for name, slices in whole.items()}
 
@@ -303,7 +352,9 @@ def main(argv: Sequence[str]) -> None:
     runs: dict[Path, list[Result]] = {}
     for trace in records.scan(words.folder):
         if trace.record is not None and trace.lines is None:
-            result = load(trace.folder, trace.record, source(trace.record, words.data))
+            result = load(trace.folder, trace.record, None)
+            if words.to in HEADERS and result.origin["kind"] == words.to:
+                result.source = source(trace.record, words.data)
             WRITERS[words.to](trace.folder, [result])
             sys.stdout.write(f"{trace.folder}\n")
             runs.setdefault(trace.folder.parent, []).append(result)
@@ -311,13 +362,18 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"There is no finished result below {', '.join(map(str, words.folder))}.")
     for run, results in runs.items():
         for name, slices in volumes(results).items():
-            WRITERS[words.to](run / f"volume-{name}", slices)
-            sys.stdout.write(f"{run / f'volume-{name}'}\n")
+            WRITERS[words.to](run / name, slices)
+            sys.stdout.write(f"{run / name}\n")
 
 
 def source(record: Record, data: Path | None) -> Path | None:
-    """The file that an image was read from, below the folder of data that is given, or that its command names."""
+    """The file that an image was read from, below the folder of data that is given, or that its command names.
+
+    Of several of its name the one with the bytes that were read; else any of them, which is refused with a reason.
+    """
     said = next((word.partition("=")[2] for word in record.command if word.startswith("data_root=")), None)
     root = data or Path((said or os.environ.get("ASEQDIP_DATA", "data")).strip("\"'")).expanduser()
     name = record.source.partition(", slice ")[0]
-    return next((path for path in (root / name, *root.glob(f"*/{name}")) if name and path.is_file()), None)
+    found = [path for path in (root / name, *sorted(root.glob(f"*/{glob.escape(name)}"))) if name and regular(path)]
+    wanted = record.origin.get("digest")
+    return next((path for path in found if bytes_digest(path) == wanted), next(iter(found), None))

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from aseqdip.config import Config, in_force, make_task, value_of
-from aseqdip.data._files import opened
+from aseqdip.data._files import bytes_digest
 from aseqdip.data.base import FileReader, Sample
 from aseqdip.engine import pick_device, pick_precision
 from aseqdip.methods import METHODS
 from aseqdip.networks import NETWORKS
 
 #: raised whenever the same settings give other numbers than before, by code that is no part's own (engine, operators)
-RESULTS = 3
+RESULTS = 4
 
 #: what the paper states (Sec. 3, 4.1, Algorithm 1; App. C.6 for TV-DIP), fp32 as in its authors' scripts; the record
 #: names any departure from it. It adds no noise but to denoising, and says of other methods' networks nothing.
@@ -95,8 +95,16 @@ def run_folder(cfg: Config) -> Path:
 
 
 def image_folder(cfg: Config, name: str, sample: Sample) -> str:
-    """The folder of one image below its run's: its name, and for what is read from files a hash of what was in them."""
-    return name if cfg.dataset.reader.part.generated else f"{name}-{content(sample)[:6]}"
+    """The folder of one image below its run's: its name, and for what is read from files a hash of what was in them.
+
+    The image alone does not say it all: in a file with another unit or affine it may look the same.
+    """
+    if cfg.dataset.reader.part.generated:
+        return name
+    found, origin = content(sample), sample.origin
+    if origin.digest:
+        found = digest({"content": found, "file": origin.digest, "low": origin.low, "high": origin.high})
+    return f"{name}-{found[:6]}"
 
 
 def departures(cfg: Config) -> dict[str, Any]:
@@ -132,7 +140,7 @@ def file_digest(value: Any) -> Any:
     if not isinstance(value, str) or not Path(value).expanduser().exists():
         return value
     path = Path(value).expanduser()
-    return _folder_digest(path, None) if path.is_dir() else f"content {_file(path, *_stamp(path))[:16]}"
+    return _folder_digest(path, None) if path.is_dir() else f"content {bytes_digest(path)[:16]}"
 
 
 def _folder_digest(folder: Path, files: list[str] | None) -> str:
@@ -141,22 +149,8 @@ def _folder_digest(folder: Path, files: list[str] | None) -> str:
     found = hashlib.sha256()
     for name in named:
         path = folder / name
-        found.update(f"{name} {_file(path, *_stamp(path)) if path.is_file() else 'missing'}\n".encode())
+        found.update(f"{name} {bytes_digest(path) if path.is_file() else 'missing'}\n".encode())
     return f"content {found.hexdigest()[:16]}"
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    return path.stat().st_size, path.stat().st_mtime_ns
-
-
-@cache
-def _file(path: Path, size: int, modified: int) -> str:
-    """The hash of a file's bytes; read again once its size or time is another."""
-    with opened(path, "a file that can be read") as file:  # a pipe, say, would never end
-        found = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            found.update(piece)
-        return found.hexdigest()
 
 
 # --- code --------------------------------------------------------------------------------------------------------

@@ -76,7 +76,8 @@ class Record:
         problem: the knobs that the measurements depend on (the task's, the reader's, size, truth), without the seed.
         settings: all other knobs that the result depends on (the method's, the network's, steps ...).
         origin: where in which kind of file it stands (kind, volume, slice, slices), what of the file's image it shows
-            (region: top, left, rows, columns), and what maps displayed values v back: low + (high - low) v, in unit.
+            (region: top, left, rows, columns), what maps displayed values v back: low + (high - low) v, in unit; and
+            digests of the bytes of its file (digest) and of all files of its volume (volume_digest).
         command: the words that compute this image again, without absolute paths; empty where they are not known.
         identity, input: digests of all that the result depends on, and of measurements and start image as computed.
         results_version: raised whenever the same words give other numbers.

@@ -301,7 +301,7 @@ def rehearse(words: Sequence[str]) -> list[str]:
     first = [f"{name}={values[0]}" for name, values in over.items() if name not in groups]
     idle: dict[str, str] | None = None
     for job in compose.jobs([w for w in own if w.partition("=")[0] not in over] + first, groups):
-        here = without_effect(compose.compose(job), [*said])
+        here = without_effect(compose.compose(job), sorted(said))
         idle = here if idle is None else {name: why for name, why in idle.items() if name in here}
         if not idle:
             break
@@ -311,7 +311,11 @@ def rehearse(words: Sequence[str]) -> list[str]:
 def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
     """Of the knobs a user named, those that this run does not use, each with a line that says so."""
     used, found = in_force(cfg), {}
+    idle = cfg.method.part.idle(cfg.method.options)
     for name in names:
+        if name in idle:
+            found[name] = f"{name} has no effect: {idle[name]}."
+            continue
         declared = catalogue().get(name)
         if declared is None or name in used:
             continue

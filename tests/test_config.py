@@ -152,6 +152,9 @@ def test_original_recipes_are_their_authors(configure: Configure) -> None:
     backs = [c.method.options.backtrack for c in (own["vanilla"], own["tv"], own["es"], hole)]
     assert backs == [5, 5, 0, 0]
     assert (own["vanilla"].steps, own["es"].steps, own["tv"].method.options.rho) == (4000, 5000, 1)
+    for task in ("mri", "ct", "denoising"):
+        quick = [configure("recipe=original", f"method={m}", f"task={task}").steps for m in ("es_dip", "vanilla_dip")]
+        assert quick[0] == 1.25 * quick[1], "as at the paper's steps"
     guided = own["self_guided"]
     assert (guided.residual, guided.ema, guided.method.options.alpha) == ("norm", 0.99, 0.004)
 
@@ -338,6 +341,14 @@ SMOKE = ("preset=smoke",)
         ),
         (("network.skip=4",), ["network.skip has no effect: it belongs to network=skip, and this is network=unet."]),
         (("window=5",), ["window has no effect: it belongs to stop=wmv, and this is stop=none."]),
+        (
+            ("method=vanilla_dip", "start=tv", "input_noise=1"),
+            [
+                "input_noise has no effect: it belongs to input=normal, and this is input=noise.",
+                "start has no effect: it belongs to input=measurement, and this is input=noise.",
+            ],
+        ),
+        (("method=vanilla_dip", "start=tv", "input=measurement"), []),
         (("method=direct", "steps=3"), ["steps has no effect: method=direct does not use it."]),
         (("method=es_dip", "window=5", "accel=8", "tracker=none"), []),
         (("-m", "task=ct,mri", "accel=8", "views=9", "lam=1,2"), []),

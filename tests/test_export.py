@@ -16,7 +16,7 @@ from cases import Configure
 from data.test_ct_slices import write_dicom
 from PIL import Image
 
-from aseqdip import export
+from aseqdip import export, records
 from aseqdip.cli import main
 from aseqdip.data import make_reader
 from aseqdip.data.brain import brain
@@ -24,6 +24,7 @@ from aseqdip.errors import UserError
 from aseqdip.operators.coils import simulated_coils
 from aseqdip.operators.mri import fft2c
 from aseqdip.problem import generator
+from aseqdip.records import Record
 from aseqdip.run.runner import Summary, run
 
 RNG = np.random.default_rng(0)
@@ -47,6 +48,11 @@ def folder_of(summary: Summary, image: str) -> Path:
     return found
 
 
+def volume_of(summary: Summary, name: str) -> Path:
+    (found,) = summary.folder.glob(f"volume-{name}-??????")
+    return found
+
+
 def write_series(folder: Path, count: int = 3, **tags: Any) -> list[np.ndarray]:
     """A CT series whose files' names are in the reverse order of their positions; returns Hounsfield units in order."""
     stacks = []
@@ -67,7 +73,7 @@ def test_a_dicom_series_comes_back_as_one(computed: Callable[..., Summary], tmp_
     stacks = write_series(tmp_path / "data")
     summary = computed("task=ct", "dataset=ct", "views=90", "dataset.hu_high=1000")
     assert [r.image for r in summary.records] == ["IM3", "IM2", "IM1"], "sorted by position, not by name"
-    files = sorted((summary.folder / "volume-series0" / "reconstruction").iterdir())
+    files = sorted((volume_of(summary, "series0") / "reconstruction").iterdir())
     assert len(files) == 3
     images = [pydicom.dcmread(path) for path in files]
     old = [pydicom.dcmread(tmp_path / "data" / f"IM{n}.dcm") for n in (3, 2, 1)]
@@ -87,7 +93,7 @@ def test_a_dicom_series_comes_back_as_one(computed: Callable[..., Summary], tmp_
         assert abs(found.mean() - hu[2:22].mean()) < 40
     own = pydicom.dcmread(folder_of(summary, "IM2") / "reconstruction.dcm")
     assert own.SOPInstanceUID == images[1].SOPInstanceUID
-    with Image.open(summary.folder / "volume-series0" / "preview.png") as picture:
+    with Image.open(volume_of(summary, "series0") / "preview.png") as picture:
         assert picture.size == (40, 40)
     if (dcm2niix := shutil.which("dcm2niix")) is not None:
         out = tmp_path / "nifti"
@@ -112,7 +118,7 @@ def test_frames_of_a_file_come_back_in_one(computed: Callable[..., Summary], tmp
         tmp_path / "data" / "a.dcm", pixels, NumberOfFrames=3, RescaleSlope=1, SOPClassUID="1.2", SOPInstanceUID="1.3"
     )
     summary = computed("task=ct", "dataset=ct", "views=90", "dataset.hu_high=1000")
-    whole = pydicom.dcmread(summary.folder / "volume-a" / "reconstruction.dcm")
+    whole = pydicom.dcmread(volume_of(summary, "a") / "reconstruction.dcm")
     assert whole.pixel_array.shape == (3, 20, 20)
     one = pydicom.dcmread(folder_of(summary, "a_s001") / "reconstruction.dcm")
     assert np.array_equal(one.pixel_array, whole.pixel_array[1])
@@ -126,7 +132,7 @@ def test_mr_dicom_in_nested_folders(computed: Callable[..., Summary], tmp_path: 
     with pytest.raises(UserError, match=r"is of modality MR, MONOCHROME2: expected a CT .*dataset=dicom"):
         next(iter(make_reader("ct", tmp_path / "data").items().values()))()
     summary = computed("task=denoising", "dataset=dicom", "truth=none", "sigma=5")
-    files = sorted((summary.folder / "volume-series0" / "reconstruction").iterdir())
+    files = sorted((volume_of(summary, "series0") / "reconstruction").iterdir())
     for path, values in zip(files, stacks, strict=True):
         assert np.abs(pydicom.dcmread(path).pixel_array - values).max() <= 1
 
@@ -139,7 +145,7 @@ def test_k_space_of_four_slices(computed: Callable[..., Summary], tmp_path: Path
         file["sens_maps"] = maps[None].numpy()
     summary = computed("dataset=kspace", "accel=1.1", "center_fraction=0.9")
     assert [r.image for r in summary.records] == [f"scan_s00{i}" for i in range(4)]
-    with h5py.File(summary.folder / "volume-scan" / "reconstruction.h5") as file:
+    with h5py.File(volume_of(summary, "scan") / "reconstruction.h5") as file:
         stored = file["reconstruction"]
         assert stored.shape == (4, 48, 40) and stored.dtype == np.float32
         assert "k-space" in stored.attrs["unit"]
@@ -162,6 +168,18 @@ def test_the_middle_slice_is_what_it_was(computed: Callable[..., Summary], tmp_p
     assert computed(*words, "images=0").skipped == ["a"]
 
 
+def test_a_tiff_whose_zero_is_white_comes_back_as_bright_with_zero_as_black(
+    computed: Callable[..., Summary], tmp_path: Path
+) -> None:
+    grey = RNG.integers(0, 4096, (20, 30), dtype=np.uint16)
+    declared = [(281, "H", 1, 4095, True)]
+    tifffile.imwrite(tmp_path / "data" / "a.tif", grey, photometric="miniswhite", extratags=declared)
+    summary = computed("task=denoising", "dataset=folder", "truth=none", "sigma=5")
+    with tifffile.TiffFile(folder_of(summary, "a") / "reconstruction.tif") as tiff:
+        assert tiff.pages[0].photometric.name == "MINISBLACK" and tiff.pages[0].tags["MaxSampleValue"].value == 4095
+        assert np.array_equal(tiff.asarray(), 4095 - grey)
+
+
 @pytest.mark.parametrize("colours", [(), (3,)])
 def test_a_twelve_bit_stack(computed: Callable[..., Summary], tmp_path: Path, colours: tuple[int, ...]) -> None:
     stack = RNG.integers(0, 900, (3, 20, 30, *colours), dtype=np.uint16)
@@ -169,7 +187,7 @@ def test_a_twelve_bit_stack(computed: Callable[..., Summary], tmp_path: Path, co
     tifffile.imwrite(tmp_path / "data" / "a.tif", stack, photometric="rgb" if colours else "minisblack")
     summary = computed("task=denoising", "dataset=folder", "truth=none", "sigma=5")
     assert summary.records[0].facts["notes"][0].startswith("its largest value is 4095"), "one white for all slices"
-    path = summary.folder / "volume-a" / "reconstruction.tif"
+    path = volume_of(summary, "a") / "reconstruction.tif"
     assert np.array_equal(tifffile.imread(path), stack)
     again = make_reader("picture", path.parent, files=[path.name], options={"slice": "0"}).items()
     assert not next(iter(again.values()))().notes, "the tag says what white is"
@@ -200,7 +218,7 @@ def test_the_command(computed: Callable[..., Summary], tmp_path: Path, capsys: p
     main(["export", str(summary.folder), "--to", "dicom", "--data", str(tmp_path / "data")])
     assert {path: path.read_bytes() for path in summary.folder.rglob("*.dcm")} == files, "the same bytes again"
     main(["export", str(summary.folder), "--to", "h5"])
-    with h5py.File(summary.folder / "volume-series0" / "reconstruction.h5") as file:
+    with h5py.File(volume_of(summary, "series0") / "reconstruction.h5") as file:
         assert file["reconstruction"].shape == (2, 20, 20)
         assert file["reconstruction"].attrs["unit"] == "Hounsfield units"
     assert str(folder_of(summary, "IM1")) in capsys.readouterr().out
@@ -246,12 +264,12 @@ def test_a_nifti_volume(computed: Callable[..., Summary], tmp_path: Path) -> Non
     affine = np.array([[-2.0, 0, 0, 5], [0, 1.5, 0.1, 6], [0, -0.1, 3, 7], [0, 0, 0, 1]])
     nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "data" / "a.nii.gz")
     summary = computed("task=denoising", "dataset=nifti", "truth=none", "sigma=5")
-    image = nibabel.load(summary.folder / "volume-a" / "reconstruction.nii.gz")
+    image = nibabel.load(volume_of(summary, "a") / "reconstruction.nii.gz")
     assert np.allclose(image.get_fdata(), array, atol=0.01) and np.allclose(image.affine, affine)
     one = nibabel.load(folder_of(summary, "a_s001") / "reconstruction.nii.gz")
     assert np.allclose(one.affine @ [0, 0, 0, 1], affine @ [0, 0, 1, 1]), "a slice lies where it was"
     cropped = computed("dataset=nifti", "size=20", "accel=1.1", "center_fraction=0.9")
-    image = nibabel.load(cropped.folder / "volume-a" / "reconstruction.nii.gz")
+    image = nibabel.load(volume_of(cropped, "a") / "reconstruction.nii.gz")
     assert image.shape == (20, 20, 3)
     assert np.allclose(image.affine @ [0, 0, 0, 1], affine @ [5, 2, 0, 1])
 
@@ -296,3 +314,207 @@ def test_pictures_of_a_folder_keep_their_aspect(computed: Callable[..., Summary]
     summary = computed("task=denoising", "dataset=folder", "size=32")
     with Image.open(folder_of(summary, "a") / "reconstruction.png") as picture:
         assert picture.size == (64, 32)
+
+
+def write_patient(folder: Path, name: str, value: int, z: float) -> Path:
+    """One CT slice of somebody, ``IM1.dcm`` as everybody's."""
+    folder.mkdir()
+    where = {"ImagePositionPatient": [0, 0, z], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
+    kind = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "SeriesInstanceUID": "1.2", "SOPInstanceUID": "1.3"}
+    pixels = np.full((20, 20), value, np.uint16)
+    return write_dicom(folder / "IM1.dcm", pixels, RescaleSlope=1, PatientName=name, **where, **kind)
+
+
+def test_a_result_gets_no_other_patients_header(
+    computed: Callable[..., Summary], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("task=denoising", "dataset=ct", "truth=none", "sigma=0")
+    patients = {"A": (1100, 0.0), "B": (1700, 50.0)}
+    for name, (value, z) in patients.items():
+        write_patient(tmp_path / "data" / name, name, value, z)
+        summary = computed(*words, f"data_root={tmp_path / 'data' / name}")
+    for path in summary.folder.rglob("*.dcm"):
+        path.unlink()
+    main(["export", str(summary.folder), "--to", "dicom", "--data", str(tmp_path / "data")])
+    images = [pydicom.dcmread(path) for path in summary.folder.rglob("*.dcm")]
+    found = {str(i.PatientName): (int(i.pixel_array[0, 0]), float(i.ImagePositionPatient[2])) for i in images}
+    assert found == patients
+    with pytest.raises(SystemExit):
+        main(["export", str(summary.folder), "--to", "dicom", "--data", str(tmp_path / "data" / "A")])
+    assert "IM1.dcm is not the file that it was computed from: say --data FOLDER of that one" in capsys.readouterr().err
+
+
+def test_a_record_that_does_not_know_its_file_gets_no_header(
+    computed: Callable[..., Summary], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_series(tmp_path / "data", 2)
+    summary = computed("task=ct", "dataset=ct")
+    for path in summary.folder.glob("*/record.json"):
+        record = json.loads(path.read_text())
+        record["origin"] = {k: v for k, v in record["origin"].items() if "digest" not in k}
+        path.write_text(json.dumps(record))
+    for kind, message in {"dicom": "does not say which IM", "h5": "its record does not say of whose"}.items():
+        with pytest.raises(SystemExit):
+            main(["export", str(summary.folder), "--to", kind, "--data", str(tmp_path / "data")])
+        assert message in capsys.readouterr().err
+    assert (folder_of(summary, "IM1") / "reconstruction.h5").is_file()
+    assert not list(summary.folder.glob("volume-*/*.h5"))
+
+
+def test_a_file_that_was_replaced_meanwhile_lends_no_header(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    path = write_patient(tmp_path / "data" / "A", "A", 1100, 0)
+    summary = computed("task=denoising", "dataset=ct", "truth=none", f"data_root={path.parent}")
+    result = export.load(folder_of(summary, "IM1"), summary.records[0], path)
+    assert result.needed("dicom") == path
+    path.write_bytes(write_patient(tmp_path / "data" / "B", "B", 1700, 50).read_bytes())
+    with pytest.raises(UserError, match="is not the file that it was computed from"):
+        result.needed("dicom")
+
+
+@pytest.mark.parametrize("kind", ["nifti", "ct"])
+def test_volumes_of_one_name_are_kept_apart(computed: Callable[..., Summary], tmp_path: Path, kind: str) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    stacks = []
+    for number, count in enumerate((4, 3)):  # the second has fewer slices than the first
+        folder = tmp_path / "data" / str(number)
+        folder.mkdir()
+        if kind == "ct":
+            write_series(folder, count, RescaleIntercept=-1024 + 50 * number)
+        else:
+            array = RNG.integers(0, 900, (20, 16, count)).astype(np.int16)
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / "scan.nii.gz")
+        summary = computed("task=denoising", f"dataset={kind}", "truth=none", "sigma=0", f"data_root={folder}")
+        stacks.append(np.stack([export.load(folder_of_record(summary, r), r, None).values for r in summary.records]))
+    main(["export", str(summary.folder), "--to", "h5"])
+    volumes = {}
+    for path in summary.folder.glob("volume-*/reconstruction.h5"):
+        with h5py.File(path) as file:
+            values = volumes[len(file["reconstruction"])] = file["reconstruction"][()]
+        if kind == "ct":
+            assert len(list((path.parent / "reconstruction").iterdir())) == len(values)
+    assert [volumes[len(stack)].tolist() for stack in stacks] == [stack.tolist() for stack in stacks]
+
+
+def folder_of_record(summary: Summary, record: Record) -> Path:
+    (found,) = (t.folder for t in records.scan([summary.folder]) if t.record is not None and t.record == record)
+    return found
+
+
+def test_two_results_for_one_slice_are_refused(
+    computed: Callable[..., Summary], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_series(tmp_path / "data", 2)
+    summary = computed("task=ct", "dataset=ct")
+    shutil.copytree(folder_of(summary, "IM1"), summary.folder / "renamed")
+    with pytest.raises(SystemExit):
+        main(["export", str(summary.folder), "--to", "h5"])
+    assert "IM1 and IM1 are both slice 1 of volume-series0-" in capsys.readouterr().err
+
+
+def test_what_a_volume_had_before_does_not_stay_between_its_slices(
+    computed: Callable[..., Summary], tmp_path: Path
+) -> None:
+    write_series(tmp_path / "data", 2)
+    summary = computed("task=ct", "dataset=ct")
+    folder = volume_of(summary, "series0")
+    (folder / "reconstruction" / "0002.dcm").write_bytes(b"another patient's")
+    main(["export", str(summary.folder), "--to", "dicom", "--data", str(tmp_path / "data")])
+    assert sorted(path.name for path in (folder / "reconstruction").iterdir()) == ["0000.dcm", "0001.dcm"]
+
+
+def test_a_slice_that_comes_later_takes_its_place(
+    computed: Callable[..., Summary], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    words = ("task=denoising", "dataset=ct", "truth=none", "sigma=0")
+    stacks = write_series(tmp_path / "data", 4)
+    late = tmp_path / "data" / "IM3.dcm"  # the second of four
+    late.rename(tmp_path / "IM3.dcm")
+    assert len(computed(*words).records) == 3
+    (tmp_path / "IM3.dcm").rename(late)
+    summary = computed(*words)
+    assert ([r.image for r in summary.records], len(summary.skipped)) == (["IM3"], 3)
+    assert "series0: all 4 slices" in caplog.text
+    numbers = {r.image: r.origin["slice"] for t in records.scan([summary.folder]) if (r := t.record) is not None}
+    assert numbers == {"IM4": 0, "IM3": 1, "IM2": 2, "IM1": 3}, "records say where they stand now"
+    (folder,) = (f for f in summary.folder.glob("volume-*") if len(list((f / "reconstruction").iterdir())) == 4)
+    for path, hu in zip(sorted((folder / "reconstruction").iterdir()), stacks, strict=True):
+        image = pydicom.dcmread(path)
+        assert np.abs(image.pixel_array + float(image.RescaleIntercept) - hu).max() <= 1
+    assert len(computed(*words).skipped) == 4
+
+
+@pytest.mark.parametrize("what", ["unit", "affine"])
+def test_a_file_that_was_corrected_is_computed_again(
+    computed: Callable[..., Summary], tmp_path: Path, what: str
+) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    words = ("task=denoising", "dataset=nifti", "truth=none", "sigma=0")
+    array, affine = RNG.random((20, 16, 2)).astype(np.float32) * 100, np.diag([1.0, 1.0, 5.0, 1.0])
+    path = tmp_path / "data" / "scan.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    first = computed(*words)
+    if what == "unit":
+        array = array * 2
+    else:
+        affine = np.diag([2.0, 1.5, 3.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    second = computed(*words)
+    assert len(second.records) == 2 and not second.skipped
+    assert [r.content for r in second.records] == [r.content for r in first.records], "the same pictures"
+    folders = [folder_of_record(second, record) for record in (first.records[0], second.records[0])]
+    assert folders[0] != folders[1]
+    image = nibabel.load(folders[1] / "reconstruction.nii.gz")
+    assert np.allclose(image.get_fdata()[..., 0], array[..., 0], rtol=1e-4) and np.allclose(image.affine, affine)
+    assert len(computed(*words).skipped) == 2
+
+
+def test_a_tiff_of_what_is_no_picture_is_in_the_files_units(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    write_series(tmp_path / "data", 1)
+    np.save(tmp_path / "data" / "head.npy", 3000 * brain(32).abs().numpy())
+    ct = computed("task=denoising", "dataset=ct", "truth=none", "sigma=0")
+    mri = computed("dataset=complex", "accel=1.1", "center_fraction=0.9", "coils=2", "noise=0")
+    for summary, image, unit in ((ct, "IM1", "Hounsfield units"), (mri, "head", "values of the file")):
+        main(["export", str(summary.folder), "--to", "tiff"])
+        result = export.load(folder_of(summary, image), summary.records[0], None)
+        with tifffile.TiffFile(folder_of(summary, image) / "reconstruction.tif") as file:
+            stored = file.asarray()
+            assert unit in file.pages[0].description
+        assert stored.dtype == np.float32 and np.array_equal(stored, result.values)
+    assert export.load(folder_of(ct, "IM1"), ct.records[0], None).values.min() < -900
+    assert stored.max() > mri.records[0].origin["high"], "nothing is cut off"
+
+
+def test_the_largest_white_of_a_stack_is_its_white(tmp_path: Path) -> None:
+    stack = [np.full((4, 4), 200), np.full((4, 4), 4000)]
+    results = [
+        export.Result(
+            Record(image="a", task="denoising", setting="", method="direct", origin={"kind": "tiff", "high": high}),
+            image / high,
+        )
+        for image, high in zip(stack, (255.0, 4095.0), strict=True)
+    ]
+    export.write_tiff(tmp_path, results)
+    assert np.array_equal(tifffile.imread(tmp_path / "reconstruction.tif"), np.stack(stack))
+
+
+def test_dicom_of_32_bits_keeps_its_values(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 10**6, (20, 20)).astype(np.uint32)
+    none = {"RescaleSlope": 1, "RescaleIntercept": 0, "Modality": "MR"}
+    bits = {"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31}
+    write_dicom(tmp_path / "data" / "a.dcm", pixels, SOPClassUID="1.2", SOPInstanceUID="1.3", **none, **bits)
+    summary = computed("task=denoising", "dataset=dicom", "truth=none", "sigma=0")
+    stored = pydicom.dcmread(folder_of(summary, "a") / "reconstruction.dcm").pixel_array
+    assert np.abs(stored.astype(float) - pixels).max() <= 1
+
+
+def test_large_values_of_monochrome1_are_shown_dark(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    pixels = np.tile(np.arange(0, 2000, 100, dtype=np.uint16), (20, 1))
+    tags = {"RescaleSlope": 1, "RescaleIntercept": 0, "Modality": "DX", "PhotometricInterpretation": "MONOCHROME1"}
+    write_dicom(tmp_path / "data" / "a.dcm", pixels, SOPClassUID="1.2", SOPInstanceUID="1.3", **tags)
+    summary = computed("task=denoising", "dataset=dicom", "truth=none", "sigma=0")
+    with Image.open(folder_of(summary, "a") / "reconstruction.png") as picture:
+        shown = np.asarray(picture)
+    assert (shown[0, 0], shown[0, -1]) == (65535, 0)
+    image = pydicom.dcmread(folder_of(summary, "a") / "reconstruction.dcm")
+    assert image.PhotometricInterpretation == "MONOCHROME1" and np.array_equal(image.pixel_array, pixels)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from aseqdip import identity
 from aseqdip.data import Sample
+from aseqdip.data.base import Origin
 from aseqdip.errors import UserError
 from aseqdip.identity import code, content, file_digest, image_folder, problem, run_folder, settings
 from aseqdip.run.runner import run
@@ -120,6 +121,10 @@ def test_images_from_files_have_folders_of_their_own(configure: Configure) -> No
     assert image_folder(configure(), "brain00", sample) == "brain00"
     own = configure("task=denoising", "dataset=folder")
     assert image_folder(own, "a", sample) == f"a-{content(sample)[:6]}"
+    files = [Sample("x", image=sample.image, origin=Origin(digest=digest)) for digest in ("1", "2")]
+    files.append(Sample("x", image=sample.image, origin=Origin(digest="2", high=2.0)))
+    assert len({image_folder(own, "a", file) for file in files}) == 3, "the same image in another file or unit"
+    assert len({content(file) for file in files}) == 1
 
 
 def test_other_data_under_the_same_name_are_computed(

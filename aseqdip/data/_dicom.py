@@ -1,5 +1,6 @@
 """DICOM files: their values, and which of them are slices of one volume, in order of position."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from aseqdip.data._files import check_size, opened, printable
+from aseqdip.data._files import bytes_digest, check_size, opened, printable
 from aseqdip.data.base import Sample, VolumeReader
 from aseqdip.errors import UserError
 
@@ -23,6 +24,7 @@ class DicomReader(VolumeReader):
         super().__init__(*args, **kwargs)
         #: of files that are slices of a series: the series' name, the file's number in it, how many it has
         self.series: dict[Path, tuple[str, int, int]] = {}
+        self._digests: dict[str, str] = {}
 
     def is_bare(self, path: Path) -> bool:
         """Scanners and archives often write DICOM files without a suffix: their magic word tells them."""
@@ -66,9 +68,30 @@ class DicomReader(VolumeReader):
 
     def _read_of(self, volume: str, path: Path, index: int | None) -> Sample:
         sample = super()._read_of(volume, path, index)
-        if path in self.series and sample.origin.slices == 1:
-            sample.origin.volume, sample.origin.slice, sample.origin.slices = self.series[path]
+        origin = sample.origin
+        if path in self.series and origin.slices == 1:
+            origin.volume, origin.slice, origin.slices = self.series[path]
+            origin.volume_digest = self._series_digest(origin.volume)
         return sample
+
+    def files_of(self, series: str) -> list[Path]:
+        """The files of a series, in order."""
+        return [path for path, (name, *_) in self.series.items() if name == series]
+
+    def _series_digest(self, series: str) -> str:
+        """A hash of all its files: neither its name nor its UID, which anonymising may change, tells it from others."""
+        if series not in self._digests:
+            files = "\n".join(map(_digest_or_none, self.files_of(series)))
+            self._digests[series] = hashlib.sha256(files.encode()).hexdigest()
+        return self._digests[series]
+
+
+def _digest_or_none(path: Path) -> str:
+    """One slice that cannot be read is no reason to refuse the others."""
+    try:
+        return bytes_digest(path)
+    except UserError:
+        return "unreadable"
 
 
 def _place(path: Path) -> tuple[str, float, int]:

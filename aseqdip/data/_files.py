@@ -1,5 +1,6 @@
 """Where every data file is opened: regular files only, sizes asked of the header, every library's error named."""
 
+import hashlib
 import logging
 import math
 import os
@@ -9,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -105,6 +107,22 @@ def opened(path: Path, expected: str) -> Iterator[BinaryIO]:
     check_regular(path)
     with named_errors(path, expected), open(path, "rb", opener=_without_waiting) as file:  # noqa: PTH123 - has no opener
         yield file
+
+
+def bytes_digest(path: Path) -> str:
+    """The hash of a file's bytes; read again once it is another file, or its size or time is another."""
+    check_regular(path)  # a pipe, say, would never end
+    found = path.stat()
+    return _bytes_digest(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@cache
+def _bytes_digest(path: Path, _: tuple[int, ...]) -> str:
+    with opened(path, "a file that can be read") as file:
+        found = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            found.update(piece)
+        return found.hexdigest()
 
 
 @contextmanager

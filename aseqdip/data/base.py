@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aseqdip.data._files import printable, regular, there
+from aseqdip.data._files import bytes_digest, printable, regular, there
 from aseqdip.errors import UserError
 from aseqdip.parts import NoOptions, Part, knob
 
@@ -32,6 +32,7 @@ class Origin:
         kind: of the file: picture, tiff, dicom, nifti, kspace, array; "" for what is generated or bundled.
         low, high: the file's values of what the sample has as 0 and 1; unit: theirs, in words.
         volume: name of the volume it is a slice of, "" for none; slice, slices: its number there, and how many it has.
+        digest: of the file's bytes; volume_digest: of those of all files of its volume. Readers need not care.
         path: of the file. Never recorded.
     """
 
@@ -42,7 +43,14 @@ class Origin:
     volume: str = ""
     slice: int = 0
     slices: int = 1
+    digest: str = ""
+    volume_digest: str = ""
     path: Path | None = None
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What records have of it."""
+        return {key: value for key, value in vars(self).items() if key != "path"}
 
 
 @dataclass
@@ -144,7 +152,13 @@ class FileReader(Reader):
         return False
 
     def items(self) -> Items:
-        return {name: partial(self.read, path) for name, path in self.paths().items()}
+        return {name: partial(self._read_whole, path) for name, path in self.paths().items()}
+
+    def _read_whole(self, path: Path) -> Sample:
+        """The image of a file, which says what file that was."""
+        sample = self.read(path)
+        sample.origin.digest = bytes_digest(path)
+        return sample
 
     def paths(self) -> dict[str, Path]:
         """The files by the names of their images, in order. UserError if one of a list is missing, or for none."""
@@ -262,10 +276,12 @@ class VolumeReader(FileReader):
         return items
 
     def _read_of(self, volume: str, path: Path, index: int | None) -> Sample:
-        """One slice of a file, which says what volume it is of."""
+        """One slice of a file, which says what file and what volume it is of."""
         sample = self.read_slice(path, index)
-        if sample.origin.slices > 1:
-            sample.origin.volume = volume
+        origin = sample.origin
+        origin.digest = bytes_digest(path)
+        if origin.slices > 1:
+            origin.volume, origin.volume_digest = volume, origin.digest
         return sample
 
     def _slices(self, path: Path) -> Sequence[int | None]:

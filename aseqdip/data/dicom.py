@@ -12,7 +12,10 @@ from aseqdip.data.base import Sample, finite
 
 
 class Dicom(DicomReader):
-    """Single slices, multi-frame files and series; the largest value of a volume is 1, and 0 is 0 or the least."""
+    """Single slices, multi-frame files and series; the largest value of a volume is 1, and 0 is 0 or the least.
+
+    Of MONOCHROME1, whose large values are dark, it is the other way round: an image is as a viewer shows it.
+    """
 
     name = "dicom"
     title = "DICOM images (MR and others)"
@@ -24,22 +27,22 @@ class Dicom(DicomReader):
         self._ranges: dict[Path, tuple[float, float]] = {}
 
     def read_slice(self, path: Path, index: int | None) -> Sample:
-        values, patient = self._read(path)
-        sample = self.sample(path, patient)
+        values, header = self._read(path)
+        sample = self.sample(path, str(header.get("PatientID") or ""))
         low, high = self._range(path)
+        if header.PhotometricInterpretation == "MONOCHROME1":
+            low, high = high, low
         image = self.one_slice(sample, path, values, index).astype(np.float32)
         sample.image = finite((image - low) / ((high - low) or 1), printable(path))[None]
         sample.origin = replace(sample.origin, low=low, high=high, unit="values of the file, rescaled")
         return sample
 
-    def _read(self, path: Path) -> tuple[np.ndarray, str]:
-        values, image = read_dicom(path, self.options.max_gib, lambda image: check_grey(image, path, ct=False))
-        return values, str(image.get("PatientID") or "")
+    def _read(self, path: Path) -> tuple[np.ndarray, Any]:
+        return read_dicom(path, self.options.max_gib, lambda image: check_grey(image, path, ct=False))
 
     def _range(self, path: Path) -> tuple[float, float]:
         """Least (at most 0) and largest value of the volume that a file is, or is a slice of."""
-        volume = self.series.get(path, ("",))[0]
-        files = [f for f, (name, *_) in self.series.items() if name == volume] or [path]
+        files = self.files_of(self.series[path][0]) if path in self.series else [path]
         if files[0] not in self._ranges:
             ends = [(values.min(), values.max()) for values, _ in map(self._read, files)]
             self._ranges[files[0]] = min(0.0, *(float(e[0]) for e in ends)), float(max(e[1] for e in ends))

@@ -14,8 +14,10 @@ from aseqdip.errors import UserError
 from aseqdip.operators.mri import fft1c, ifft1c
 
 EXPECTED = "an ISMRMRD file: a group 'dataset' with 'xml' and 'data', Cartesian"
-#: flags of readouts that are no lines of the image: noise, separate calibration, navigators, phase correction, dummies
-NO_IMAGE = sum(1 << (bit - 1) for bit in (19, 20, 23, 24, 26, 27, 28, 29, 30))
+#: flags of readouts that are no lines of the image: noise, separate calibration, navigators, phase correction,
+#: feedback, dummies, other coils, phase stabilization
+NO_IMAGE = sum(1 << (bit - 1) for bit in (19, 20, 23, 24, 26, 27, 28, 29, 30, 31))
+REVERSED = 1 << 21  # flag of readouts whose samples run backwards
 #: counters of which only the first value is reconstructed
 FIRST = ("contrast", "phase", "repetition", "set")
 
@@ -54,13 +56,18 @@ class Ismrmrd(KSpaceReader):
                     f"{printable(path)}: its trajectory is '{'' if encoding is None else kind}': {EXPECTED}."
                 )
             nx, ny, nz = (int(encoding.findtext(f"encodedSpace/matrixSize/{a}", "0")) for a in "xyz")
-            wanted = int(encoding.findtext("reconSpace/matrixSize/x", str(nx)))
+            wanted = _wanted(encoding, nx)
             limits = [f"encodingLimits/kspace_encoding_step_{i}/center" for i in (1, 2)]
             centres = [int(encoding.findtext(limit) or n // 2) for limit, n in zip(limits, (ny, nz), strict=True)]
             readouts = file["dataset/data"]
             heads = readouts.fields("head")[:]
             kept = (heads["flags"] & np.uint64(NO_IMAGE)) == 0
-            left_out = [name for name in FIRST if heads["idx"][name][kept].max() > 0]
+            notes = []
+            if "encoding_space_ref" in heads.dtype.names and (other := kept & (heads["encoding_space_ref"] > 0)).any():
+                notes.append(f"{int(other.sum())} readouts of other encoded spaces than the first were left out")
+                kept &= ~other
+            first = FIRST if nz == 1 else (*FIRST, "slice")
+            left_out = [name for name in first if heads["idx"][name][kept].max() > 0]
             for name in left_out:
                 kept &= heads["idx"][name] == 0
             slices, coils = int(heads["idx"]["slice"][kept].max()) + 1, int(heads["active_channels"][kept].max())
@@ -70,20 +77,30 @@ class Ismrmrd(KSpaceReader):
             for i in np.flatnonzero(kept):
                 _add(total, times, heads[i], readouts[int(i)]["data"], (ny, nz), centres)
         total /= np.maximum(times, 1)
-        notes = [f"only the first {name} was taken" for name in left_out]
-        lines = center_crop(ifft1c(torch.from_numpy(total), 2).movedim(2, -1), ny, wanted).movedim(-1, 2)
+        notes += [f"only the first {'slab' if name == 'slice' else name} was taken" for name in left_out]
+        if backwards := int((heads["flags"][kept] & np.uint64(REVERSED) > 0).sum()):
+            notes.append(f"{backwards} readouts that the file says run backwards were turned round")
+        lines = center_crop(ifft1c(torch.from_numpy(total), 2).movedim(2, -1), nz, wanted).movedim(-1, 2)
         if nz == 1:
             return fft1c(lines, 2)[..., 0].numpy(), notes
         return lines[0].movedim(1, 0).numpy(), notes
+
+
+def _wanted(encoding: ElementTree.Element, nx: int) -> int:
+    """Rows without oversampling: the part of the encoded field of view that the image has; without both, its rows."""
+    fields = [float(encoding.findtext(f"{space}Space/fieldOfView_mm/x") or 0) for space in ("encoded", "recon")]
+    if min(fields) > 0:
+        return round(nx * min(1.0, fields[1] / fields[0]))
+    return int(encoding.findtext("reconSpace/matrixSize/x", str(nx)))
 
 
 def _add(
     total: np.ndarray, times: np.ndarray, head: Any, data: Any, shape: tuple[int, int], centres: list[int]
 ) -> None:
     """One readout at its place: the centre of each axis at n // 2, where it may be cut off (partial Fourier)."""
-    values = np.asarray(data, np.float32).view(np.complex64).reshape(int(head["active_channels"]), -1)
+    values, centre = _readout(head, data)
     at = [int(head["idx"][f"kspace_encode_step_{i + 1}"]) - centres[i] + shape[i] // 2 for i in (0, 1)]
-    n, first = values.shape[1], total.shape[2] // 2 - int(head["center_sample"])
+    n, first = values.shape[1], total.shape[2] // 2 - centre
     if not (0 <= at[0] < shape[0] and 0 <= at[1] < shape[1] and 0 <= first <= total.shape[2] - n):
         raise UserError(
             f"a readout of {n} samples at line {at} does not fit into {total.shape[2]} x {shape}: {EXPECTED}."
@@ -91,3 +108,20 @@ def _add(
     number = int(head["idx"]["slice"])
     total[number, : len(values), first : first + n, at[0], at[1]] += values
     times[number, 0, 0, at[0], at[1]] += 1
+
+
+def _readout(head: Any, data: Any) -> tuple[np.ndarray, int]:
+    """Its samples, (coils, samples), forwards and without those to be discarded, and the number of the central one."""
+    values = np.asarray(data, np.float32).view(np.complex64).reshape(int(head["active_channels"]), -1)
+    names = head.dtype.names
+    before, after = (int(head[name]) if name in names else 0 for name in ("discard_pre", "discard_post"))
+    values, centre = values[:, before : values.shape[1] - after], int(head["center_sample"]) - before
+    if not int(head["flags"]) & REVERSED:
+        return values, centre
+    n = values.shape[1]
+    if centre not in (n // 2, n - 1 - n // 2):  # in what order it is counted then, files do not agree on
+        raise UserError(
+            f"a readout runs backwards and has its centre at sample {centre} of {n}: expected the middle one, as of a "
+            "whole echo. Turn such readouts round in the file, and take their flag ACQ_IS_REVERSE away."
+        )
+    return values[:, ::-1], n // 2

@@ -171,6 +171,11 @@ class Method(Part, ABC, Generic[S]):
         return ""
 
     @classmethod
+    def idle(cls, options: Any) -> dict[str, str]:
+        """The knobs that others of its choices leave without effect, each with why: said to who sets one."""
+        return {}
+
+    @classmethod
     def uses(cls, options: Any) -> tuple[str, ...]:
         """The names of other methods whose image it takes."""
         return ()

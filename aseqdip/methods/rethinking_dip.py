@@ -44,6 +44,16 @@ class RethinkingDIP(NetworkMethod):
                 f"sigma={kind.noise or 0:g}."
             )
 
+        if shared.residual != "squared":
+            raise UserError(
+                f"method=rethinking_dip: residual={shared.residual} has no effect, its loss is a mean of squares: "
+                "leave it out."
+            )
+
+    @classmethod
+    def idle(cls, options: Any) -> dict[str, str]:
+        return {"start": "its network's input is the noisy image"}
+
     def optimiser(self, network: nn.Module, z: Tensor) -> torch.optim.Optimizer:
         group = {"params": list(network.parameters()), "lr": self.shared.lr}
         return self.engine.adam([group], rectified=self.options.optimiser == "radam")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,14 @@ class SelfGuidedDIP(NetworkMethod):
 
     @dataclass
     class Options:
-        alpha: float = knob("weight of its regulariser", 1.0, low=0)
+        alpha: float = knob("weight of its regulariser (its authors' for MRI: 2)", 1.0, low=0)
         passes: int = knob("network passes that stand for the expectation", 4, low=1)
         eta: float = knob("width of the input noise relative to the input's maximum", 0.5, low=0)
         lr_z: float = knob("learning rate of the input", 0.1, low=0)
+
+    @classmethod
+    def idle(cls, options: Any) -> dict[str, str]:
+        return {"start": "the network's input begins at random"}
 
     def initial_input(self, problem: Problem) -> Tensor:
         return torch.rand(problem.z0.shape, generator=problem.generator("input"))

@@ -17,7 +17,7 @@ class TVDIP(VanillaDIP):
 
     @dataclass
     class Options(VanillaDIP.Options):
-        rho: float = knob("weight of total variation", 1.0, low=0)
+        rho: float = knob("weight of total variation (the paper's: 1, which over-smooths)", 0.01, low=0)
         tv: str = knob("kind of total variation", "isotropic", choices=("isotropic", "anisotropic"))
 
     def penalty(self, x: Tensor) -> Tensor | None:

@@ -73,6 +73,17 @@ class VanillaDIP(NetworkMethod):
             check_image_by("input", options.input, kind)
 
     @classmethod
+    def idle(cls, options: Any) -> dict[str, str]:
+        takes = {
+            "start": ("measurement", *BY_METHOD),
+            "input_noise": ("normal", "oracle"),
+            "input_channels": ("noise", "normal"),
+            "pool": ("reference",),
+        }
+        this = f"and this is input={options.input}"
+        return {k: f"it belongs to input={by[0]}, {this}" for k, by in takes.items() if options.input not in by}
+
+    @classmethod
     def uses(cls, options: Any) -> tuple[str, ...]:
         return (options.input,) if options.input in BY_METHOD else ()
 

@@ -61,6 +61,10 @@ class MotionBlur(Operator):
     def direct(self, measurements: Tensor) -> Tensor:
         return measurements
 
+    def correction(self, residual: Tensor) -> Tensor:
+        """``A^H`` of it: added as it is, time after time, it would grow at frequencies that the kernel turns round."""
+        return self.adjoint(residual)
+
     def _spectrum(self, height: int, width: int) -> Tensor:
         """Transfer function on the padded grid, the kernel's centre at the origin."""
         padded = F.pad(self.kernel, (0, width - self.kernel.shape[1], 0, height - self.kernel.shape[0]))

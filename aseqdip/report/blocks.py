@@ -27,7 +27,7 @@ class Cell:
 
     Attributes:
         key: unique on the page. label: the method as printed, with the knobs that tell it from others of its method.
-        copies: rows left out, since another one has the same image, seed and settings.
+        copies: rows left out, since a newer one has the same image, seed and settings.
         scores: by column name (result_psnr_db, best_ssim ...); a column without a number is not there.
         means: of method_seconds, tflop, passes and steps over the rows.
         curve: of PSNR, or of the loss where there is no truth.
@@ -74,7 +74,7 @@ class Block:
         problem: the knobs that tell its measurements from those of a block that is else the same, or "".
         printed: what the paper has for it; missing: those of it without a cell here.
         departures: what is not as in the paper's protocol; empty if nothing is known not to be.
-        notes: what its numbers must be read with.
+        notes: what its numbers must be read with; cautions: those of them that a short table has, too.
     """
 
     key: str
@@ -84,6 +84,7 @@ class Block:
     missing: list[Published] = field(default_factory=list)
     departures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
 
     @cached_property
     def first(self) -> Record:
@@ -191,6 +192,11 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     if printed:
         block.departures = protocol.departures([[row.record for row in cell.rows] for cell in block.cells])
         block.notes = protocol.notes(first.task, first.setting, first.dataset, printed)
+    if copies := sum(len(cell.copies) for cell in block.cells):
+        block.cautions.append(f"Left out: {copies} older of two with the same image, seed and settings.")
+    if any(len({row.record.results_version for row in cell.rows}) > 1 for cell in block.cells):
+        block.cautions.append("A mean has results of an older version of the program, which may differ now.")
+    block.notes += block.cautions
     alike, pairs = agreement(block)
     if pairs:
         block.notes.append(f"Held-out error orders {alike} of {pairs} pairs of methods on one image as PSNR does.")
@@ -214,9 +220,7 @@ def _tell_apart(rows: Iterable[Row]) -> None:
 
 
 def _cell(key: str, variant: str, rows: list[Row], printed: Published | None) -> Cell:
-    kept: dict[tuple[tuple[str, str], int], Row] = {}
-    copies = [row for row in rows if kept.setdefault((row.image, row.record.seed), row) is not row]
-    rows = sorted(kept.values(), key=lambda row: (row.label, row.record.seed))
+    rows, copies = _newest(rows)
     first = rows[0].record
     label = first.titles.get("method", first.method)
     if first.method == "direct":  # a direct reconstruction is named after what it is
@@ -241,6 +245,20 @@ def _cell(key: str, variant: str, rows: list[Row], printed: Published | None) ->
         curves = [(row.every, row.curve, row.record.steps) for row in drawn]
         cell.curve = mean_curve(curves, [row.image for row in drawn])
     return cell
+
+
+def _newest(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """One row for each image and seed, the newest, and the others: code that gives other numbers makes another."""
+    found: dict[tuple[Any, int], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.image, row.record.seed), []).append(row)
+    kept = [alike[0] if len(alike) == 1 else max(alike, key=_age) for alike in found.values()]
+    copies = [row for alike, one in zip(found.values(), kept, strict=True) for row in alike if row is not one]
+    return sorted(kept, key=lambda row: (row.label, row.record.seed)), copies
+
+
+def _age(row: Row) -> tuple[int, float]:
+    return row.record.results_version, (row.lines or row.folder / "record.json").stat().st_mtime
 
 
 def trained_on(record: Record) -> str:

@@ -222,7 +222,10 @@ def wide(block: Block) -> str:
 def means(blocks: Sequence[Block]) -> str:
     """A table a block, a line for each method: means over images and seeds; and its result against aSeqDIP's."""
     shown = [(block, [key for key in SCREEN if key != "best" or not block.heldout]) for block in blocks]
-    return "\n\n".join(f"{wrapped(block.title)}\n\n{fitted(lines(block, keys, std=False))}" for block, keys in shown)
+    return "\n\n".join(
+        "\n\n".join([wrapped(block.title), *map(wrapped, block.cautions), fitted(lines(block, keys, std=False))])
+        for block, keys in shown
+    )
 
 
 def each(blocks: Sequence[Block]) -> str:

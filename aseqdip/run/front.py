@@ -235,6 +235,8 @@ def _case(
     if truth is not None:
         case.truth = _like(truth, z0, "truth") / unit
         shown = case.show(case.truth)
+        if not float(shown.max()) > 0:
+            raise UserError("truth: its largest value is what PSNR is measured by, so it must be above 0; shift both.")
         case.scoring = Scoring(shown, float(shown.max()))
     return case, unit
 

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,7 +101,8 @@ class Reconstruction:
             self.state = method.start(case.problem)
         self.scores = self._empty_scores()
         self.input = fingerprint(case.problem.y, case.problem.z0)
-        self.problem, self.before = case.problem, 0  # what is fitted; iterates that another fit had before
+        # what is fitted; iterates that another fit had before; how many this one may have, where not all
+        self.problem, self.before, self.until = case.problem, 0, None
         self.checkpoint: Checkpoint | None = None
         if folder is not None:
             self.checkpoint = Checkpoint(folder / "checkpoint.pt", {**self._facts(), **(facts or {})})
@@ -131,7 +131,7 @@ class Reconstruction:
     def _empty_scores(self) -> Scores:
         rule = None
         if self.rule is not None:
-            rule = self.rule.part(self.rule.options, self.case.signed)
+            rule = self.rule.part(self.rule.options, self.case.signed or not self.case.bounded)
             rule.begin(self.case.whole or self.case.problem, self.method.shared.residual == "squared")
         restarts = self.method.average_restarts
         every = self.score_every, self.method.steps
@@ -144,7 +144,7 @@ class Reconstruction:
             return
         try:
             if saved["before"]:
-                self._refit(saved["before"], saved["steps"])
+                self._refit(saved["before"], saved["until"])
             self.state.load_state_dict(saved["state"])
             self.scores.load_state_dict(saved["scores"])
             self.clock.seconds.update(saved["seconds"])
@@ -152,7 +152,7 @@ class Reconstruction:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             self.checkpoint.refuse(self.name, f"is of another version ({error})")
-            self.problem, self.before = self.case.problem, 0
+            self.problem, self.before, self.until = self.case.problem, 0, None
             self.state, self.scores = self.method.start(self.problem), self._empty_scores()
         else:
             log.info("%s: resumed at step %d.", self.name, self.before + self.state.step)
@@ -168,7 +168,7 @@ class Reconstruction:
                 "scores": self.scores.state_dict(),
                 "seconds": dict(self.clock.seconds),
                 "before": self.before,
-                "steps": self.method.steps,
+                "until": self.until,
             }
             return self.checkpoint.save(self.name, content)
 
@@ -200,7 +200,7 @@ class Reconstruction:
         # a device sync at every step would cost more than the step
         if self.scores.full or time.monotonic() - self.flushed > 0.5:
             self.flush(sinks)
-        if self.scores.stopped(iterate.step):
+        if self.scores.stopped(iterate.step) or iterate.step - self.before == self.until:
             self.flush(sinks)
             return self._again()
         return True
@@ -216,12 +216,9 @@ class Reconstruction:
         return True
 
     def _refit(self, before: int, steps: int) -> None:
+        """All measurements, ended after so many steps: what a method schedules over all its steps stays."""
         assert self.case.whole is not None
-        self.problem, self.before = self.case.whole, before
-        if self.method.learns:
-            self.method.shared = replace(self.method.shared, steps=steps)
-        else:
-            self.method.options = replace(self.method.options, iterations=steps)
+        self.problem, self.before, self.until = self.case.whole, before, steps
         self.state = self.method.start(self.problem)
         self.scores.refit(before, steps)
 

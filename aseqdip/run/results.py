@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from aseqdip import export, records
-from aseqdip.case import Case
 from aseqdip.records import Record
 from aseqdip.run.reconstruction import Reconstruction
 
@@ -23,8 +22,10 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
         source: the file that the image was read from.
     """
     titles = {**known.titles, "method": run.method.label}
-    known = replace(known, titles=titles, origin=origin(known, run.case), versions=records.environment())
     case, scores = run.case, run.scores.summary()
+    region = None if case.region is None else list(case.region)
+    shown = origin(known.origin, case.facts.get("scale", 1.0), region)
+    known = replace(known, titles=titles, origin=shown, versions=records.environment())
     truth = None if case.scoring is None else case.scoring.truth
     image = run.result()
     start, result = case.show(case.problem.z0), case.show(image)
@@ -72,11 +73,11 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
     return record
 
 
-def origin(known: Record, case: Case) -> dict[str, Any]:
-    """The record's, with what the task made of the file's values and of its image."""
-    found = {"low": 0.0, "high": 1.0, **known.origin}
-    found["high"] = found["low"] + (found["high"] - found["low"]) / case.facts.get("scale", 1.0)
-    return found | ({} if case.region is None else {"region": list(case.region)})
+def origin(read: dict[str, Any], scale: float, region: list[int] | None) -> dict[str, Any]:
+    """A record's: what was read, with what the task made of the file's values and of its image."""
+    found = {"low": 0.0, "high": 1.0, **read}
+    found["high"] = found["low"] + (found["high"] - found["low"]) / scale
+    return found | ({} if region is None else {"region": region})
 
 
 def write_partial(folder: Path, run: Reconstruction) -> None:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ from aseqdip.run.trackers import Tracker, make_trackers
 from aseqdip.tasks.base import Task
 
 log = logging.getLogger(__name__)
+#: what of an origin makes it another result; the rest is the place in a volume
+OF_THE_FILE = ("kind", "low", "high", "unit", "digest")
 
 
 @dataclass
@@ -87,6 +90,11 @@ def check_combination(cfg: Config) -> None:
     if cfg.start not in task.starts:
         check_start_name(cfg.start, task)
         check_start(cfg.rule, cfg.start, task.kind())
+        if method is Direct:
+            raise UserError(
+                f"method=direct is the task's own start image, not that of {cfg.start}: leave start= out, or use "
+                f"method={cfg.start}."
+            )
     elif holds_out(cfg.rule) and cfg.start != task.starts[0]:
         raise UserError(f"start={cfg.start} uses all measurements: with stop=holdout leave it out, or use start=tv.")
     warm.check(cfg)
@@ -179,9 +187,9 @@ class Seed:
                     self.summary.elsewhere.append(name)
                     if self.cfg.warm and sample.origin.volume:
                         own.busy.add(sample.origin.volume)
-                elif not self.cfg.redo and own.finished(folder, content, sample.origin):
+                elif not self.cfg.redo and (record := own.finished(folder, content, sample.origin)) is not None:
+                    own.keep(folder, record, sample.origin)
                     self.summary.skipped.append(name)
-                    own.slices.append((folder, sample.origin))
                 else:
                     with self.engine.current():
                         own._reconstruct(name, sample, content, folder)
@@ -210,30 +218,40 @@ class Seed:
 
     def assemble(self) -> None:
         """The volumes whose slices are all finished, in one file each, with one picture of all slices."""
-        whole = {(o.volume, o.slices) for _, o in self.slices if o.volume}
-        for volume, count in whole:
-            own = [(folder, o.path) for folder, o in self.slices if o.volume == volume]
-            target = self.folder / f"volume-{volume}"
-            newest = max((folder / "record.json").stat().st_mtime for folder, _ in own)
+        whole = {(o.volume, o.volume_digest, o.slices) for _, o in self.slices if o.volume}
+        for volume, digest, count in sorted(whole):
+            found = [(folder, o) for folder, o in self.slices if (o.volume, o.volume_digest) == (volume, digest)]
+            own = {o.slice: (folder, o.path) for folder, o in found}
+            target = self.folder / export.volume_folder(volume, digest)
+            newest = max((folder / "record.json").stat().st_mtime for folder, _ in own.values())
             picture = target / "preview.png"
             if len(own) < count or picture.is_file() and picture.stat().st_mtime >= newest:
                 continue
-            traces = [(folder, records.read(folder), path) for folder, path in own]
+            traces = [(folder, records.read(folder), path) for folder, path in own.values()]
             loaded = [export.load(f, trace.record, path) for f, trace, path in traces if trace and trace.record]
             for slices in export.volumes(loaded).values():
                 target.mkdir(exist_ok=True)
                 export.beside(target, slices)
                 export.montage(picture, slices)
-                log.info("%s: all %d slices -> %s", volume, count, target)
+                log.info("%s: all %d slices -> %s", volume, len(slices), target)
 
-    def finished(self, folder: Path, content: str, origin: Origin) -> bool:
-        """Whether the folder holds this image's result, by this code, of these data, begun from the same slice."""
+    def finished(self, folder: Path, content: str, origin: Origin) -> Record | None:
+        """The folder's record, if it is of this image, by this code, of this file, begun from the same slice."""
         trace = records.read(folder)
         if trace is None or trace.record is None:
-            return False
+            return None
         found, start = trace.record, self.before(origin)
         same = (found.identity, found.content, found.results_version) == (self.identity, content, identity.RESULTS)
-        return same and found.facts.get("warm_from") == (start and start.said)
+        now = origin_of(found, origin)
+        same = same and all(found.origin.get(name, "") == now[name] for name in OF_THE_FILE)
+        return found if same and found.facts.get("warm_from") == (start and start.said) else None
+
+    def keep(self, folder: Path, record: Record, origin: Origin) -> None:
+        """Take a finished result; its record says where it stands now: other slices may have come since."""
+        now = origin_of(record, origin)
+        if record.origin != now:
+            records.write(folder, replace(record, origin=now))
+        self.slices.append((folder, origin))
 
     def before(self, origin: Origin) -> warm.Before | None:
         """The slice that one begins from."""
@@ -325,7 +343,7 @@ class Seed:
             },
             seed=cfg.seed,
             departures=identity.departures(cfg),
-            origin={key: value for key, value in vars(sample.origin).items() if key != "path"},
+            origin=sample.origin.recorded,
             problem=identity.problem(cfg),
             settings=identity.settings(cfg),
             command=command(cfg, name),
@@ -368,6 +386,11 @@ class Seed:
             (folder / "failure.json").unlink()
             if not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def origin_of(record: Record, read: Origin) -> dict[str, Any]:
+    """What a finished record's origin is, of what was read now."""
+    return results.origin(read.recorded, record.facts.get("scale", 1.0), record.origin.get("region"))
 
 
 def open_pool(cfg: Config, folder: str) -> Items:

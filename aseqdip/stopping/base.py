@@ -19,7 +19,7 @@ class StoppingRule(Part, ABC):
 
     Args:
         options: its own knobs, an instance of its ``Options``.
-        signed: whether images take negative values (complex MRI).
+        signed: whether images may leave [0, 1] (complex MRI; of unknown range).
 
     Attributes:
         image: the result it keeps, the latest iterate while it has no choice yet; step: that iterate's number.

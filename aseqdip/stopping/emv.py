@@ -8,7 +8,7 @@ from aseqdip.stopping.base import MinimumRule
 class ExponentialVariance(MinimumRule):
     """Exponential moving variance, decay 0.1, looked at after 100 iterates that follow the first.
 
-    The moving mean of images that take no negative values is kept in [0, 1].
+    The moving mean of images that lie in [0, 1] is kept there.
     """
 
     name = "emv"

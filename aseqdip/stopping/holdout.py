@@ -45,7 +45,7 @@ class Holdout(MinimumRule):
         )
         holdout_every: int = knob("the held-out error of every so many iterates (each costs one A)", 1, low=1)
         holdout_refit: bool = knob(
-            "then begin anew with all measurements, for as many steps as were chosen: the result is the last of them",
+            "then begin anew with all measurements and end where it was chosen: the result is the iterate there",
             False,
         )
 
@@ -69,7 +69,9 @@ class Holdout(MinimumRule):
         super().add(judged, step, term)
 
     def statistic(self, image: Tensor, step: int) -> Tensor | None:
-        if step % self.options.holdout_every and step > 1:
+        if step < self.options.holdout_every:
+            return None  # nothing was judged yet: the latest stays
+        if step % self.options.holdout_every:
             return image.new_full((), torch.nan)  # never a minimum
         return self.error(image)
 

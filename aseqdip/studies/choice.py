@@ -41,7 +41,12 @@ def chooses(record: Record) -> bool:
 
 def reading(record: Record) -> str:
     """The settings of a reconstruction as text."""
-    return dumps({k: v for k, v in sorted(record.settings.items()) if v is not None and k not in NO_CHOICE})
+    return written(record.settings)
+
+
+def written(settings: dict[str, Any]) -> str:
+    """Settings as the text of a reading."""
+    return dumps({k: v for k, v in sorted(settings.items()) if v is not None and k not in NO_CHOICE})
 
 
 def said(record: Record) -> list[str]:
@@ -138,10 +143,16 @@ def judged(record: Record) -> list[tuple[str, float]]:
 
 def chosen(tried: Iterable[Record]) -> str:
     """The reading with the highest mean PSNR of its result, never an oracle's; of those tried most often."""
-    results: dict[str, list[float]] = {}
-    for words, psnr_db in (one for record in tried for one in judged(record)):
-        results.setdefault(words, []).append(psnr_db)
-    return max(results, key=lambda words: (len(results[words]), fmean(results[words])))
+    results: dict[str, dict[Any, float]] = {}  # of a reconstruction that was made twice, one
+    for record in tried:
+        for words, psnr_db in judged(record):
+            results.setdefault(words, {})[_once(record)] = psnr_db
+    return max(results, key=lambda words: (len(results[words]), fmean(results[words].values())))
+
+
+def _once(record: Record) -> tuple[str, str, int]:
+    """What tells reconstructions with the same settings apart."""
+    return record.image, record.content, record.seed
 
 
 def _same(record: Record) -> Any:

@@ -8,13 +8,15 @@ python -m aseqdip.studies.claims page   results/claims docs/claims.md
 
 Each can be repeated, goes on where it was killed, and several processes may share one. ``tune`` tries three readings of
 each method on one image of data=tuning and the better two on another; ``choose`` writes the best into recipe=best;
-``report`` reconstructs images of data=public with it; ``vary`` changes what the paper ablates in aSeqDIP's.
+``report`` reconstructs images of data=public with it, and with each network's authors' own settings; ``vary`` changes
+what the paper ablates in aSeqDIP's.
 """
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -31,7 +33,7 @@ from aseqdip.records import Record
 from aseqdip.report.blocks import Block, Cell, build, versus
 from aseqdip.report.charts import COLOURS
 from aseqdip.report.rows import load
-from aseqdip.report.tables import HEADLINE, INTERVAL, ahead, falls_from, markdown, wide
+from aseqdip.report.tables import HEADLINE, INTERVAL, ahead, falls_from, fill_in, markdown, wide
 from aseqdip.run.scores import EMA_DECAY
 from aseqdip.studies import choice
 from aseqdip.studies.quality import ONLY, SETTINGS, merged, run
@@ -41,6 +43,8 @@ SIZE, STEPS, REPORTED, SEEDS = 128, 4000, 6, (0, 1)
 ROUNDS = (None, 2)
 #: channels at full resolution, of a task's network and of others: what two cores can do 4000 steps of in minutes
 WIDTH, OWN_WIDTH = {"mri": 16, "ct": 16}, {"skip": 32, "s2s": 16}
+#: with bf16, noise-free CT stalls in some runs (docs/performance.md)
+PRECISION = {"ct": "precision=fp32"}
 SKIP, S2S = (f"network.width={OWN_WIDTH[name]}" for name in ("skip", "s2s"))
 #: learning rates that an earlier study found on data=calibration (docs/reproduction.md), and a rule of each task
 LR = {"mri": "1e-3", "ct": "1e-3", "denoising": "3e-4", "inpainting": "3e-3", "deblurring": "1e-3"}
@@ -64,55 +68,9 @@ UNTUNED = ("direct",)
 #: weights of ``tv`` and ``wavelet`` beside their own choice of it
 RHO = {"mri": ("3e-3", "1e-2"), "denoising": ("3e-2", "1e-1")}
 ORIGIN = "Of three readings the best on data=tuning (aseqdip.studies.claims, docs/claims.md)."
+AUTHORS = "original, paper"
 #: what the paper's ablations change, the rest being aSeqDIP's best reading
 VARIED = ("lam=0", "lam=0.1", "lam=10", "N=1", "N=10", "N=50")
-
-PAGE = """\
-# The paper's claims, on images that nothing was chosen on
-
-Each method at the paper's {steps} steps, {size} x {size} pixels, on networks narrower than the paper's (16 channels for
-MRI and CT, 32 for pictures, where it has 64 and 128): what two CPU cores can do. Settings were chosen on `data=tuning`
-by the rules of [protocol.md](protocol.md) (`recipe=best`); everything in the first two sections is **out-of-sample**:
-on `data=public`, which has no patient, subject or photograph in common with it. With as many steps for all, methods
-are favoured whose settings matter little; a step of Self-Guided DIP costs `passes` times another's: see TFLOP.
-Tasks not run yet: {missing}. Every number is from the records in `{folder}`, by
-
-```
-python -m aseqdip.studies.claims page {folder} {path}
-```
-
-{headline} {interval}
-
-## Answers
-
-{answers}
-
-## Methods
-
-{reported}
-
-![PSNR along the runs]({picture})
-
-*Means over images and seeds, up to where the first of them was stopped; a dot: where the mean starts to fall.*
-
-## aSeqDIP with one thing changed
-
-{varied}
-
-## How settings were chosen
-
-In-sample: on one image of `data=tuning`, the better two readings on a second one as well. An average (`ema`) is of the
-same run. Learning rates and stopping rules in the second and third readings are those that an earlier study found on
-`data=calibration` ([reproduction.md](reproduction.md)), which had more tries of aSeqDIP and Vanilla DIP than of others.
-
-{tried}
-
-Budgets:
-
-{budgets}
-
-Where this departs from the rules of choice: {broken}
-"""
 
 
 def cells(task: str) -> dict[str, tuple[str, ...]]:
@@ -125,19 +83,26 @@ def words(task: str, method: str, said: str) -> list[str]:
     width = f"network.width={WIDTH.get(task, 32)}" if METHODS[method].learns else ""
     low, high = RHO.get(task, ("3e-4", "3e-3"))
     values = {"lr": LR[task], "slow": SLOW[task], "rule": RULE.get(task, "wmv"), "low": low, "high": high}
-    base = f"task={task} method={method} preset=paper recipe=matched size={SIZE} {SETTINGS[task]} {width}"
+    place = f"{SETTINGS[task]} {PRECISION.get(task, '')} {width}"
+    base = f"task={task} method={method} preset=paper recipe=matched size={SIZE} {place}"
     return merged(f"{base} {said.format(**values)}".split())
+
+
+def outputs(more: Sequence[str]) -> Path:
+    """Where the words of a command say that its records go; UserError if they do not."""
+    for word in more:
+        if word.startswith("outputs="):
+            return Path(word.partition("=")[2])
+    raise UserError("What is there already is not computed again: say where, outputs=results/claims/...")
 
 
 def tune(task: str, more: Sequence[str]) -> None:
     """All readings on the first image, the better ones on the next; none that there is a record of."""
-    outputs = next((Path(word.partition("=")[2]) for word in more if word.startswith("outputs=")), None)
-    if outputs is None:
-        raise UserError("tune compares what it leaves: say where, outputs=results/claims/tuning.")
+    tuning = outputs(more)
     for image, kept in enumerate(ROUNDS):
         for method, tries in cells(task).items():
-            for said in tries if kept is None else ranked(outputs, task, method)[:kept]:
-                if len(made(outputs / task, words(task, method, said))) <= image:
+            for said in tries if kept is None else ranked(tuning, task, method)[:kept]:
+                if len(made(tuning / task, words(task, method, said))) <= image:
                     run(words(task, method, said), ["data=tuning", f"images={image}:{image + 1}", *more])
 
 
@@ -161,10 +126,22 @@ def ranked(folder: Path, task: str, method: str) -> list[str]:
     return sorted(found, key=lambda said: -found[said])
 
 
+def finished(tuning: Path, task: str, method: str) -> bool:
+    """Whether all of its tries were made, and the better ones on every image."""
+    try:
+        kept = ranked(tuning, task, method)[: ROUNDS[-1]]
+    except UserError:
+        return False
+    return all(len(made(tuning / task, words(task, method, said))) >= len(ROUNDS) for said in kept)
+
+
 def choose(tuning: Path, recipes: Path) -> None:
-    """Write the reading with the best mean result of each method and task into ``recipe=best``."""
+    """Write the reading with the best mean result of each method and task into ``recipe=best``, where all was tried."""
     records = choice.records_below(tuning)
     for task, _, method in choice.budgets(records):
+        if not finished(tuning, task, method):
+            sys.stderr.write(f"{task} {method}: not tried to the end; run tune. What recipe=best has of it stays.\n")
+            continue
         mine = [r for r in records if (r.task, r.method) == (task, method)]
         best, usual = json.loads(choice.chosen(mine)), settings(compose(words(task, method, "")))
         other = {k: v for k, v in best.items() if v != usual.get(k) and k not in (*choice.NO_CHOICE, "network.width")}
@@ -182,38 +159,82 @@ def best(task: str, method: str, more: str = "") -> list[str]:
 
 
 def report(task: str, more: Sequence[str]) -> None:
-    """What was chosen, on the images that are reported, a seed at a time."""
+    """What was chosen, on the images that are reported, a seed at a time; authors' settings with the first."""
     for seed in SEEDS:
         for method in (*UNTUNED, *cells(task)):
-            run(best(task, method), ["data=public", f"images=0:{REPORTED}", f"seed={seed}", *more])
+            on_reported(task, best(task, method), seed, more)
+    for method, (own, *_) in cells(task).items():
+        command = words(task, method, own)
+        if METHODS[method].learns and settings(compose(command)) != settings(compose(best(task, method))):
+            on_reported(task, command, SEEDS[0], more)
+
+
+def on_reported(task: str, command: list[str], seed: int, more: Sequence[str]) -> None:
+    """A command on the images that are reported, unless there are records of all of them, be they of older code."""
+    reading = choice.written(settings(compose(command)))  # recipe=best may have been another
+    there = [r for r in made(outputs(more) / task, command) if r.seed == seed and choice.reading(r) == reading]
+    if len({r.image for r in there}) < REPORTED:
+        run(command, ["data=public", f"images=0:{REPORTED}", f"seed={seed}", *more])
 
 
 def vary(task: str, more: Sequence[str]) -> None:
     """aSeqDIP's best reading with one thing changed."""
     for said in VARIED:
-        run(best(task, "aseqdip", said), ["data=public", f"images=0:{REPORTED}", *more])
+        on_reported(task, best(task, "aseqdip", said), SEEDS[0], more)
 
 
 def page(folder: Path, path: Path) -> None:
     """The document and its figure, from the records alone."""
+    text, blocks = document(folder, path)
+    draw(path.with_suffix(".png"), blocks)
+    write_text(path, text)
+
+
+def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
+    """Its text, and what is drawn; UserError where nothing is reported."""
     tuning = choice.records_below(folder / "tuning")
     rows = load([folder / "reported"]).rows
-    if not rows:
+    chosen = [row for row in rows if row.record.recipe == "best"]
+    if not chosen:
         raise UserError(f"{folder}/reported has no record: run report first.")
-    blocks, tasks = build(rows), {row.record.task for row in rows}
-    own = [row for row in rows if row.record.method == "aseqdip"]
+    authors = [replace(row, record=replace(row.record, recipe=AUTHORS)) for row in rows if row.record.recipe != "best"]
+    own = [row for row in chosen if row.record.method == "aseqdip"]
     varied = {block.first.task: block for block in build([*own, *load([folder / "varied"]).rows])}
+    blocks, tasks = build(chosen), {row.record.task for row in chosen}
     broken = [line for line in choice.broken([*tuning, *(row.record for row in rows)]) if line.split()[0] in tasks]
-    draw(path.with_suffix(".png"), blocks)
-    text = PAGE.format(
+    text = fill_in(
+        Path(__file__).with_name("claims.md.j2"),
         folder=folder, path=path, size=SIZE, steps=STEPS, picture=path.with_suffix(".png").name, headline=HEADLINE,
         interval=INTERVAL, answers="\n\n".join(answers(block, varied.get(block.first.task)) for block in blocks),
-        reported="\n\n".join(map(wide, blocks)), varied="\n\n".join(map(wide, varied.values())),
-        tried=markdown(tried(tuning)), budgets=markdown(choice.table(tuning)),
+        reported=tables(blocks), authors=tables(build(authors)), varied=tables(varied.values()),
+        checked=checked(folder), tried=markdown(tried(tuning)), budgets=markdown(choice.table(tuning)),
         broken="\n".join(f"- {line}" for line in broken) or "Nowhere.",
+        unfinished="; ".join(filter(None, map(unfinished, blocks))) or "nothing",
         missing=", ".join(task for task in SETTINGS if task not in tasks) or "none",
     )  # fmt: skip
-    write_text(path, text)
+    return text, blocks
+
+
+def checked(folder: Path) -> str:
+    """Tries made again in another precision, beside those in their own."""
+    again = load([folder / "checks"]).rows
+    same = {(row.image, row.record.seed, choice.reading(row.record)) for row in again}
+    tries = load([folder / "tuning"]).rows
+    own = [row for row in tries if (row.image, row.record.seed, choice.reading(row.record)) in same]
+    return tables(build([*own, *again]))
+
+
+def unfinished(block: Block) -> str:
+    """What is still to be reconstructed of a task, in words; "" where nothing is."""
+    task, whole = block.first.task, REPORTED * len(SEEDS)
+    made = Counter(row.record.method for cell in block.cells for row in cell.rows)
+    found = {METHODS[method].title: made[method] for method in (*UNTUNED, *cells(task)) if made[method] < whole}
+    return f"{block.place}: " + ", ".join(f"{title} {n} of {whole}" for title, n in found.items()) if found else ""
+
+
+def tables(blocks: Iterable[Block]) -> str:
+    """One below the other."""
+    return "\n\n".join(map(wide, blocks)) or "Not run yet."
 
 
 def draw(path: Path, blocks: Sequence[Block]) -> None:
@@ -239,12 +260,15 @@ def answers(block: Block, varied: Block | None) -> str:
         varied: its aSeqDIP, as chosen and with one thing changed.
     """
     networks = [c for c in block.cells if c.psnr and c.rows[0].record.titles.get("group") == "untrained network"]
-    order = sorted(networks, key=lambda cell: -(cell.psnr.mean if cell.psnr else 0.0))
     own = next((cell for cell in networks if cell.method == "aseqdip"), None)
-    rival = next((cell for cell in order if cell is not own), None)
-    if varied is None or own is None or rival is None:
+    # on the images and seeds that both have: a method may not have been run on all of them yet
+    found = {cell.key: one.mean for cell in networks if own is not None and (one := versus(cell, own)) is not None}
+    if varied is None or own is None or not found:
         return f"{block.place}: too little has been run."
-    place = f"{order.index(own) + 1} of {len(order)}; minus {rival.label}: {ahead(versus(own, rival))}"
+    order = sorted(networks, key=lambda cell: -found.get(cell.key, 0.0))
+    rival = next(cell for cell in order if cell.key in found)
+    place = f"{1 + sum(gain > 0 for gain in found.values())} of {1 + len(found)}; "
+    place += f"minus {rival.label}: {ahead(versus(own, rival))}"
     fall = "; ".join(f"{c.label} {falls_from(c)} ({_lost(c)})" for c in order)
     table = [["claim", block.place], ["aSeqDIP is first of the untrained networks (Table 2)", place]]
     table.append(["it does not over-fit, others do (Fig. 4): falls from (last minus best)", fall])

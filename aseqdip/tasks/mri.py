@@ -102,7 +102,7 @@ class MRI(Task):
             drawn = torch.randn(kspace.shape, generator=self.rng(name, "noise"), dtype=torch.complex64)
             kspace = kspace + noise_std * drawn
         if sample.mask is None:
-            mask = self._sampling(name, kspace.shape[-1])
+            mask = self._sampling(sample.origin.volume or name, kspace.shape[-1])  # one for all slices of a scan
         else:
             mask, noise_std = sample.mask, self.options.noise * float(ifft2c(kspace).abs().max())
             what = f"{int(mask.sum())} of {mask.numel()} {'columns' if mask.dim() == 1 else 'points'}"
@@ -194,10 +194,10 @@ class MRI(Task):
             write_atomically(cached, lambda file: np.savez(file, array=maps.numpy()))
         return maps
 
-    def _sampling(self, name: str, width: int) -> Tensor:
+    def _sampling(self, scan: str, width: int) -> Tensor:
         o = self.options
         # fastMRI's masks draw from NumPy's legacy generator; one of our own, seeded for each scan
-        rng = np.random.RandomState(self.rng(name, "mask").initial_seed() % 2**32)
+        rng = np.random.RandomState(self.rng(scan, "mask").initial_seed() % 2**32)
         return cartesian_mask(o.mask, width, o.accel, o.center_fraction or 0.32 / o.accel, rng)
 
 

@@ -62,4 +62,4 @@ plt.show()
 # python run.py -m experiment=fig4
 # ```
 #
-# and the page All methods compared (`docs/comparison.md`) has the curves that were measured.
+# and the page on the paper's claims (`docs/claims.md`) has the curves that were measured.

@@ -149,6 +149,98 @@ def test_ismrmrd(tmp_path: Path) -> None:
         load("ismrmrd", tmp_path / "b.h5")
 
 
+COUNTERS = ("kspace_encode_step_1", "kspace_encode_step_2", "slice", "contrast", "phase", "repetition", "set")
+
+
+def write_readouts(
+    path: Path, size: tuple[int, int, int], readouts: list[tuple[dict[str, int], np.ndarray]], recon: str = ""
+) -> None:
+    """A file of readouts, (coils, samples), each with the fields of its head; of an encoded matrix of this size."""
+    fields = ("active_channels", "center_sample", "encoding_space_ref", "discard_pre", "discard_post")
+    head = np.dtype([("flags", "u8"), *((f, "u2") for f in fields), ("idx", [(c, "u2") for c in COUNTERS])])
+    stored = np.zeros(len(readouts), [("head", head), ("data", h5py.vlen_dtype(np.float32))])
+    for row, (said, values) in zip(stored, readouts, strict=True):
+        row["head"]["active_channels"], row["head"]["center_sample"] = len(values), values.shape[1] // 2
+        for name, value in said.items():
+            (row["head"]["idx"] if name in COUNTERS else row["head"])[name] = value
+        row["data"] = np.ascontiguousarray(values.astype(np.complex64)).view(np.float32).ravel()
+    matrix = "<matrixSize><x>{}</x><y>{}</y><z>{}</z></matrixSize>".format(*size)
+    encoded = f"<encodedSpace>{matrix}<fieldOfView_mm><x>300</x></fieldOfView_mm></encodedSpace>"
+    recon = f"<reconSpace>{recon or matrix}</reconSpace>"
+    text = f"<ismrmrdHeader><encoding><trajectory>cartesian</trajectory>{encoded}{recon}</encoding></ismrmrdHeader>"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("dataset/xml", data=[text], dtype=h5py.string_dtype())
+        file["dataset/data"] = stored
+
+
+def lines_of(kspace: np.ndarray) -> list[tuple[dict[str, int], np.ndarray]]:
+    """The readouts of (coils, x, y, z)."""
+    places = [(y, z) for z in range(kspace.shape[3]) for y in range(kspace.shape[2])]
+    return [({"kspace_encode_step_1": y, "kspace_encode_step_2": z}, kspace[:, :, y, z]) for y, z in places]
+
+
+def noise(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape) + 1j * RNG.standard_normal(shape)
+
+
+@pytest.mark.parametrize("size", [(8, 6, 10), (8, 10, 6)])
+def test_both_phase_encoded_axes_of_ismrmrd_are_kept_whole(tmp_path: Path, size: tuple[int, int, int]) -> None:
+    kspace = noise(2, *size)
+    write_readouts(tmp_path / "a.h5", size, lines_of(kspace))
+    images = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kspace, 1), axis=1, norm="ortho"), 1)
+    samples = load("ismrmrd", tmp_path / "a.h5", slice="all")
+    assert np.allclose([sample.kspace for sample in samples], images.transpose(1, 0, 2, 3), atol=1e-5)
+    more = [({**said, "slice": 1}, values) for said, values in lines_of(kspace)]
+    write_readouts(tmp_path / "b.h5", size, lines_of(kspace) + more)
+    slabs = load("ismrmrd", tmp_path / "b.h5", slice="0")[0]
+    assert slabs.notes == ["only the first slab was taken"] and np.array_equal(slabs.kspace, samples[0].kspace)
+
+
+@pytest.mark.parametrize("length", [9, 12])
+def test_reversed_readouts_of_ismrmrd_are_turned_round(tmp_path: Path, length: int) -> None:
+    kspace = noise(2, length, 6, 1)
+    readouts = lines_of(kspace)
+    readouts[1::2] = [({**said, "flags": 1 << 21}, values[:, ::-1]) for said, values in readouts[1::2]]
+    write_readouts(tmp_path / "a.h5", (length, 6, 1), readouts)
+    (sample,) = load("ismrmrd", tmp_path / "a.h5")
+    assert np.allclose(sample.kspace, kspace[..., 0], atol=1e-5)
+    assert sample.notes == ["3 readouts that the file says run backwards were turned round"]
+    readouts[1] = ({**readouts[1][0], "center_sample": 2}, readouts[1][1][:, :-2])
+    write_readouts(tmp_path / "b.h5", (length, 6, 1), readouts)
+    with pytest.raises(UserError, match="runs backwards and has its centre at sample 2 of .*expected the middle one"):
+        load("ismrmrd", tmp_path / "b.h5")
+
+
+def test_what_is_no_line_of_the_image_is_left_out_of_ismrmrd(tmp_path: Path) -> None:
+    kspace = noise(2, 12, 6, 1)
+    readouts, wrong = lines_of(kspace), noise(2, 12)
+    stabilization = ({"flags": 1 << 30, "kspace_encode_step_1": 3}, wrong)
+    write_readouts(tmp_path / "a.h5", (12, 6, 1), [*readouts, stabilization])
+    (sample,) = load("ismrmrd", tmp_path / "a.h5")
+    assert np.allclose(sample.kspace, kspace[..., 0], atol=1e-5) and not sample.notes
+    elsewhere = ({"encoding_space_ref": 1, "kspace_encode_step_1": 3}, wrong)
+    write_readouts(tmp_path / "b.h5", (12, 6, 1), [*readouts, elsewhere])
+    (sample,) = load("ismrmrd", tmp_path / "b.h5")
+    assert np.allclose(sample.kspace, kspace[..., 0], atol=1e-5)
+    assert sample.notes == ["1 readouts of other encoded spaces than the first were left out"]
+    said = {"discard_pre": 3, "discard_post": 2, "center_sample": 9}
+    padded = [({**head, **said}, np.hstack([wrong[:, :3], values, wrong[:, 3:5]])) for head, values in lines_of(kspace)]
+    write_readouts(tmp_path / "c.h5", (12, 6, 1), padded)
+    (sample,) = load("ismrmrd", tmp_path / "c.h5")
+    assert np.allclose(sample.kspace, kspace[..., 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "field", "kept"), [(6, 300, 12), (12, 150, 6), (8, 150, 6), (6, 0, 6)])
+def test_oversampling_of_ismrmrd_is_a_matter_of_the_field_of_view(
+    tmp_path: Path, rows: int, field: int, kept: int
+) -> None:
+    """An image of fewer or more rows over the same field is interpolated: its rows do not say what to cut off."""
+    kspace = noise(2, 12, 6, 1)
+    recon = f"<matrixSize><x>{rows}</x></matrixSize>" + f"<fieldOfView_mm><x>{field}</x></fieldOfView_mm>" * (field > 0)
+    write_readouts(tmp_path / "a.h5", (12, 6, 1), lines_of(kspace), recon)
+    assert load("ismrmrd", tmp_path / "a.h5")[0].kspace.shape == (2, kept, 6)
+
+
 def test_sinogram(tmp_path: Path) -> None:
     y, angles = RNG.random((30, 12)), np.linspace(0, 165, 12)
     np.savez(tmp_path / "a.npz", sinogram=y, angles=angles)

@@ -92,11 +92,11 @@ def test_sixteen_bits_of_tiff(tmp_path: Path, how: dict[str, Any]) -> None:
         assert not sample.notes
 
 
-@pytest.mark.parametrize(("kind", "channels"), [(0, [0]), (2, [0, 1, 2]), (6, [0, 1, 2, 0])])
+@pytest.mark.parametrize(("kind", "channels"), [(0, [0]), (2, [0, 1, 2]), (4, [0, 1]), (6, [0, 1, 2, 0])])
 def test_sixteen_bits_of_png(tmp_path: Path, kind: int, channels: list[int]) -> None:
     pixels = DEEP[..., channels] if kind else DEEP[..., 0]
     sample = load(write_png16(tmp_path / "a.png", pixels, kind))
-    assert np.array_equal(values(sample), (DEEP if kind else DEEP[..., 0]) / np.float32(65535))
+    assert np.array_equal(values(sample), (DEEP if kind in (2, 6) else DEEP[..., 0]) / np.float32(65535))
     assert not sample.notes
 
 
@@ -140,6 +140,67 @@ def test_white_is_zero(tmp_path: Path) -> None:
     assert np.array_equal(values(load(tmp_path / "a.tif")), (65535 - DEEP[..., 0]) / np.float32(65535))
 
 
+def test_white_is_zero_of_other_kinds(tmp_path: Path) -> None:
+    """Through Pillow as through tifffile, as many bits as the file declares, in 8 bits and in floats."""
+    grey = DEEP[..., 0]
+    Image.fromarray(grey).save(tmp_path / "a.tif", compression="tiff_lzw", tiffinfo={262: 0})
+    assert np.array_equal(values(load(tmp_path / "a.tif")), (65535 - grey) / np.float32(65535))
+    declared = [(281, "H", 1, 4095, True)]
+    tifffile.imwrite(tmp_path / "b.tif", grey // 16, photometric="miniswhite", extratags=declared)
+    sample = load(tmp_path / "b.tif")
+    assert np.array_equal(values(sample), (4095 - grey // 16) / np.float32(4095)) and not sample.notes
+    assert sample.origin.unit == "grey levels counted from black (the file counts them from white)"
+    guessed = (DEEP[..., 0] // 16).astype(np.int16)
+    tifffile.imwrite(tmp_path / "c.tif", guessed, photometric="miniswhite")
+    sample = load(tmp_path / "c.tif")
+    assert np.array_equal(values(sample), (4095 - guessed) / np.float32(4095)) and "black is 4095" in sample.notes[0]
+    tifffile.imwrite(tmp_path / "d.tif", (GREY / 255).astype(np.float32), photometric="miniswhite")
+    assert np.array_equal(values(load(tmp_path / "d.tif")), 1 - (GREY / 255).astype(np.float32))
+    tifffile.imwrite(tmp_path / "e.tif", GREY, photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "f.tif", np.stack([GREY, GREY]), photometric="miniswhite", truncate=True)
+    for name in ("e.tif", "f.tif"):
+        assert np.array_equal(values(load(tmp_path / name)), (255 - GREY) / np.float32(255)), name
+
+
+def test_a_tiff_that_does_not_say_what_zero_is(tmp_path: Path) -> None:
+    """0 is black, in 8 bits as in 16."""
+    for pixels in (GREY, DEEP[..., 0]):
+        tifffile.imwrite(tmp_path / "a.tif", pixels)
+        with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+            place = tiff.pages[0].tags["PhotometricInterpretation"].offset
+        content = bytearray((tmp_path / "a.tif").read_bytes())
+        content[place : place + 2] = (65000).to_bytes(2, "little")  # a tag of somebody's own
+        (tmp_path / "a.tif").write_bytes(content)
+        white = np.float32(np.iinfo(pixels.dtype).max)
+        assert np.array_equal(values(load(tmp_path / "a.tif")), pixels / white), pixels.dtype
+
+
+def test_pillow_decodes_as_tifffile_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compressed in other ways than tifffile knows is read with the same tags."""
+    monkeypatch.setattr("aseqdip.data.picture._decodable", lambda page: False)
+    pixels = DEEP[..., 0] // 128
+    for light in ("minisblack", "miniswhite"):
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=light, extratags=[(281, "H", 1, 4095, True)])
+        sample = load(tmp_path / "a.tif")
+        expected = 4095 - pixels if light == "miniswhite" else pixels
+        assert np.array_equal(values(sample), expected / np.float32(4095)) and not sample.notes
+
+
+def test_colours_by_number(tmp_path: Path) -> None:
+    """A palette's numbers are no grey levels, in a stack that one page declares neither."""
+    palette = RNG.integers(0, 256, (3, 256), dtype=np.uint8)
+    colours = palette.T[GREY] / np.float32(255)
+    for how in ({}, {"truncate": True}):
+        tifffile.imwrite(
+            tmp_path / "a.tif", np.stack([GREY] * 2), photometric="palette", colormap=palette * np.uint16(257), **how
+        )
+        assert np.array_equal(values(load(tmp_path / "a.tif", slice="1")), colours)
+    deep = np.zeros((3, 65536), np.uint16)
+    tifffile.imwrite(tmp_path / "b.tif", DEEP[..., 0], photometric="palette", colormap=deep)
+    with pytest.raises(UserError, match=r"b.tif has 1 channels \(PALETTE\): expected grey or RGB"):
+        load(tmp_path / "b.tif")
+
+
 def test_floating_point(tmp_path: Path) -> None:
     for dtype in (np.float32, np.float64):
         tifffile.imwrite(tmp_path / "a.tif", (RGB / 255).astype(dtype), photometric="rgb")
@@ -181,6 +242,110 @@ def test_a_compressed_stack(tmp_path: Path) -> None:
     deep = Image.fromarray(DEEP[..., 0])
     deep.save(tmp_path / "b.tif", compression="tiff_lzw")
     assert np.array_equal(values(load(tmp_path / "b.tif")), DEEP[..., 0] / np.float32(65535))
+
+
+def test_one_white_for_all_slices_however_they_are_stored(tmp_path: Path) -> None:
+    stack = [np.linspace(0, most, 600).astype(np.uint16).reshape(20, 30) for most in (900, 4000, 3000)]
+    pages = [Image.fromarray(page) for page in stack]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    with tifffile.TiffWriter(tmp_path / "b.tif") as file:
+        for page, how in zip(stack, ("zlib", None, "zlib"), strict=True):
+            file.write(page, compression=how)
+    colours = np.stack([np.dstack([page, page, page, np.full_like(page, 65535)]) for page in stack])
+    tifffile.imwrite(tmp_path / "c.tif", colours, photometric="rgb", extrasamples=["unassalpha"])
+    for name in ("a.tif", "b.tif", "c.tif"):  # the last with an alpha channel, which says nothing of white
+        for index, page in enumerate(stack):
+            sample = load(tmp_path / name, slice=str(index))
+            assert np.array_equal(sample.image[0].numpy(), page / np.float32(4095)), (name, index)
+            assert sample.notes[0].startswith("its largest value is 4000: taken as 12-bit data")
+
+
+LEFT_OUT = "pictures of the file that were left out: 1, smaller copies, masks, or of another size or type"
+
+
+@pytest.mark.parametrize("how", [{}, {"compression": "zlib"}, {"metadata": None}])
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_pages_written_one_by_one_are_a_stack(tmp_path: Path, how: dict[str, Any], dtype: str) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for level in (10, 20, 30):
+            file.write(np.full((20, 30), level, dtype), **how)
+    samples = [item() for item in make_reader("picture", tmp_path, options={"slice": "all"}).items().values()]
+    assert [round(255 * float(sample.image[0, 0, 0])) for sample in samples] == [10, 20, 30]
+    assert not any(LEFT_OUT in note for sample in samples for note in sample.notes)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("odd", [2, 5])
+def test_pages_of_another_size_are_no_slices(tmp_path: Path, dtype: str, odd: int) -> None:
+    """Wherever they are: who looks at some pages alone reads them in the first one's size."""
+    for how in ({}, {"metadata": None}):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            for number in range(9):
+                file.write(np.full((20, 30) if number != odd else (12, 30), 10 * number, dtype), **how)
+        samples = [item() for item in make_reader("picture", tmp_path, options={"slice": "all"}).items().values()]
+        levels = [np.unique(np.rint(255 * values(sample))).tolist() for sample in samples]
+        assert levels == [[10 * number] for number in range(9) if number != odd]
+        assert all(sample.image.shape == (1, 20, 30) and LEFT_OUT in sample.notes[0] for sample in samples)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"metadata": None}])
+def test_copies_of_less_resolution_and_masks_are_no_slices(tmp_path: Path, metadata: dict[str, None]) -> None:
+    with tifffile.TiffWriter(tmp_path / "inside.tif") as file:  # as large as the page that it is in
+        file.write(GREY, subifds=1, **metadata)
+        file.write(GREY // 2, **metadata)
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
+        file.write(GREY, **metadata)
+        file.write(GREY[::2, ::2], subfiletype=1, **metadata)
+    with tifffile.TiffWriter(tmp_path / "before.tif") as file:
+        file.write(GREY[::3, ::5], subfiletype=1, **metadata)
+        file.write(GREY, **metadata)
+    with tifffile.TiffWriter(tmp_path / "mask.tif") as file:
+        file.write(GREY, **metadata)
+        file.write(GREY > 99, subfiletype=4, **metadata)
+    items = make_reader("picture", tmp_path, options={"slice": "all"}).items()
+    assert list(items) == ["before", "inside", "mask", "pyramid"]
+    for name, item in items.items():
+        sample = item()
+        assert np.array_equal(values(sample), GREY / np.float32(255)), name
+        assert sample.notes[0].startswith(LEFT_OUT), name
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_a_tiff_that_names_others_is_read_alone(tmp_path: Path, dtype: str) -> None:
+    """OME-TIFF: each file names the files of the whole stack, which are pictures of their own."""
+    names = ["3d6198b6-ea61-11f1-a9fd-02fc00000000", "3d6198b6-ea61-11f1-a9fd-02fc00000001"]
+    planes = "".join(
+        f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1"><UUID FileName="{z}.ome.tif">urn:uuid:{name}</UUID></TiffData>'
+        for z, name in enumerate(names)
+    )
+    sizes = f'Type="uint{8 * int(dtype[1])}" SizeX="30" SizeY="20" SizeC="1" SizeZ="2" SizeT="1"'
+    for z, name in enumerate(names):
+        text = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{name}">'
+            f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" {sizes}>'
+            f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>'
+            f"{planes}</Pixels></Image></OME>"
+        )
+        pixels = np.full((20, 30), (z + 1) * 100, dtype)
+        tifffile.imwrite(tmp_path / f"{z}.ome.tif", pixels, metadata=None, description=text)
+    items = make_reader("picture", tmp_path, options={"slice": "all"}).items()
+    assert list(items) == ["0.ome", "1.ome"]
+    assert [round(255 * float(item().image.max())) for item in items.values()] == [100, 200]
+
+
+def test_each_page_is_turned_as_it_says_itself(tmp_path: Path) -> None:
+    for pixels in (GREY, DEEP[..., 0]):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            for orientation in (1, 3):
+                file.write(pixels, metadata=None, extratags=[(274, "H", 1, orientation, False)])
+        white = np.float32(np.iinfo(pixels.dtype).max)
+        assert np.array_equal(values(load(tmp_path / "a.tif", slice="0")), pixels / white)
+        assert np.array_equal(values(load(tmp_path / "a.tif", slice="1")), np.rot90(pixels, 2) / white)
+
+
+def test_bits_are_those_of_pictures_of_more_than_eight(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([GREY, GREY]), truncate=True)
+    assert np.array_equal(values(load(tmp_path / "a.tif", bits=16)), GREY / np.float32(255))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

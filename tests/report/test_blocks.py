@@ -205,3 +205,16 @@ def test_another_network_beside_the_number_of_e2e_varnet_is_called_what_it_is(tm
         (cell,) = block.cells
         assert cell.label == label and cell.published is not None and cell.published.psnr == 34.89
         assert ("own priors (Unrolled network)" in block.departures) == (facts is ours)
+
+
+def test_of_two_with_the_same_settings_the_newer_counts_and_that_is_said(tmp_path: Path) -> None:
+    new = [replace(made.record("mri", "accel4", "aseqdip", name, level=30), results_version=4) for name in "ab"]
+    old = [replace(made.record("mri", "accel4", "aseqdip", name, level=10), results_version=3) for name in "ac"]
+    made.write(tmp_path / "z", new)
+    made.write(tmp_path / "a", old[:1])
+    (block,) = build(load([tmp_path]).rows)
+    (cell,) = block.cells
+    assert cell.psnr is not None and cell.psnr.mean > 29
+    assert "Left out: 1 older" in means([block]) and "older version" not in means([block])
+    made.write(tmp_path / "b", old[1:])
+    assert "older version of the program" in means(build(load([tmp_path]).rows))

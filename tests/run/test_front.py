@@ -101,6 +101,15 @@ def test_methods_rules_and_their_settings() -> None:
     assert averaged.which == "ema", "this method's own default"
 
 
+def test_a_rule_watches_images_of_any_range_alike() -> None:
+    y = picture(1, 1, 32, 32)
+    settings = {**SMALL, "steps": 110, "lr": 1e-2, "stop": "emv"}
+    found = [aseqdip.reconstruct(y - shift, Identity(), "vanilla_dip", **settings) for shift in (0.0, 0.6)]
+    assert float(found[1].image.min()) < 0
+    variances = [[v for v in one.curve["statistic"] if v == v][-1] for one in found]
+    assert variances[1] < 5 * variances[0], "what lies below 0 is not taken for movement"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -108,6 +117,7 @@ def test_methods_rules_and_their_settings() -> None:
         ({"lam": -1}, "lam=-1.*at least 0"),
         ({"N": 3}, "steps=4 is not a multiple of N=3"),
         ({"truth": torch.zeros(5, 5)}, "must agree"),
+        ({"truth": torch.full((1, 1, 32, 32), -1.0)}, "must be above 0"),
         ({"stop": "zero"}, "waits for a loss below zero"),
         ({"stop": "discrepancy"}, r"that of y is not: give noise_std=\.\.\., .*or use stop='wmv'\.$"),
         ({"stop": "discrepancy", "noise_std": 0.0}, "give noise_std"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import glob
 import importlib.util
 import json
 import re
@@ -38,7 +39,8 @@ from aseqdip.run.runner import Summary, run
 
 def only(summary: Summary) -> tuple[Record, Path]:
     (record,) = summary.records
-    return record, summary.folder / (f"{record.image}-{record.content[:6]}" if record.content else record.image)
+    folders = summary.folder.glob(f"{glob.escape(record.image)}{'-??????' if record.content else ''}")
+    return record, max(folders, key=lambda folder: folder.stat().st_mtime_ns)  # the newest, of several of its name
 
 
 def test_record_is_complete(configure: Configure) -> None:

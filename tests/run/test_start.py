@@ -72,6 +72,8 @@ def test_the_code_of_that_method_counts(configure: Configure) -> None:
         (("task=ct", "start=mean"), "start=mean: task=ct expects paper, adjoint, .*tv"),
         (("task=mri", "start=vanilla_dip"), "start=vanilla_dip: task=mri expects paper, "),
         (("task=mri", "start=direct"), "start=direct: task=mri expects paper, "),
+        (("task=mri", "method=direct", "start=tv"), "own start image, not that of tv: .* use method=tv"),
+        (("task=denoising", "method=rethinking_dip", "residual=norm"), "residual=norm has no effect"),
         (("task=mri", "start=nlm"), "start=nlm: method=nlm takes noise off a picture"),
     ],
 )

@@ -81,7 +81,7 @@ def test_each_slice_begins_from_the_one_before(volume: Callable[..., Config]) ->
     assert images(first)["head_s000"] == images(cold)["head_s000"], "the first slice begins as ever"
     assert first.records[1].curve.psnr[0] > cold.records[1].curve.psnr[0] + 0.5
     assert not list(first.folder.rglob(warm.FILE)), "nothing is kept that nobody needs"
-    assert (first.folder / "volume-head" / "preview.png").is_file()
+    assert len(list(first.folder.glob("volume-head-??????/preview.png"))) == 1
     again = run(volume("warm=slice", "warm_steps=2"))
     assert (len(again.records), len(again.skipped)) == (0, 3)
     assert "images=all" in first.records[1].command and "warm=slice" in first.records[1].command
@@ -100,11 +100,12 @@ def test_killed_and_continued_gives_the_same_bits(
     assert images(rest) == images(whole)
 
 
-def test_a_slice_that_changed_is_not_begun_from_nothing(volume: Callable[..., Config], tmp_path: Path) -> None:
-    run(volume("warm=slice"))
-    write_volume(tmp_path / "data", 1, 0.9, 0.7)
-    changed = run(volume("warm=slice"))
-    assert "weights of head_s001, which are no longer there" in changed.failed["head_s002"]
+def test_a_slice_that_is_gone_is_not_begun_from_nothing(volume: Callable[..., Config]) -> None:
+    summary = run(volume("warm=slice"))
+    (folder,) = summary.folder.glob("head_s002*")
+    (folder / "record.json").unlink()
+    without = run(volume("warm=slice"))
+    assert "weights of head_s001, which are no longer there" in without.failed["head_s002"]
     again = run(volume("warm=slice", "redo=true"))
     assert chain(again.records) == [None, "head_s000", "head_s001"]
     assert run(volume("warm=slice")).skipped == ["head_s000", "head_s001", "head_s002"]
@@ -118,8 +119,8 @@ def test_after_a_slice_that_failed_it_begins_cold_and_says_so(volume: Callable[.
     assert "it begins cold" in broken.records[1].facts["notes"][0]
     write_volume(tmp_path / "data", 1, 0.9, 0.8)
     mended = run(volume("warm=slice"))
-    assert mended.skipped == ["head_s000"], "the third slice is computed again, from the second"
-    assert chain(mended.records) == ["head_s000", "head_s001"]
+    assert not mended.skipped, "it is another file"
+    assert chain(mended.records) == [None, "head_s000", "head_s001"]
 
 
 def test_a_slice_waits_for_another_process(volume: Callable[..., Config]) -> None:

@@ -102,7 +102,7 @@ def test_it_ends_before_noise_is_fitted(configure: Configure) -> None:
     assert scores["stopped"].psnr_db > scores["last"].psnr_db + 1
     assert 0 < record.facts["heldout"] < 1
     errors = read_curve(summary.folder / record.image / "curve.csv")["statistic"]
-    assert np.isfinite(errors).sum() == 101, "of the first iterate and of every third"
+    assert np.isfinite(errors).sum() == 100, "of every third"
     assert (np.nanmin(errors), np.nanargmin(errors) + 1) == (
         pytest.approx(record.facts["heldout"], rel=1e-4),
         scores["stopped"].step,
@@ -146,7 +146,7 @@ def test_held_out_zeros_judge_nothing(configure: Configure) -> None:
         (("method=tv",), 5),
         (("method=vanilla_dip", "holdout_refit=true"), 5),
         (("method=vanilla_dip", "holdout_refit=true"), 11),
-        (("method=tv", "iterations=8", "holdout_refit=true", "start=tv"), 11),
+        (("method=tv", "iterations=8", "holdout_refit=true"), 11),
     ],
     ids=str,
 )
@@ -192,16 +192,36 @@ def test_a_run_is_given_the_part_alone_and_scored_on_the_whole(
     assert record.facts["heldout"] == pytest.approx(float(held), rel=1e-4)
 
 
-def test_the_refit_is_a_plain_run_of_as_many_steps_on_all_measurements(configure: Configure, tmp_path: Path) -> None:
+def test_before_anything_is_judged_the_latest_iterate_stays(configure: Configure) -> None:
     words = ("task=mri", "method=vanilla_dip", "stop=holdout", "steps=8", "lr=0.01")
-    (chosen,) = run(configure(*words, f"outputs={tmp_path / 'chosen'}")).records
-    cfg = configure(*words, "holdout_refit=true", f"outputs={tmp_path / 'refit'}")
-    (refit,) = run(cfg).records
+    (record,) = run(configure(*words, "holdout_every=50")).records
+    assert record.scores["stopped"].step == 8
+    (record,) = run(configure(*words, "holdout_every=6")).records
+    assert record.scores["stopped"].step == 6
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method=vanilla_dip", "steps=8", "lr=0.01"),
+        ("method=aseqdip", "steps=8", "lr=0.01", "N=2"),
+        ("method=sgld_dip", "steps=8", "lr=0.01", "burn_in=0.5"),
+        ("method=tv", "iterations=20"),
+        ("method=cg", "iterations=20"),
+        ("method=pnp", "iterations=8"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_the_refit_is_a_plain_run_on_all_measurements_ended_where_the_rule_chose(
+    configure: Configure, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    words = ("task=mri", "noise=0.05", *words)
+    (chosen,) = run(configure(*words, "stop=holdout", f"outputs={tmp_path / 'chosen'}")).records
+    (refit,) = run(configure(*words, "stop=holdout", "holdout_refit=true", f"outputs={tmp_path / 'refit'}")).records
+    (plain,) = run(configure(*words, f"outputs={tmp_path / 'plain'}")).records
     step = chosen.scores["stopped"].step
-    (plain,) = run(configure(*words[:2], words[4], f"steps={step}", f"outputs={tmp_path / 'plain'}")).records
-    assert refit.result == "last"
-    assert refit.scores["last"].psnr_db == plain.scores["last"].psnr_db
+    assert refit.result == "last" and plain.curve is not None and plain.curve.every == 1 and step is not None
+    assert refit.scores["last"].psnr_db == pytest.approx(plain.curve.psnr[step - 1], abs=6e-4)
     assert refit.scores["stopped"] == chosen.scores["stopped"]
     assert (refit.steps, refit.facts["refit_from_step"]) == (chosen.steps + step, chosen.steps)
     assert refit.facts["heldout"] == chosen.facts["heldout"], "not the error of an image that was fitted to them"
-    assert refit.scores["ema"].psnr_db == plain.scores["ema"].psnr_db

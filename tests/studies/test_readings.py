@@ -135,8 +135,16 @@ def test_the_compact_form_tells_the_same_and_a_missing_record_is_named(finished:
 STUDIES = sorted((Path(__file__).parents[2] / "results" / "calibration").glob("*.json"))
 
 
-@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
-@pytest.mark.parametrize("method", ["aseqdip", "vanilla_dip", "self_guided_dip"])
+def _not_chosen_since(file: Path, method: str) -> bool:
+    recipe = Path(__file__).parents[2] / "configs" / "recipe_task" / f"best_{method}_{file.stem}.yaml"
+    return "aseqdip.studies.claims" not in recipe.read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "method"),
+    [(f, m) for f in STUDIES for m in ("aseqdip", "vanilla_dip", "self_guided_dip") if _not_chosen_since(f, m)],
+    ids=lambda it: getattr(it, "stem", it),
+)
 def test_the_best_recipe_is_what_the_committed_study_found(
     configure: Callable[..., Config], file: Path, method: str
 ) -> None:

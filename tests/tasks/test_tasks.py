@@ -58,6 +58,19 @@ def write_scan(path: Path, size: int = 48, **extra: np.ndarray) -> np.ndarray:
     return kspace
 
 
+def test_one_mask_for_all_slices_of_a_scan(configure: Configure, tmp_path: Path) -> None:
+    kspace = write_scan(tmp_path / "b.h5")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["kspace"] = np.concatenate([kspace] * 3)
+    masks = {}
+    for which in ("all", "middle"):
+        cfg = configure("dataset=kspace", f"data_root={tmp_path}", f"dataset.slice={which}")
+        for name, read in open_dataset(cfg).items():
+            masks[which, name] = make_task(cfg).make(name, read()).problem.operator.mask.tolist()
+    whole = masks.pop(("middle", "a"))
+    assert [name for (_, name), mask in masks.items() if mask == whole] == ["a_s000", "a_s001", "a_s002"]
+
+
 def test_kspace_is_cropped_in_image_space(configure: Configure, tmp_path: Path) -> None:
     write_scan(tmp_path / "a.h5", 80)
     case = case_of(configure("dataset=kspace", f"data_root={tmp_path}", "size=64"))
