@@ -101,8 +101,8 @@ class Reconstruction:
             self.state = method.start(case.problem)
         self.scores = self._empty_scores()
         self.input = fingerprint(case.problem.y, case.problem.z0)
-        # what is fitted; iterates that another fit had before; how many this one may have, where not all
-        self.problem, self.before, self.until = case.problem, 0, None
+        self.problem, self.before = case.problem, 0  # what is fitted; iterates that another fit had before
+        self.until: int | None = None  # how many iterates this one may have; None for all
         self.checkpoint: Checkpoint | None = None
         if folder is not None:
             self.checkpoint = Checkpoint(folder / "checkpoint.pt", {**self._facts(), **(facts or {})})

@@ -31,7 +31,6 @@ from aseqdip.identity import settings
 from aseqdip.methods import METHODS
 from aseqdip.records import Record
 from aseqdip.report.blocks import Block, Cell, build, versus
-from aseqdip.report.charts import COLOURS
 from aseqdip.report.rows import load
 from aseqdip.report.tables import HEADLINE, INTERVAL, ahead, falls_from, fill_in, markdown, wide
 from aseqdip.run.scores import EMA_DECAY
@@ -242,7 +241,7 @@ def draw(path: Path, blocks: Sequence[Block]) -> None:
     figure, axes = new_figure(len(blocks), 3.6, 4.6)
     for axis, block in zip(axes, blocks, strict=True):
         for number, cell in enumerate(c for c in block.cells if c.curve is not None and c.rows[0].record.steps > 500):
-            curve, colour = cell.curve, COLOURS[number % len(COLOURS)]
+            curve, colour = cell.curve, f"C{number}"
             assert curve is not None
             axis.plot(curve.at, curve.mean, color=colour, linewidth=1.2, label=plain(cell.label))
             if cell.falls:
@@ -276,8 +275,8 @@ def answers(block: Block, varied: Block | None) -> str:
     same = next(c for c in varied.cells if c.rows[0].record.settings == chosen)
     for name, said in (("lam", "lam = 1 is best (Fig. 9)"), ("N", "how often the input is updated (N)")):
         values = [(c.rows[0].record.settings[name], c) for c in varied.cells]
-        found = [f"{name}={value:g} {ahead(versus(c, same))}" for value, c in values if value != chosen[name]]
-        table.append([f"{said}: minus {name}={chosen[name]:g}", "; ".join(found) or "not run yet"])
+        others = [f"{name}={value:g} {ahead(versus(c, same))}" for value, c in values if value != chosen[name]]
+        table.append([f"{said}: minus {name}={chosen[name]:g}", "; ".join(others) or "not run yet"])
     return markdown(table)
 
 
