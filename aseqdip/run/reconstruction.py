@@ -189,7 +189,7 @@ class Reconstruction:
     def advance(self, sinks: Sequence[Sink] = ()) -> bool:
         """One iterate further, scored; False once there is none left or the stopping rule has had enough."""
         with self.clock.measure("method"):
-            iterate = next(self.iterates, None)
+            iterate = None if self.state.step == self.until else next(self.iterates, None)
         if iterate is None:
             self.flush(sinks)
             return self._again()
@@ -200,7 +200,7 @@ class Reconstruction:
         # a device sync at every step would cost more than the step
         if self.scores.full or time.monotonic() - self.flushed > 0.5:
             self.flush(sinks)
-        if self.scores.stopped(iterate.step) or iterate.step - self.before == self.until:
+        if self.scores.stopped(iterate.step):
             self.flush(sinks)
             return self._again()
         return True

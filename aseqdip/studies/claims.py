@@ -226,8 +226,8 @@ def checked(folder: Path) -> str:
 def unfinished(block: Block) -> str:
     """What is still to be reconstructed of a task, in words; "" where nothing is."""
     task, whole = block.first.task, REPORTED * len(SEEDS)
-    made = Counter(row.record.method for cell in block.cells for row in cell.rows)
-    found = {METHODS[method].title: made[method] for method in (*UNTUNED, *cells(task)) if made[method] < whole}
+    have = Counter(row.record.method for cell in block.cells for row in cell.rows)
+    found = {METHODS[method].title: have[method] for method in (*UNTUNED, *cells(task)) if have[method] < whole}
     return f"{block.place}: " + ", ".join(f"{title} {n} of {whole}" for title, n in found.items()) if found else ""
 
 
