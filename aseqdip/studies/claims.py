@@ -40,8 +40,8 @@ from aseqdip.studies.quality import ONLY, SETTINGS, merged, run
 SIZE, STEPS, REPORTED, SEEDS = 128, 4000, 6, (0, 1)
 #: readings are halved from image to image: all of them on the first, so many of the best on the second
 ROUNDS = (None, 2)
-#: channels at full resolution, of a task's network and of others: what two cores can do 4000 steps of in minutes
-WIDTH, OWN_WIDTH = {"mri": 16, "ct": 16}, {"skip": 32, "s2s": 16}
+#: channels at full resolution, of the U-Net and of others: what two cores can do 4000 steps of in minutes
+WIDTH, OWN_WIDTH = 16, {"skip": 32, "s2s": 16}
 #: with bf16, noise-free CT stalls in some runs (docs/performance.md)
 PRECISION = {"ct": "precision=fp32"}
 SKIP, S2S = (f"network.width={OWN_WIDTH[name]}" for name in ("skip", "s2s"))
@@ -79,7 +79,7 @@ def cells(task: str) -> dict[str, tuple[str, ...]]:
 
 def words(task: str, method: str, said: str) -> list[str]:
     """A command, but for its images and folders."""
-    width = f"network.width={WIDTH.get(task, 32)}" if METHODS[method].learns else ""
+    width = f"network.width={WIDTH}" if METHODS[method].learns else ""
     low, high = RHO.get(task, ("3e-4", "3e-3"))
     values = {"lr": LR[task], "slow": SLOW[task], "rule": RULE.get(task, "wmv"), "low": low, "high": high}
     place = f"{SETTINGS[task]} {PRECISION.get(task, '')} {width}"
@@ -203,7 +203,8 @@ def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
     broken = [line for line in choice.broken([*tuning, *(row.record for row in rows)]) if line.split()[0] in tasks]
     text = fill_in(
         Path(__file__).with_name("claims.md.j2"),
-        folder=folder, path=path, size=SIZE, steps=STEPS, picture=path.with_suffix(".png").name, headline=HEADLINE,
+        folder=folder, path=path, size=SIZE, steps=STEPS, width=WIDTH, skip=OWN_WIDTH["skip"],
+        picture=path.with_suffix(".png").name, headline=HEADLINE,
         interval=INTERVAL, answers="\n\n".join(answers(block, varied.get(block.first.task)) for block in blocks),
         reported=tables(blocks), authors=tables(build(authors)), varied=tables(varied.values()),
         checked=checked(folder), tried=markdown(tried(tuning)), budgets=markdown(choice.table(tuning)),
