@@ -90,14 +90,14 @@ def job(composed: "DictConfig") -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from aseqdip import compose, config
+    from aseqdip import compose
     from aseqdip.run import runner
 
     log = logging.getLogger(__name__)
     running = HydraConfig.get()
     multirun = running.mode == RunMode.MULTIRUN
     try:
-        cfg = config.typed(compose.plain(composed), list(running.overrides.task))
+        cfg = compose.configured(composed, list(running.overrides.task))
         if multirun:
             log.info("%s", progress(running.job.num))
         if multirun and cfg.device == "auto":

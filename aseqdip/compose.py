@@ -22,6 +22,7 @@ from aseqdip.config import GROUPS, Config, catalogue, parts, shared_knobs, typed
 from aseqdip.errors import UserError
 from aseqdip.files import config_folder
 from aseqdip.methods import METHODS
+from aseqdip.networks import NETWORKS
 from aseqdip.priors.published import FOLDER
 
 # --- what Hydra is told ------------------------------------------------------------------------------------------
@@ -141,7 +142,27 @@ def _weights(name: str) -> str | None:
 
 def compose(words: Sequence[str]) -> Config:
     """The typed config of a command's words (no sweep). Raises UserError where they make none."""
-    return typed(plain(_composed(words)), [w for w in words if not w.startswith("hydra.searchpath")])
+    return configured(_composed(words), [w for w in words if not w.startswith("hydra.searchpath")])
+
+
+def configured(composed: DictConfig, words: Sequence[str]) -> Config:
+    """A composed config, typed. Raises UserError where it is none, or has another network than the words name."""
+    cfg = typed(plain(composed), words)
+    name = dict(word.partition("=")[::2] for word in words).get("network")
+    if name is not None and network(name).get("name", cfg.network.name) != cfg.network.name:
+        raise UserError(
+            f"network={name} and recipe={cfg.recipe}: the recipe has a network of its own, {cfg.network.name}. Leave "
+            "one of them out, or change parts of the recipe's: network.width=..., network.depth=..."
+        )
+    return cfg
+
+
+def network(name: str) -> dict[str, Any]:
+    """What a config of the group ``network`` says, by itself; nothing of one in a user's own folder."""
+    path = config_folder() / "network" / f"{name}.yaml"
+    if path.is_file():
+        return dict(OmegaConf.load(path).items())  # type: ignore[misc]
+    return {"name": name} if name in NETWORKS else {}
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:

@@ -310,7 +310,7 @@ def rehearse(words: Sequence[str]) -> list[str]:
 
 def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
     """Of the knobs a user named, those that this run does not use, each with a line that says so."""
-    used, found = in_force(cfg), {}
+    used, found = in_force(cfg), _otherwise(cfg, names)
     idle = cfg.method.part.idle(cfg.method.options)
     for name in names:
         if name in idle:
@@ -332,3 +332,17 @@ def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
             kind = owners[0].split("=")[0]
             found[name] = f"{name} has no effect: it belongs to {' and '.join(owners)}, and this is {mine[kind]}."
     return found
+
+
+def _otherwise(cfg: Config, names: Sequence[str]) -> dict[str, str]:
+    """Of a network that a user named, what the preset or recipe has otherwise, in a line."""
+    name = dict(word.partition("=")[::2] for word in cfg.words).get("network")
+    own = compose.network(name) if name is not None else {}
+    now = {key: getattr(cfg.network, key, getattr(cfg.network.options, key, None)) for key in own}
+    other = {key: value for key, value in own.items() if value != now[key] and f"network.{key}" not in names}
+    if not other:
+        return {}
+    changed = ", ".join(f"{key} {now[key]} instead of {value}" for key, value in other.items())
+    wanted = " ".join(f"network.{key}={value}" for key, value in other.items())
+    whose = f"preset={cfg.preset} recipe={cfg.recipe}"
+    return {"network": f"network={name} has {changed}, by {whose}; for its own: {wanted}"}

@@ -356,6 +356,11 @@ SMOKE = ("preset=smoke",)
                                             "task=inpainting, and this is task=ct."]),
         (("-m", "experiment=fig4", "views=18"), []),
         (("-m", "stop=none,wmv", "window=5"), []),
+        (("network=shallow", "preset=quick"),
+         ["network=shallow has width 16 instead of 64, by preset=quick recipe=quick; for its own: network.width=64"]),
+        (("network=medium", "method=self_guided_dip", "recipe=original", "preset=paper"),
+         ["network=medium has depth 5 instead of 3, by preset=paper recipe=original; for its own: network.depth=3"]),
+        (("network=shallow", "preset=quick", "network.width=8"), []),
     ],
 )  # fmt: skip
 def test_words_without_effect_are_said(words: tuple[str, ...], warnings: list[str]) -> None:
@@ -370,6 +375,8 @@ def test_words_without_effect_are_said(words: tuple[str, ...], warnings: list[st
         (("steps=${oc.env:PATH}",), "expected a whole number"),
         (("experiment=table2",), "This is a sweep over images and cell: add -m"),
         (("experiment=fig9", "images=0"), "This is a sweep over lam: add -m"),
+        (("method=vanilla_dip", "recipe=original", "network=shallow"), "the recipe has a network of its own, skip"),
+        (("-m", "recipe=original", "method=vanilla_dip", "network=medium,skip"), "has a network of its own, skip"),
         (("images=[]",), r"images=\[\] names none"),
         (("seeds=[]",), r"seeds=\[\] names none"),
         (("size=big",), "size=big: expected a number of pixels"),

@@ -111,9 +111,13 @@ class Scaled(Operator):
         return self.factor * self.operator.adjoint(measurements)
 
     def direct(self, measurements: Tensor) -> Tensor:
+        if type(self.operator).direct is Operator.direct:  # the adjoint, which undoes no scale: that of the product
+            return self.adjoint(measurements)
         return self.operator.direct(measurements / self.factor)
 
     def correction(self, residual: Tensor) -> Tensor:
+        if type(self.operator).correction is Operator.correction:
+            return self.direct(residual)
         return self.operator.correction(residual / self.factor)
 
 

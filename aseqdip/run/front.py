@@ -220,14 +220,16 @@ def _case(
     z0 = z0.detach().float()
     if A(z0).shape != y.shape:
         raise UserError(f"The operator gives measurements of shape {tuple(A(z0).shape)}, but y has {tuple(y.shape)}.")
-    factor, unit = 1.0, 1.0
+    factor, unit, scaled = 1.0, 1.0, A
     if A.linear:
         size = A.norm(tuple(z0.shape))
-        factor = 1.0 if 0.5 < size < 2 else 1 / size
+        if not 0.9 < size < 1.1:
+            factor = 1 / size
+            scaled = Scaled(A, factor)
+            z0 = scaled.direct(y * factor).detach().float() if start is None else z0
         seen = torch.hypot(z0[:, 0], z0[:, 1]) if signed else z0.abs()
         unit = float(np.quantile(seen.cpu().numpy(), 0.999)) or 1.0
         unit = 1.0 if 0.5 < unit < 2 else unit
-    scaled = A if factor == 1 else Scaled(A, factor)
     noise = None if noise_std is None else noise_std * factor / unit
     problem = Problem(y * (factor / unit), scaled, z0 / unit, name, seed, noise)
     support = torch.ones(1, 1, *z0.shape[-2:]) if signed else None

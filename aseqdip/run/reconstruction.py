@@ -97,12 +97,15 @@ class Reconstruction:
         self.rule, self.ema = (rule, ema) if method.iterative else (None, 0.0)
         self.clock = Clock(method.engine.device)
         self.pace = method.engine.pace()
+        if method.learns:
+            import torch._dynamo  # noqa: F401 - a process's first optimiser does, for seconds that are no image's
         with self.clock.measure("start"):
             self.state = method.start(case.problem)
         self.scores = self._empty_scores()
         self.input = fingerprint(case.problem.y, case.problem.z0)
         self.problem, self.before = case.problem, 0  # what is fitted; iterates that another fit had before
         self.until: int | None = None  # how many iterates this one may have; None for all
+        self.resumed = False
         self.checkpoint: Checkpoint | None = None
         if folder is not None:
             self.checkpoint = Checkpoint(folder / "checkpoint.pt", {**self._facts(), **(facts or {})})
@@ -148,6 +151,7 @@ class Reconstruction:
             self.state.load_state_dict(saved["state"])
             self.scores.load_state_dict(saved["scores"])
             self.clock.seconds.update(saved["seconds"])
+            self.method.facts.update(saved["choices"])
         except torch.OutOfMemoryError:  # no fault of the file's
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -155,6 +159,7 @@ class Reconstruction:
             self.problem, self.before, self.until = self.case.problem, 0, None
             self.state, self.scores = self.method.start(self.problem), self._empty_scores()
         else:
+            self.resumed = True
             log.info("%s: resumed at step %d.", self.name, self.before + self.state.step)
 
     def save(self) -> bool:
@@ -167,6 +172,7 @@ class Reconstruction:
                 "state": self.state.state_dict(),
                 "scores": self.scores.state_dict(),
                 "seconds": dict(self.clock.seconds),
+                "choices": dict(self.method.facts),
                 "before": self.before,
                 "until": self.until,
             }
@@ -234,11 +240,13 @@ class Reconstruction:
 
     def facts(self) -> dict[str, Any]:
         """The method's choices; with held-out measurements, the relative error in them of what they chose."""
-        rule = self.scores.rule
+        rule, facts = self.scores.rule, dict(self.method.facts)
+        if self.score_every > 1 and self.method.iterative:
+            facts["score_every"] = self.score_every
         if not isinstance(rule, Holdout):
-            return dict(self.method.facts)
+            return facts
         refit = {"refit_from_step": self.before} if self.before else {}
-        return {**self.method.facts, "heldout": float(f"{float(rule.error(rule.image)):.5g}"), **refit}
+        return {**facts, "heldout": float(f"{float(rule.error(rule.image)):.5g}"), **refit}
 
     def result(self) -> Tensor:
         """The reconstruction: the last iterate, the running average, or what the stopping rule kept."""

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -129,6 +130,7 @@ class Seed:
         self.summary, self.interrupt = summary, interrupt
         self.names, self.tried, self.skipped, self.begun = 0, 0, len(summary.skipped), 0.0
         self.others: dict[Path, Seed] = {}
+        self.lock = threading.Lock()
         self.slices: list[tuple[Path, Origin]] = []  # of volumes: where those that are finished are
         self.said = False  # its setting and folder, to the user
         self.busy: set[str] = set()  # volumes that another process is at work on, from slice to slice
@@ -190,6 +192,8 @@ class Seed:
                 elif not self.cfg.redo and (record := own.finished(folder, content, sample.origin)) is not None:
                     own.keep(folder, record, sample.origin)
                     self.summary.skipped.append(name)
+                    if (every := record.facts.get("score_every", 1)) > self.cfg.score_every:
+                        log.warning("%s: only every %d. iterate was scored, so its best is of those.", name, every)
                 else:
                     with self.engine.current():
                         own._reconstruct(name, sample, content, folder)
@@ -206,9 +210,10 @@ class Seed:
         if options != self.cfg.task.options:
             cfg = replace(self.cfg, task=replace(self.cfg.task, options=options))
             folder = identity.run_folder(cfg)
-            if folder not in self.others:
-                self.others[folder] = Seed(cfg, self.engine, self.items, folder, self.summary, self.interrupt)
-                self.summary.folder = folder
+            with self.lock:  # another thread's slices of a volume must come to the same one
+                if folder not in self.others:
+                    self.others[folder] = Seed(cfg, self.engine, self.items, folder, self.summary, self.interrupt)
+                    self.summary.folder = folder
             own = self.others[folder]
         if not own.said:
             own.said = True
@@ -281,7 +286,8 @@ class Seed:
             reconstruction = Reconstruction(
                 case, method, cfg.rule, cfg.ema, folder, facts, cfg.checkpoint_minutes, cfg.score_every
             )
-            reconstruction.clock.seconds["start"] += seconds
+            if not reconstruction.resumed:  # else they are among those it was saved with
+                reconstruction.clock.seconds["start"] += seconds
             trackers = make_trackers(cfg, name, run_id(folder), folder, method.steps, engine.device.type == "cpu")
             if reconstruction.run(trackers, self.interrupt):
                 known = self.known(name, sample, content)

@@ -68,6 +68,30 @@ def test_units_do_not_matter() -> None:
     assert float(strong.image.norm() / plain.image.norm()) == pytest.approx(1e3, rel=0.05)
 
 
+@pytest.mark.parametrize("strength", [30.0, 1.5, 0.02])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "tv", "steps": 1},
+        {"method": "vanilla_dip", "input": "measurement"},
+        {"input_update": "data_consistent"},
+        {"method": "vanilla_dip", "stop": "holdout"},
+    ],
+)
+def test_an_operator_s_norm_does_not_matter(strength: float, settings: dict[str, Any]) -> None:
+    """Its adjoint is no inverse: the start image comes of the operator that is scaled."""
+    x, A = picture(1, 1, 32, 32), EveryOtherRow()
+
+    def strong(y: Tensor) -> Tensor:
+        return strength * A.adjoint(y)
+
+    words = {**SMALL, **settings}
+    plain = aseqdip.reconstruct(A(x), A, **words)
+    same = aseqdip.reconstruct(strength * A(x), (lambda v: strength * A(v), strong), **words)
+    torch.testing.assert_close(same.start, plain.start, rtol=1e-3, atol=1e-3)
+    assert float((same.image - plain.image).norm() / plain.image.norm()) < 0.05
+
+
 @pytest.mark.parametrize("case", ["mri", "ct", "mask", "blur", "identity"])
 def test_operators_are_usable_alone(case: str) -> None:
     kernel = torch.zeros(5, 5)

@@ -22,6 +22,7 @@ import torch
 from cases import Configure, case_of, iterates, method_of
 from PIL import Image
 
+from aseqdip import identity
 from aseqdip.config import Config
 from aseqdip.errors import UserError
 from aseqdip.files import claimed
@@ -122,6 +123,21 @@ def test_prospective_scan_runs_without_scores(
     assert record.facts["prospective"] is True
     with np.load(folder / "reconstruction.npz") as saved:
         assert saved["reconstruction"].shape == (1, 2, 48, 72), "only the fully sampled readout is cropped"
+
+
+def test_slices_at_work_at_once_come_to_one_volume(
+    configure: Configure, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(scan / "scan.h5", "r+") as file:
+        kspace = file["kspace"][...].repeat(2, axis=0)
+        del file["kspace"]
+        file["kspace"] = kspace
+    digest = identity.digest
+    monkeypatch.setattr(identity, "digest", lambda what: [digest(what), time.sleep(0.2)][0])
+    words = ("dataset=kspace", f"data_root={scan}", "images=all", "parallel=2", "method=direct", "size=48")
+    summary = run(configure(*words))
+    assert len(summary.records) == 2
+    assert len(list(summary.folder.glob("volume-*/reconstruction.h5"))) == 1
 
 
 def test_the_setting_is_said_once_it_is_known(
@@ -237,6 +253,32 @@ def test_killed_and_continued_gives_the_same_bits(
     assert (folder / "curve.csv").read_text() == (whole_folder / "curve.csv").read_text()
     with np.load(folder / "reconstruction.npz") as a, np.load(whole_folder / "reconstruction.npz") as b:
         assert np.array_equal(a["reconstruction"], b["reconstruction"])
+
+
+def test_choices_and_seconds_outlive_a_kill(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a fit that was at its last step, too; a start image's seconds count once."""
+    words = ("method=tv", "noise=0.05", "iterations=8", "stop=holdout", "holdout_refit=true", "start=wavelet")
+    image_by = runner.image_by
+    monkeypatch.setattr(runner, "image_by", lambda *args: [image_by(*args), time.sleep(1)][0])
+    whole, folder = only(run(configure(*words)))
+    cfg, last = configure(*words, f"outputs={tmp_path / 'parts'}"), len(read_curve(folder / "curve.csv")["iteration"])
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "Interrupt", lambda deadline: StopsAt(last))
+        assert run(cfg).records == []
+    parts, _ = only(run(cfg))
+    assert "rho" in whole.facts
+    assert parts.facts == whole.facts
+    assert parts.seconds["start"] < whole.seconds["start"] + 1
+
+
+def test_how_often_it_was_scored_is_kept(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    record, _ = only(run(configure("score_every=3")))
+    assert record.facts["score_every"] == 3
+    run(configure())
+    assert "only every 3. iterate was scored" in caplog.text
+    assert "score_every" not in only(run(configure("redo=true")))[0].facts
 
 
 def test_out_of_time_is_a_clean_stop(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
