@@ -161,7 +161,7 @@ def network(name: str) -> dict[str, Any]:
     """What a config of the group ``network`` says, by itself; nothing of one in a user's own folder."""
     path = config_folder() / "network" / f"{name}.yaml"
     if path.is_file():
-        return dict(OmegaConf.load(path).items())  # type: ignore[misc]
+        return dict(OmegaConf.load(path).items())
     return {"name": name} if name in NETWORKS else {}
 
 
