@@ -81,6 +81,7 @@ class Record:
         command: the words that compute this image again, without absolute paths; empty where they are not known.
         identity, input: digests of all that the result depends on, and of measurements and start image as computed.
         results_version: raised whenever the same words give other numbers.
+        finished: when it was written, in seconds since 1970; 0 in older records.
     """
 
     image: str
@@ -117,6 +118,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     results_version: int = 0
+    finished: int = 0
     schema: int = SCHEMA
 
     @property

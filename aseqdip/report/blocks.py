@@ -119,8 +119,12 @@ class Block:
 
     @property
     def reference(self) -> Cell | None:
-        """Its aSeqDIP: where there are several, the one nearest to the paper's settings, then with most rows."""
-        own = [cell for cell in self.cells if cell.method == REFERENCE]
+        """Its aSeqDIP."""
+        return self.nearest(REFERENCE)
+
+    def nearest(self, method: str) -> Cell | None:
+        """A method's: where there are several, the one nearest to the paper's settings, then with most rows."""
+        own = [cell for cell in self.cells if cell.method == method]
         return min(own, key=lambda c: (len(c.rows[0].record.departures), -len(c.rows), c.label), default=None)
 
 
@@ -257,8 +261,10 @@ def _newest(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     return sorted(kept, key=lambda row: (row.label, row.record.seed)), copies
 
 
-def _age(row: Row) -> tuple[int, float]:
-    return row.record.results_version, (row.lines or row.folder / "record.json").stat().st_mtime
+def _age(row: Row) -> tuple[int, int, float]:
+    """A file's own date says little: copies and checkouts have another. Older records have no other, though."""
+    r = row.record
+    return r.results_version, r.finished, (row.lines or row.folder / "record.json").stat().st_mtime
 
 
 def trained_on(record: Record) -> str:
@@ -306,6 +312,7 @@ def agreement(block: Block) -> tuple[int, int]:
 
 
 def start_level(block: Block) -> float | None:
-    """Mean PSNR of the start image, where it can be drawn."""
-    found = next((c.scores["start_psnr_db"].mean for c in block.cells if "start_psnr_db" in c.scores), None)
-    return found if finite(found) else None
+    """Mean PSNR of the start image, where all methods begin from the same and it can be drawn."""
+    found = {round(c.scores["start_psnr_db"].mean, 2) for c in block.cells if "start_psnr_db" in c.scores}
+    level = found.pop() if len(found) == 1 else None
+    return level if finite(level) else None

@@ -11,7 +11,7 @@ from typing import Any
 from aseqdip.errors import UserError
 from aseqdip.files import write_text
 from aseqdip.plain import dumps, loads
-from aseqdip.records import Trace, scan
+from aseqdip.records import Record, Trace, scan
 from aseqdip.thumbnails import arrays_of, draw
 
 SIDE, QUALITY = 152, 38  # pixels of a picture's longer side, and how well they are kept
@@ -20,8 +20,8 @@ SIDE, QUALITY = 152, 38  # pixels of a picture's longer side, and how well they 
 def compact(folders: Iterable[Path], target: Path) -> list[Path]:
     """Write ``target/task/setting.jsonl`` for all that is finished below the folders; returns the files.
 
-    What a target's file holds already stays: a later campaign adds to it. Raises UserError where something cannot be
-    read, since what is left out of the compact form may be deleted next.
+    What a target's file holds already stays, and a later campaign adds to it: of two of one name the newer is kept.
+    Raises UserError where something cannot be read, since what is left out of the compact form may be deleted next.
     """
     found: dict[Path, dict[str, Trace]] = {}
     for root in folders:
@@ -31,11 +31,15 @@ def compact(folders: Iterable[Path], target: Path) -> list[Path]:
             if trace.record is not None:
                 *place, run, image = trace.folder.relative_to(root).parts
                 name = "/".join(place) or root.name
-                found.setdefault(target / f"{name}.jsonl", {})[f"{run}/{image}"] = trace
+                here = found.setdefault(target / f"{name}.jsonl", {})
+                if (other := here.get(f"{run}/{image}")) is None or _newer(trace.record, other.record):
+                    here[f"{run}/{image}"] = trace
     drawn: set[tuple[Any, ...]] = set()
     for file, traces in sorted(found.items()):
         lines = _kept(file)
         for name, trace in sorted(traces.items()):
+            if name in lines and not _newer(trace.record, loads(lines[name])["record"]):
+                continue
             if trace.lines is None:
                 lines[name] = dumps({"folder": name, "record": trace.record, "pictures": _pictures(trace, drawn)})
             elif trace.lines != file:
@@ -43,6 +47,13 @@ def compact(folders: Iterable[Path], target: Path) -> list[Path]:
         text = "".join(line + "\n" for line in lines.values())
         write_text(file, text)
     return sorted(found)
+
+
+def _newer(record: Record | None, other: Record | dict[str, Any] | None) -> bool:
+    """Whether it was made later, or as far as is known at the same time; the other may be as it was read."""
+    values = other if isinstance(other, dict) else vars(other)
+    dates = ("results_version", "finished")
+    return [getattr(record, date) for date in dates] >= [values.get(date, 0) for date in dates]
 
 
 def _kept(file: Path) -> dict[str, str]:

@@ -115,12 +115,12 @@ def overview(blocks: Sequence[Block]) -> list[tuple[str, list[tuple[str, str, st
 
 def _glance(block: Block, method: str, printed: Any) -> tuple[str, str, str]:
     published = db(printed.psnr) if printed else ""
-    cells = [cell for cell in block.cells if cell.method == method]
-    if not cells:
+    cell = block.nearest(method)
+    if cell is None:
         return printed.why_not if printed else "", "", published
-    cell = block.reference if block.reference in cells else cells[0]
-    assert cell is not None
-    return db(cell.psnr.mean) if cell.psnr else "no truth", cell.key, published
+    several = sum(other.method == method for other in block.cells) > 1
+    said = f"{db(cell.psnr.mean) if cell.psnr else 'no truth'}{f' ({cell.label})' if several else ''}"
+    return said, cell.key, published
 
 
 def section(block: Block) -> dict[str, Any]:
@@ -128,11 +128,12 @@ def section(block: Block) -> dict[str, Any]:
     styles = _styles(block)
     drawn = [(cell, cell.curve) for cell in block.cells if cell.curve is not None]
     lines = [charts.Line(_legend(cell), styles[cell.key], curve, cell.falls) for cell, curve in drawn]
+    columns = [key for key in tables.columns(block) if key != "start" or start_level(block) is None]
     title = f"{'PSNR' if block.known else 'Loss'} along the run: {block.title}"
     return {
         "block": block,
         "protocol": tables.protocol(block),
-        "columns": [(key, *tables.COLUMNS[key]) for key in tables.columns(block) if key != "start"],
+        "columns": [(key, *tables.COLUMNS[key]) for key in columns],
         "rows": [(cell, styles[cell.key], tables.cells(block, cell)) for cell in block.cells],
         "missing": [(p, tables.missing(p)) for p in block.missing],
         "devices": sorted({row.record.device for cell in block.cells for row in cell.rows if row.record.device}),

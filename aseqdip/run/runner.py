@@ -355,6 +355,7 @@ class Seed:
             command=command(cfg, name),
             identity=self.identity,
             results_version=identity.RESULTS,
+            finished=int(time.time()),
         )
 
     def _wanted(self, what: str, pool: str | None, case: Case, sample: Sample) -> Iterable[tuple[str, Tensor]]:

@@ -9,7 +9,9 @@ import pytest
 import report_records as made
 
 from aseqdip.records import Curve, Record, Score
-from aseqdip.report.blocks import Block, build
+from aseqdip.report.blocks import Block, build, start_level
+from aseqdip.report.compact import compact
+from aseqdip.report.page import _glance, section
 from aseqdip.report.rows import load
 from aseqdip.report.tables import document as markdown
 from aseqdip.report.tables import each, latex, means, tex
@@ -218,3 +220,37 @@ def test_of_two_with_the_same_settings_the_newer_counts_and_that_is_said(tmp_pat
     assert "Left out: 1 older" in means([block]) and "older version" not in means([block])
     made.write(tmp_path / "b", old[1:])
     assert "older version of the program" in means(build(load([tmp_path]).rows))
+
+
+def test_what_is_newest_is_in_the_records(tmp_path: Path) -> None:
+    """The date of a file is that of its copy."""
+    a, b, both = tmp_path / "a", tmp_path / "b", tmp_path / "both"
+    made.write(a, [replace(made.record("mri", "accel4", "aseqdip", "x", level=30), finished=2)])
+    made.write(b, [replace(made.record("mri", "accel4", "aseqdip", "x", level=10), finished=1)])
+    for folders in ([a, b], [b, a]):
+        compact(folders, both)
+        for places in (folders, [both], [both, b]):
+            (cell,) = build(load(places).rows)[0].cells
+            assert cell.psnr is not None and cell.psnr.mean > 29
+    compact([b], both)
+    assert build(load([both]).rows)[0].cells[0].psnr.mean > 29, "an older one does not replace what was kept"
+
+
+def test_start_images_that_differ_are_each_shown(tmp_path: Path) -> None:
+    one, other = made.record("mri", "accel4", "aseqdip", "x"), made.record("mri", "accel4", "vanilla_dip", "x")
+    (block,) = blocks_of(tmp_path / "same", one, other)
+    assert start_level(block) is not None and "start" not in [column[0] for column in section(block)["columns"]]
+    other = replace(other, scores={**other.scores, "start": Score(3.0, 0.1)})
+    (block,) = blocks_of(tmp_path / "differ", one, other)
+    assert start_level(block) is None and "start" in [column[0] for column in section(block)["columns"]]
+
+
+def test_of_several_readings_of_a_method_the_one_nearest_to_the_paper_stands_for_it(tmp_path: Path) -> None:
+    records = [
+        replace(made.record("mri", "accel4", "vanilla_dip", "x", level=level), settings={"lr": lr}, departures=apart)
+        for level, lr, apart in ((20, 1e-2, {"lr": 1e-2}), (30, 1e-4, {}))
+    ]
+    (block,) = blocks_of(tmp_path, *records)
+    nearest = block.nearest("vanilla_dip")
+    assert nearest is not None and nearest.rows[0].record.settings == {"lr": 1e-4}
+    assert nearest.label in _glance(block, "vanilla_dip", None)[0], "and says which it is"
