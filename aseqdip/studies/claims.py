@@ -64,8 +64,9 @@ TRIES: dict[str, tuple[str, str, str]] = {
     "aseqdip": ("recipe=paper", "lr={lr}", "lr={lr} stop={rule}"),
 }
 UNTUNED = ("direct",)
-#: weights of ``tv`` and ``wavelet`` beside their own choice of it
-RHO = {"mri": ("3e-3", "1e-2"), "denoising": ("3e-2", "1e-1")}
+#: weights of ``tv`` and ``wavelet`` around their own choice of it
+RHO = {"mri": ("3e-3", "1e-2"), "ct": ("5e-5", "1e-3"), "denoising": ("3e-2", "1e-1"), "inpainting": ("3e-4", "3e-2")}
+RHO["deblurring"] = ("1e-6", "1e-4")
 #: of Self-Guided DIP's expectation over four passes; with a weight of 1 it does not reconstruct CT at all
 ALPHA = {"mri": ""}
 ORIGIN = "Of three readings the best on data=tuning (aseqdip.studies.claims, docs/claims.md)."
@@ -82,7 +83,7 @@ def cells(task: str) -> dict[str, tuple[str, ...]]:
 def words(task: str, method: str, said: str) -> list[str]:
     """A command, but for its images and folders."""
     width = f"network.width={WIDTH}" if METHODS[method].learns else ""
-    low, high = RHO.get(task, ("3e-4", "3e-3"))
+    low, high = RHO[task]
     values = {"lr": LR[task], "slow": SLOW[task], "rule": RULE.get(task, "wmv"), "low": low, "high": high}
     values["alpha"] = ALPHA.get(task, " alpha=0.1")
     place = f"{SETTINGS[task]} {PRECISION.get(task, '')} {width}"
