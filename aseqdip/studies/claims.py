@@ -9,7 +9,7 @@ python -m aseqdip.studies.claims page   results/claims docs/claims.md
 Each can be repeated, goes on where it was killed, and several processes may share one. ``tune`` tries three readings of
 each method on one image of data=tuning and the better two on another; ``choose`` writes the best into recipe=best;
 ``report`` reconstructs images of data=public with it, and with each network's authors' own settings; ``vary`` changes
-what the paper ablates in aSeqDIP's.
+what the paper ablates in aSeqDIP's. ``results/claims/begun`` has tries of tasks that were not tried to the end.
 """
 
 import json
@@ -211,7 +211,8 @@ def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
         picture=path.with_suffix(".png").name, headline=HEADLINE,
         interval=INTERVAL, answers="\n\n".join(answers(block, varied.get(block.first.task)) for block in blocks),
         reported=tables(blocks), authors=tables(build(authors)), varied=tables(varied.values()),
-        checked=checked(folder), tried=markdown(tried(tuning)), budgets=markdown(choice.table(tuning)),
+        checked=checked(folder), tried=markdown(tried(folder / "tuning", tuning)),
+        budgets=markdown(choice.table(tuning)),
         broken="\n".join(f"- {line}" for line in broken) or "Nowhere.",
         unfinished="; ".join(filter(None, map(unfinished, blocks))) or "nothing",
         missing=", ".join(task for task in SETTINGS if task not in tasks) or "none",
@@ -289,12 +290,13 @@ def _lost(cell: Cell) -> str:
     return f"{cell.scores['last_psnr_db'].mean - cell.scores['best_psnr_db'].mean:+.2f}"
 
 
-def tried(records: Sequence[Record]) -> list[list[str]]:
-    """Every reading that was tried, the chosen one marked."""
+def tried(tuning: Path, records: Sequence[Record]) -> list[list[str]]:
+    """Every reading that was tried, the chosen one marked, or the best so far; the records are those of the folder."""
     table = [["task", "method", "reading", "images", "PSNR (dB)", "chosen"]]
     for task, _, method in choice.budgets(records):
         mine = [r for r in records if (r.task, r.method) == (task, method)]
         best, usual = choice.chosen(mine), words(task, method, "")
+        mark = "yes" if finished(tuning, task, method) else "so far"
         scores: dict[tuple[str, str], list[float]] = {}
         for record in mine:
             said = " ".join(word for word in choice.said(record) if word not in usual) or "its own"
@@ -302,7 +304,7 @@ def tried(records: Sequence[Record]) -> list[list[str]]:
                 shown = said if reading == choice.reading(record) else f"{said} ema={EMA_DECAY}"
                 scores.setdefault((shown, reading), []).append(psnr_db)
         for (shown, reading), found in scores.items():
-            table.append([task, method, shown, str(len(found)), f"{fmean(found):.2f}", "yes" * (reading == best)])
+            table.append([task, method, shown, str(len(found)), f"{fmean(found):.2f}", mark * (reading == best)])
     return table
 
 
