@@ -31,7 +31,7 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	$(BIN)/python scripts/benchmark.py $(if $(BENCH_JSON),--json $(BENCH_JSON))

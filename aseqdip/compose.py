@@ -30,6 +30,9 @@ from aseqdip.priors.published import FOLDER
 
 def register() -> None:
     """Make every part and the resolvers known to Hydra, before anything is composed."""
+    # Hydra copies its sources at each composition, and with them this one store of hundreds of nodes, most of the time
+    # that it takes; a node is copied again where it is loaded
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
     for kind, name, part in parts():

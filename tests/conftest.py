@@ -33,6 +33,12 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of fast tests first; last where several processes share them, so that none ends with a slow file alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path in slow) == ("PYTEST_XDIST_WORKER" not in os.environ))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many cases the tests with random damage tried."""
     reports = [r for stats in terminalreporter.stats.values() for r in stats if getattr(r, "when", "") == "call"]

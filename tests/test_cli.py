@@ -165,7 +165,7 @@ def test_interrupted_while_importing() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_killed_and_run_again(tmp_path: Path, sent: signal.Signals) -> None:
-    words = ("preset=smoke", "steps=300", "task=denoising")
+    words = ("preset=smoke", "steps=300", "task=denoising", "size=32", "network.width=4", "network.depth=2")
     assert call(*words, "outputs=whole", cwd=tmp_path).returncode == 0
     log = tmp_path / "log"
     with log.open("w") as file:
