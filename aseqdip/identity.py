@@ -5,6 +5,7 @@ result for its own. Only a knob declared ``result=False`` is left out.
 """
 
 import ast
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -27,13 +28,12 @@ from aseqdip.networks import NETWORKS
 RESULTS = 4
 
 #: what the paper states (Sec. 3, 4.1, Algorithm 1; App. C.6 for TV-DIP), fp32 as in its authors' scripts; the record
-#: names any departure from it. It adds no noise but to denoising, and says of other methods' networks nothing.
+#: names any departure from it. It says of other methods' networks nothing. Of a task, the defaults are the paper's.
 PAPER: dict[str, Any] = {
     "steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network", "start": "paper",
-    "rho": 1.0, "network": "unet", "network.init": "normal", "ema": 0.0, "stop": "none", "tv_weight": 0.0,
-    "network.add_input": False, "warm": None, "precision": "fp32", "noise": 0.0, "photons": None, "sigma": 0.0,
+    "rho": 1.0, "network": "unet", "network.width": 64, "network.depth": 3, "network.init": "normal", "ema": 0.0,
+    "stop": "none", "tv_weight": 0.0, "network.add_input": False, "warm": None, "precision": "fp32",
 }  # fmt: skip
-NOISES = ("noise", "photons", "sigma")
 
 
 def problem(cfg: Config) -> dict[str, Any]:
@@ -112,12 +112,21 @@ def departures(cfg: Config) -> dict[str, Any]:
     chosen = {**problem(cfg), **settings(cfg)}
     paper = {**PAPER, **cfg.method.part.defaults}
     if not cfg.learns:  # its weight is not TV-DIP's
-        paper = {name: PAPER[name] for name in ("start", *NOISES)}
+        paper = {"start": PAPER["start"]}
     if cfg.method.name != "aseqdip":
         paper.pop("network", None)
-    if cfg.task.name == "denoising":
-        del paper["sigma"]
+    if paper.get("network") != cfg.network.name:  # another's sizes mean something else
+        paper = {name: value for name, value in paper.items() if name not in ("network.width", "network.depth")}
+    paper |= _defaults(cfg)
     return {name: chosen[name] for name in paper if name in chosen and chosen[name] != paper[name]}
+
+
+def _defaults(cfg: Config) -> dict[str, Any]:
+    """Those of the task's knobs, but for what a setting of its own is named by: accel, views, hiar."""
+    part, options = cfg.task.part, cfg.task.options
+    usual = {field.name: field.default for field in dataclasses.fields(options)}
+    setting = part(options).setting
+    return {n: v for n, v in usual.items() if part(dataclasses.replace(options, **{n: v})).setting == setting}
 
 
 # --- content -----------------------------------------------------------------------------------------------------

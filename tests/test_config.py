@@ -122,7 +122,17 @@ def test_the_papers_values_are_the_defaults(configure: Configure) -> None:
     ("words", "expected"),
     [
         ((), {}),
-        (("preset=quick", "lam=2"), {"steps": 500, "N": 500, "lr": 3e-3, "lam": 2.0, "start": "tv"}),
+        (
+            ("preset=quick", "lam=2"),
+            {"steps": 500, "N": 500, "lr": 3e-3, "lam": 2.0, "start": "tv", "network.width": 16},
+        ),
+        (("accel=8", "mask=equispaced", "center_fraction=0.24"), {"mask": "equispaced", "center_fraction": 0.24}),
+        (("method=direct", "coils=8"), {"coils": 8}),
+        (("network.width=8", "network.depth=1"), {"network.width": 8, "network.depth": 1}),
+        (("method=vanilla_dip", "network.width=8"), {}),
+        (("task=inpainting", "method=direct", "mask=random", "missing=0.5"), {"missing": 0.5}),
+        (("task=inpainting", "method=direct", "mask=random"), {}),
+        (("task=inpainting", "method=direct", "hiar=0.25"), {}),
         (("precision=bf16", "noise=0.03"), {"precision": "bf16", "noise": 0.03}),
         (("task=denoising", "sigma=30"), {"network": "skip"}),
         (("task=denoising", "method=vanilla_dip"), {}),

@@ -44,6 +44,9 @@ PLACES = {
     ("deblurring_ffhq", "bkse"): ("deblurring", "nonlinear"),
 }
 
+#: the share of missing pixels that the random mask of Table 4 has
+MISSING = 0.97
+
 #: Fig. 4: the iteration at which the mean PSNR starts to fall, for 4x MRI and for CT "18 views"; read off the figure
 ONSETS = {
     "mri": {"vanilla_dip": "500", "self_guided_dip": "1600", "aseqdip lam=0": "1600", "aseqdip": "not before 4000"},
@@ -105,8 +108,13 @@ def _published(row: dict[str, str]) -> Published:
     )
 
 
-def rows_of(task: str, setting: str, dataset: str = "") -> list[Published]:
-    """The published numbers of a setting: Table 4's for ffhq, else those of Tables 2 and 3; each method once."""
+def rows_of(task: str, setting: str, dataset: str = "", missing: float | None = None) -> list[Published]:
+    """The published numbers of a setting: Table 4's for ffhq, else those of Tables 2 and 3; each method once.
+
+    missing: the share of missing pixels of a random mask, where it is known.
+    """
+    if setting == "mask-random" and missing not in (None, MISSING):
+        return []
     table4 = data_set(dataset) == "ffhq"
     setting = "nonlinear" if setting == "bkse" else setting
     found: dict[str, Published] = {}

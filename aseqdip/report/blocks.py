@@ -179,9 +179,11 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     labels = _differences(variants, lambda k: k[0], lambda k: json.loads(k[1]))
     printed: list[Published] = []
     if comparable(first.task, first.dataset) and any(row.record.known for row in rows):
-        printed = numbers.rows_of(first.task, first.setting, first.dataset)
+        printed = numbers.rows_of(first.task, first.setting, first.dataset, first.problem.get("missing"))
     by_method = {p.method: p for p in reversed(printed)}  # the first of two printed for one method
     order = sorted(variants, key=lambda k: (*place_of(variants[k][0].record), labels[k]))
+    if not (problem or printed):  # else it is said beside what is printed
+        problem = ", ".join(f"{name}={v}" for name, v in first.departures.items() if name in first.problem)
     block = Block(key, problem, [])
     for number, variant in enumerate(order, start=1):
         printed_one = by_method.get(variant[0])

@@ -103,6 +103,16 @@ def test_a_list_of_the_papers_images_is_its_data_set(tmp_path: Path) -> None:
     assert "22.30" in markdown(blocks), "Table 4, not Table 2"
 
 
+def test_a_mask_that_misses_another_share_has_no_published_numbers(tmp_path: Path) -> None:
+    shares: dict[str, dict[str, float]] = {"older": {}, "paper": {"missing": 0.97}, "other": {"missing": 0.5}}
+    for name, problem in shares.items():
+        departures = {"missing": 0.5} if name == "other" else {}
+        more = {"dataset": "public_ffhq", "problem": problem, "departures": departures}
+        (block,) = blocks_of(tmp_path / name, made.record("inpainting", "mask-random", "aseqdip", **more))
+        assert bool(block.printed) == (name != "other")
+        assert ("missing=0.5" in block.title) == (name == "other"), "said where nothing beside it says so"
+
+
 def test_settings_apart_from_the_image_and_the_seed_are_never_mixed(tmp_path: Path) -> None:
     noisy = {"problem": {"size": "320", "noise": 0.03}}
     usual, other = {"settings": {"lam": 1.0}}, {"settings": {"lam": 0.5}, "departures": {"lam": 0.5}}

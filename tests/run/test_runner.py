@@ -50,7 +50,7 @@ def test_record_is_complete(configure: Configure) -> None:
     assert trace.record == record
     assert {"start", "last", "best", "ema"} == set(record.scores)
     assert 1 <= (record.scores["best"].step or 0) <= 6
-    assert record.departures == {"steps": 6, "lr": 1e-3, "lam": 2.0, "maps": "simulated"}
+    assert record.departures == {"steps": 6, "lr": 1e-3, "lam": 2.0, "network.width": 8, "maps": "simulated"}
     assert (record.settings["lam"], record.problem["accel"]) == (2, 4)
     assert set(record.seconds) == {"start", "method", "scoring", "saving"}
     assert min(record.seconds[what] for what in ("start", "method", "scoring")) > 0
