@@ -182,8 +182,8 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
         printed = numbers.rows_of(first.task, first.setting, first.dataset, first.problem.get("missing"))
     by_method = {p.method: p for p in reversed(printed)}  # the first of two printed for one method
     order = sorted(variants, key=lambda k: (*place_of(variants[k][0].record), labels[k]))
-    if not (problem or printed):  # else it is said beside what is printed
-        problem = ", ".join(f"{name}={v}" for name, v in first.departures.items() if name in first.problem)
+    if not (problem or printed) and "missing" in first.departures:  # why nothing is printed for it
+        problem = f"missing={first.departures['missing']}"
     block = Block(key, problem, [])
     for number, variant in enumerate(order, start=1):
         printed_one = by_method.get(variant[0])
