@@ -49,15 +49,25 @@ MISSING = 0.97
 
 #: Fig. 4: the iteration at which the mean PSNR starts to fall, for 4x MRI and for CT "18 views"; read off the figure
 ONSETS = {
-    "mri": {"vanilla_dip": "500", "self_guided_dip": "1600", "aseqdip lam=0": "1600", "aseqdip": "not before 4000"},
-    "ct": {"vanilla_dip": "750", "self_guided_dip": "1250", "aseqdip lam=0": "3800", "aseqdip": "not before 4000"},
+    ("mri", "accel4"): {
+        "vanilla_dip": "500",
+        "self_guided_dip": "1600",
+        "aseqdip lam=0": "1600",
+        "aseqdip": "not before 4000",
+    },
+    ("ct", "views18"): {
+        "vanilla_dip": "750",
+        "self_guided_dip": "1250",
+        "aseqdip lam=0": "3800",
+        "aseqdip": "not before 4000",
+    },
 }
 
 
-def onset(task: str, method: str, settings: Mapping[str, Any]) -> str | None:
-    """Where Fig. 4 has a method's mean curve start to fall; None where it does not show it. settings: of our run."""
-    plain = method == "aseqdip" and settings.get("lam") in (0, "0")
-    return ONSETS.get(task, {}).get(method + (" lam=0" if plain else ""))
+def onset(task: str, setting: str, method: str, knobs: Mapping[str, Any]) -> str | None:
+    """Where Fig. 4 has a method's mean curve start to fall; None where it does not show it. knobs: of our run."""
+    plain = method == "aseqdip" and knobs.get("lam") in (0, "0")
+    return ONSETS.get((task, setting), {}).get(method + (" lam=0" if plain else ""))
 
 
 @dataclass(frozen=True)

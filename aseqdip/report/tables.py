@@ -187,7 +187,8 @@ def cells(block: Block, cell: Cell, std: bool = True) -> dict[str, str]:
         "wins": "–" if versus is None else f"{versus.wins} of {versus.n}",
         **{which: score(f"{which}_psnr_db") for which in ("start", "best", "last", "ema")},
         "onset": falls_from(cell),
-        "onset_published": onset(block.first.task, cell.method, cell.rows[0].record.settings) or "–",
+        "onset_published": onset(block.first.task, block.first.setting, cell.method, cell.rows[0].record.settings)
+        or "–",
         "ssim_published": "–" if printed is None else spread(printed.ssim, printed.ssim_std, 3),
         "ssim": score("result_ssim", 3),
         "seeds": "one seed" if psnr is None or psnr.over_seeds != psnr.over_seeds else db(psnr.over_seeds),

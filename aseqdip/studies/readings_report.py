@@ -302,7 +302,7 @@ def published(study: Study, method: str) -> float | None:
 
 def published_onset(task: str, row: Row) -> str:
     """Where the paper's Fig. 4 shows the decay to begin; "-" where it does not show it."""
-    return onset_in_paper(task, row.method, row.reading) or "-"
+    return onset_in_paper(task, row.tries[0].record.setting, row.method, row.reading) or "-"
 
 
 def verdict(held: int, of: int) -> str:

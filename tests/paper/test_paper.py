@@ -37,6 +37,8 @@ def test_the_papers_numbers_are_about_its_own_data_and_their_substitutes(task: s
 
 
 def test_onsets_are_those_of_the_figure() -> None:
-    assert onset("mri", "aseqdip", {"lam": 0.0}) == onset("mri", "aseqdip", {"lam": "0"}) == "1600"
-    assert onset("mri", "aseqdip", {}) == "not before 4000"
-    assert onset("deblurring", "aseqdip", {}) is None
+    assert onset("mri", "accel4", "aseqdip", {"lam": 0.0}) == onset("mri", "accel4", "aseqdip", {"lam": "0"}) == "1600"
+    assert onset("mri", "accel4", "aseqdip", {}) == "not before 4000"
+    assert onset("ct", "views18", "vanilla_dip", {}) == "750"
+    for place in (("mri", "accel8"), ("ct", "views30"), ("deblurring", "nonlinear")):
+        assert onset(*place, "vanilla_dip", {}) is None, "a setting that it does not show"
