@@ -104,19 +104,21 @@ def tune(task: str, more: Sequence[str]) -> None:
     tuning = outputs(more)
     for image, kept in enumerate(ROUNDS):
         for method, tries in cells(task).items():
-            for said in tries if kept is None else ranked(tuning, task, method)[:kept]:
-                if len(made(tuning / task, words(task, method, said))) <= image:
+            there = choice.records_below(tuning / task)
+            for said in tries if kept is None else ranked(there, task, method)[:kept]:
+                there = choice.records_below(tuning / task)  # others may be at work on it
+                if len(made(there, words(task, method, said))) <= image:
                     run(words(task, method, said), ["data=tuning", f"images={image}:{image + 1}", *more])
 
 
-def made(folder: Path, command: Sequence[str]) -> list[Record]:
-    """The records of a command, wherever it was run."""
-    return [record for record in choice.records_below(folder) if set(command) == set(choice.said(record))]
+def made(records: Iterable[Record], command: Sequence[str]) -> list[Record]:
+    """Those of a command, wherever it was run."""
+    return [record for record in records if set(command) == set(choice.said(record))]
 
 
-def ranked(folder: Path, task: str, method: str) -> list[str]:
+def ranked(tried: Sequence[Record], task: str, method: str) -> list[str]:
     """A method's tries by what they reached on the first image; UserError if one is missing."""
-    records = {said: made(folder / task, words(task, method, said)) for said in cells(task)[method]}
+    records = {said: made(tried, words(task, method, said)) for said in cells(task)[method]}
     count = Counter(record.image for all_of_it in records.values() for record in all_of_it)
     first = [image for image, _ in count.most_common(1)]  # where all of them were tried
     found = {
@@ -125,24 +127,24 @@ def ranked(folder: Path, task: str, method: str) -> list[str]:
         if any(record.image in first for record in all_of_it)
     }
     if missing := set(cells(task)[method]) - set(found):
-        raise UserError(f"{task} {method}: {len(missing)} of its tries are not in {folder}; run tune to its end.")
+        raise UserError(f"{task} {method}: {len(missing)} of its tries were not made; run tune to its end.")
     return sorted(found, key=lambda said: -found[said])
 
 
-def finished(tuning: Path, task: str, method: str) -> bool:
+def finished(tried: Sequence[Record], task: str, method: str) -> bool:
     """Whether all of its tries were made, and the better ones on every image."""
     try:
-        kept = ranked(tuning, task, method)[: ROUNDS[-1]]
+        kept = ranked(tried, task, method)[: ROUNDS[-1]]
     except UserError:
         return False
-    return all(len(made(tuning / task, words(task, method, said))) >= len(ROUNDS) for said in kept)
+    return all(len(made(tried, words(task, method, said))) >= len(ROUNDS) for said in kept)
 
 
 def choose(tuning: Path, recipes: Path) -> None:
     """Write the reading with the best mean result of each method and task into ``recipe=best``, where all was tried."""
     records = choice.records_below(tuning)
     for task, _, method in choice.budgets(records):
-        if not finished(tuning, task, method):
+        if not finished(records, task, method):
             sys.stderr.write(f"{task} {method}: not tried to the end; run tune. What recipe=best has of it stays.\n")
             continue
         mine = [r for r in records if (r.task, r.method) == (task, method)]
@@ -175,7 +177,8 @@ def report(task: str, more: Sequence[str]) -> None:
 def on_reported(task: str, command: list[str], seed: int, more: Sequence[str]) -> None:
     """A command on the images that are reported, unless there are records of all of them, be they of older code."""
     reading = choice.written(settings(compose(command)))  # recipe=best may have been another
-    there = [r for r in made(outputs(more) / task, command) if r.seed == seed and choice.reading(r) == reading]
+    tried = choice.records_below(outputs(more) / task)
+    there = [r for r in made(tried, command) if r.seed == seed and choice.reading(r) == reading]
     if len({r.image for r in there}) < REPORTED:
         run(command, ["data=public", f"images=0:{REPORTED}", f"seed={seed}", *more])
 
@@ -211,7 +214,7 @@ def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
         picture=path.with_suffix(".png").name, headline=HEADLINE,
         interval=INTERVAL, answers="\n\n".join(answers(block, varied.get(block.first.task)) for block in blocks),
         reported=tables(blocks), authors=tables(build(authors)), varied=tables(varied.values()),
-        checked=checked(folder), tried=markdown(tried(folder / "tuning", tuning)),
+        checked=checked(folder), tried=markdown(tried(tuning)),
         budgets=markdown(choice.table(tuning)),
         broken="\n".join(f"- {line}" for line in broken) or "Nowhere.",
         unfinished="; ".join(filter(None, map(unfinished, blocks))) or "nothing",
@@ -290,13 +293,13 @@ def _lost(cell: Cell) -> str:
     return f"{cell.scores['last_psnr_db'].mean - cell.scores['best_psnr_db'].mean:+.2f}"
 
 
-def tried(tuning: Path, records: Sequence[Record]) -> list[list[str]]:
-    """Every reading that was tried, the chosen one marked, or the best so far; the records are those of the folder."""
+def tried(records: Sequence[Record]) -> list[list[str]]:
+    """Every reading that was tried, the chosen one marked, or the best so far."""
     table = [["task", "method", "reading", "images", "PSNR (dB)", "chosen"]]
     for task, _, method in choice.budgets(records):
         mine = [r for r in records if (r.task, r.method) == (task, method)]
         best, usual = choice.chosen(mine), words(task, method, "")
-        mark = "yes" if finished(tuning, task, method) else "so far"
+        mark = "yes" if finished(records, task, method) else "so far"
         scores: dict[tuple[str, str], list[float]] = {}
         for record in mine:
             said = " ".join(word for word in choice.said(record) if word not in usual) or "its own"
