@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -325,7 +325,12 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only: safe to load with ``weights_only=True``."""
         parts = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
-        return {**parts, "step": self.step, "seconds": self.seconds, "curve": self.curve}
+        return {**parts, "step": self.step, "seconds": self.seconds, "curve": self.curve, "of": self.identity()}
+
+    def identity(self) -> dict[str, Any]:
+        """What may not change on the way: its card says it of all updates."""
+        own = {name: getattr(self.settings, name) for name in ("batch", "lr", "begin", "seed")}
+        return {**own, "images": [len(source) for source in self.patches.images], **asdict(self.plan)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take over a saved state."""
@@ -432,13 +437,20 @@ def _updates(training: Training) -> Iterator[None]:
 
 
 def resume(training: Training, path: Path) -> None:
-    """Take over a checkpoint, if there is one. Raises UserError for one that does not fit."""
+    """Take over a checkpoint, if there is one. Raises UserError for one that does not fit, or of other settings."""
     if not path.exists():
         return
+    otherwise = "remove it, or set out=... to another folder, there with begin=... to train its prior further"
     try:
-        training.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        training.load_state_dict(saved)
+        before, now = saved["of"], training.identity()
     except Exception as error:  # torch raises many kinds
-        raise UserError(f"{path} does not fit ({error}): remove it, or set out=... to another folder.") from error
+        raise UserError(f"{path} does not fit ({error}): {otherwise}.") from error
+    if changed := [f"{name}={before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]]:
+        raise UserError(f"{path} was begun with {'; '.join(changed)}: {otherwise}.")
+    if training.step >= training.settings.steps:
+        log.info("All %s updates are made: a larger steps=... trains it further.", training.step)
 
 
 def keep(training: Training, out: Path, name: str, images: int) -> None:

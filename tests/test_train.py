@@ -209,6 +209,33 @@ def test_another_training_s_checkpoint_is_refused(pictures: Path) -> None:
         train(words(pictures, "steps=2"))
 
 
+@pytest.mark.parametrize("changed", ["lr=1e-4", "batch=1", "seed=1", "begin=natural"])
+def test_other_settings_do_not_go_on_from_a_checkpoint(pictures: Path, changed: str) -> None:
+    train(words(pictures, "steps=1"))
+    with pytest.raises(UserError, match=rf"was begun with {changed.split('=')[0]}=.*, now .*set out="):
+        train(words(pictures, "steps=2", changed))
+
+
+def test_other_images_or_another_recipe_do_not_either(pictures: Path) -> None:
+    train(words(pictures, "steps=1"))
+    recipe = pictures / "mine.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("licence: none", "licence: free"))
+    with pytest.raises(UserError, match="was begun with licence=none, now free"):
+        train(words(pictures, "steps=2"))
+    recipe.write_text(text)
+    Image.fromarray(np.zeros((70, 80, 3), np.uint8)).save(pictures / "c.png")
+    with pytest.raises(UserError, match=r"was begun with images=\[2\], now \[3\]"):
+        train(words(pictures, "steps=2"))
+
+
+def test_a_finished_one_says_so(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(words(pictures, "steps=1"))
+    with caplog.at_level("INFO"):
+        assert train(words(pictures, "steps=1")).step == 1
+    assert "All 1 updates are made: a larger steps=... trains it further." in caplog.text
+
+
 def test_two_processes_share_a_batch_and_get_what_one_gets(pictures: Path) -> None:
     pytest.importorskip("lightning_fabric", reason="devices=2 needs lightning-fabric")
     found = []
