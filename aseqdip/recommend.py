@@ -1,4 +1,7 @@
-"""``recommend``: looks at the files of a folder, says what they are, and how to reconstruct them; no more than that."""
+"""``recommend``: looks at the files of a folder, says what they are, and how to reconstruct them; no more than that.
+
+Three commands, the one that does best on real images first (docs/quality.md), each with how long it takes here.
+"""
 
 import logging
 import sys
@@ -10,6 +13,7 @@ from aseqdip import compose
 from aseqdip.data import READERS, make_reader
 from aseqdip.data.base import FileReader, Items, Sample
 from aseqdip.errors import UserError
+from aseqdip.methods import METHODS
 from aseqdip.run import runner
 from aseqdip.run.terminal import about
 
@@ -18,11 +22,18 @@ TASKS = {
     "ismrmrd": "mri", "kspace": "mri", "bart": "mri", "sinogram": "ct", "ct": "ct", "dicom": "mri", "nifti": "mri",
     "mat": "mri", "complex": "mri", "picture": "denoising",
 }  # fmt: skip
-STEPS = 10  # to measure by; a multiple of the presets' N
+#: what to reconstruct them with, and why
+CHOICES = {
+    "pnp": "by a small denoiser that was trained on such images; first of all methods in docs/quality.md",
+    "tv": "without any training data",
+    "aseqdip": "by an untrained network, which begins from the image of tv or wavelet",
+}
+STEPS = 10  # to measure a network by; a multiple of the presets' N
+ITERATIONS = 2  # and others
 
 
 def main(words: Sequence[str]) -> None:
-    """Print what is in ``data_root``, and the one command. Raises UserError where nothing in it can be read."""
+    """Print what is in ``data_root``, and commands for it. Raises UserError where nothing in it can be read."""
     cfg = compose.compose([word for word in words if word.startswith("data_root=")])
     found = list(_readable(Path(cfg.data_root)))
     if not found:
@@ -34,9 +45,11 @@ def main(words: Sequence[str]) -> None:
             own += ["truth=none", "sigma=SIGMA", "size=native"]
         sys.stdout.write(f"{READERS[reader].title}: {len(items)} image(s), the first {_described(sample)}\n")
         sys.stdout.write("".join(f"  {note}\n" for note in sample.notes))
-        sys.stdout.write(f"  {_time(own, len(items))}\n")
         program = "python run.py" if Path(sys.argv[0]).name == "run.py" else "aseqdip"
-        sys.stdout.write(f"  {program} {' '.join(own)}\n")
+        for method, why in CHOICES.items():
+            line = [*own[:1], f"method={method}", *own[1:]]
+            sys.stdout.write(f"  {METHODS[method].title}, {why}; {_time(line, len(items))}:\n")
+            sys.stdout.write(f"    {program} {' '.join(line)}\n")
         if reader == "picture":
             sys.stdout.write("  sigma is the noise that the pictures have, on the 0..255 scale\n")
 
@@ -76,7 +89,8 @@ def _time(words: Sequence[str], images: int) -> str:
         with tempfile.TemporaryDirectory() as folder:
             given = [word.replace("SIGMA", "25") for word in words if not word.startswith("images=")]
             whole = compose.compose(given)
-            few = [*given, f"steps={STEPS}", "images=0", "tracker=none", f"outputs={folder}"]
+            few = [*given, "images=0", "tracker=none", f"outputs={folder}"]
+            few.append(f"steps={STEPS}" if whole.learns else f"iterations={ITERATIONS}")
             if hasattr(whole.dataset.reader.options, "slice"):  # else it is said that one was taken
                 few.append("dataset.slice=all")
             summary = runner.run(compose.compose(few))
@@ -85,6 +99,6 @@ def _time(words: Sequence[str], images: int) -> str:
     if not summary.records:
         return f"it cannot be tried: {'; '.join(summary.failed.values())}"
     seconds = summary.records[0].seconds
-    each = seconds["start"] + (seconds["method"] + seconds["scoring"]) / STEPS * whole.steps
-    long = f"about {about(each)} an image on this machine, {about(each * images)} in all"
-    return f"{long}, by aSeqDIP in {whole.steps} steps"
+    count, tried = (whole.steps, STEPS) if whole.learns else (whole.method.options.iterations, ITERATIONS)
+    each = seconds["start"] + (seconds["method"] + seconds["scoring"]) / tried * count
+    return f"about {about(each)} an image on this machine, {about(each * images)} in all"

@@ -21,8 +21,12 @@ def test_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pyte
     main([f"data_root={tmp_path}"])
     text = capsys.readouterr().out
     assert "multi-coil k-space (fastMRI's HDF5): 2 image(s), the first a k-space of 3 x 40 x 36" in text
-    assert f"aseqdip task=mri dataset=kspace data_root={tmp_path} images=all preset=quick" in text
-    assert "an image on this machine" in text
+    methods = ("pnp", "tv", "aseqdip")
+    lines = [
+        f"    aseqdip task=mri method={m} dataset=kspace data_root={tmp_path} images=all preset=quick" for m in methods
+    ]
+    assert [line for line in text.splitlines() if "method=" in line] == lines
+    assert text.count("an image on this machine") == 3 and "cannot be tried" not in text
     assert "dataset.slice" not in caplog.text, "its command takes all slices"
 
 
