@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the report draws with what is here, and needs no tensors
 
 
 Margins = tuple[float, float, float, float, float]  # inches, in the order of new_figure
-#: where a title stands, in parts of its axes: else room is looked for, with all ticks laid out, in half the time of drawing
+#: where a title stands, in parts of its axes: else all ticks are laid out to find it room, half the time of drawing
 TOP = 1.0
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # says that it has made its list of fonts
