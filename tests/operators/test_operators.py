@@ -151,6 +151,16 @@ def test_a_mask_of_the_centre_alone() -> None:
         assert mask.nonzero().flatten().tolist() == list(range(150, 250))
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.float32])
+@pytest.mark.parametrize("points", [False, True])
+def test_a_sampling_mask_may_be_of_numbers(kind: torch.dtype, points: bool) -> None:
+    mask = columns(24)[None].repeat(32, 1) if points else columns(24)
+    x = torch.randn(1, 2, 32, 24, generator=rng(7))
+    A, same = (MultiCoilMRI(maps(3, 32, 24), m) for m in (mask, mask.to(kind)))
+    assert torch.equal(same(x), A(x))
+    assert torch.equal(same.adjoint(A(x)), A.adjoint(A(x)))
+
+
 def test_mask_and_kspace_must_agree() -> None:
     with pytest.raises(UserError, match="mask has 5 columns, the k-space has 8"):
         MultiCoilMRI(maps(2, 8, 8), torch.ones(5, dtype=torch.bool))
