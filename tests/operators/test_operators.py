@@ -224,6 +224,23 @@ def test_camera_blur_gradient_agrees_with_finite_differences() -> None:
     assert torch.autograd.gradcheck(operator, x.requires_grad_())
 
 
+def test_a_kernel_of_one_pixel_is_no_blur() -> None:
+    x, A = torch.rand(1, 1, 6, 7, generator=rng(10)), MotionBlur(torch.ones(1, 1))
+    torch.testing.assert_close(A(x), x)
+    torch.testing.assert_close(A.adjoint(x), x)
+
+
+def test_a_kernel_that_makes_images_brighter_is_refused() -> None:
+    with pytest.raises(UserError, match="must have the sum 1; found 25: divide"):
+        MotionBlur(torch.ones(5, 5))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (1, 3, 8, 8)])
+def test_a_mask_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"must be \(1, 1, height, width\), the same for all channels; found \("):
+        Mask(torch.ones(shape))
+
+
 def test_small_image_for_a_large_kernel() -> None:
     with pytest.raises(UserError, match="lower kernel_size"):
         MotionBlur(trajectory_kernel(31, rng()))(torch.zeros(1, 1, 12, 12))
