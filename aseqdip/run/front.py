@@ -1,7 +1,5 @@
 """``aseqdip.reconstruct``: measurements in memory and an operator in, an image out. No files, no configuration."""
 
-import dataclasses
-import inspect
 import logging
 import math
 import time
@@ -15,19 +13,26 @@ from torch import Tensor
 
 from aseqdip.case import Case, Scoring
 from aseqdip.engine import Engine
-from aseqdip.errors import UserError, near
+from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.methods._classical import image_by
-from aseqdip.methods.base import Method, Shared
-from aseqdip.methods.direct import Direct
-from aseqdip.networks import NETWORKS
-from aseqdip.networks.base import NetworkSettings
-from aseqdip.operators.base import Functions, Map, Operator, Scaled
-from aseqdip.operators.mask import Mask
+from aseqdip.methods.base import Method
+from aseqdip.operators.base import Map, Operator, Scaled
 from aseqdip.operators.mri import MultiCoilMRI
-from aseqdip.parts import Chosen, make_options
+from aseqdip.parts import Chosen
 from aseqdip.problem import Problem
 from aseqdip.records import COLUMNS, Score
+from aseqdip.run.given import (
+    Given,
+    check_adjoint,
+    check_numbers,
+    check_start_name,
+    direct,
+    measured,
+    named,
+    operator_of,
+    say_idle,
+)
 from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, to_be_fitted
 from aseqdip.run.reconstruction import Reconstruction, Sink
 from aseqdip.stopping import STOPPING
@@ -36,8 +41,6 @@ from aseqdip.stopping.base import StoppingRule
 log = logging.getLogger(__name__)
 
 Array = Tensor | np.ndarray
-#: what only the fit of a network uses
-LEARNING = ("steps", "lr", "residual")
 
 
 @dataclass
@@ -123,24 +126,24 @@ def reconstruct(
 
     Raises UserError, naming what was expected, for a setting there is not, and for shapes that do not fit.
     """
-    part = METHODS[method] if isinstance(method, str) else METHODS.checked(_named(method), method, "method")
-    _check_numbers(noise_std, ema)
+    part = METHODS[method] if isinstance(method, str) else METHODS.checked(named(method), method, "method")
+    check_numbers(noise_std, ema)
     chosen = stop if stop is not None else part.defaults.get("stop", "none")
     rule = None if chosen == "none" or not (part.iterative or chosen == "holdout") else STOPPING[chosen]
-    given = _Given(settings)
+    given = Given(settings, reconstruct)
     options = given.options(part.Options)
     shared = given.shared(network, part)
     picked = None if rule is None else Chosen[StoppingRule](chosen, rule, given.options(rule.Options))
     given.refuse_the_rest(part.name)
     asked = {"start": start, "ema": ema, "stop": stop, "network": None if network == "unet" else network}
-    _say_idle(part, options, [*settings, *(name for name, value in asked.items() if value is not None)])
-    A = _operator(operator)
+    say_idle(part, options, [*settings, *(name for name, value in asked.items() if value is not None)])
+    A = operator_of(operator)
     signed = isinstance(A, MultiCoilMRI) if complex_images is None else complex_images
     if holds_out(picked) and start is not None and not isinstance(start, str):
         raise UserError("stop=holdout makes the start image of what it keeps: leave start out, or name a method.")
     case, unit = _case(A, y, None if isinstance(start, str) else start, truth, noise_std, signed, name, seed)
     if isinstance(start, str):
-        _check_start_name(part, start)
+        check_start_name(part, start)
         check_start(picked, start, case.problem.kind())
     engine = Engine(device, precision)
     made = part(options, shared, engine, signed)
@@ -175,80 +178,6 @@ def reconstruct(
         )
 
 
-def _named(method: Any) -> str:
-    if not (isinstance(method, type) and issubclass(method, Method)):
-        raise UserError(f"method={method}: expected a name, or a class that extends Method (docs/extending.md).")
-    return str(getattr(method, "name", method.__name__))
-
-
-def _operator(given: Any) -> Operator:
-    if isinstance(given, Operator):
-        return given
-    if not (isinstance(given, tuple) and len(given) == 2 and all(map(callable, given))):
-        raise UserError(
-            "operator: expected one of aseqdip.operators, or two functions (A, adjoint); found "
-            f"{type(given).__name__}. One that is not linear is a class that extends Operator."
-        )
-    return Functions(*given)
-
-
-def _check_numbers(noise_std: float | None, ema: float | None) -> None:
-    if noise_std is not None and not 0 <= noise_std < math.inf:
-        raise UserError(f"noise_std={noise_std}: expected a standard deviation, 0 or more; None where it is not known.")
-    if ema is not None and not 0 <= ema <= 0.9999:
-        raise UserError(f"ema={ema}: expected a decay from 0, no average, to 0.9999.")
-
-
-def _check_start_name(part: type[Method[Any]], start: str) -> None:
-    names = [name for name in METHODS if METHODS[name].group == "classical" and METHODS[name] is not Direct]
-    if start not in names:
-        raise UserError(f"start={start}: expected an image, or one of {', '.join(names)}.")
-    if part is Direct:
-        raise UserError(f"method=direct is the start image itself: leave start out, or use method={start}.")
-
-
-def _say_idle(part: type[Method[Any]], options: Any, given: Sequence[str]) -> None:
-    """Warn of settings that this method does not use, as the command line does."""
-    idle = part.idle(options)
-    for name in given:
-        unused = not part.learns and (name in LEARNING or name.startswith("network"))
-        unused = unused or (not part.iterative and name in ("ema", "stop"))
-        if name in idle or unused:
-            log.warning("%s has no effect: %s.", name, idle.get(name, f"method={part.name} does not use it"))
-
-
-class _Given:
-    """Settings by name, each taken by whoever has it."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self.left = dict(settings)
-        self.known: list[str] = []
-
-    def options(self, cls: type[Any], prefix: str = "") -> Any:
-        names = [f.name for f in dataclasses.fields(cls) if "help" in f.metadata]
-        self.known += [prefix + n for n in names]
-        values = {n: self.left.pop(prefix + n) for n in names if prefix + n in self.left}
-        return make_options(cls, values, prefix)
-
-    def shared(self, network: str, method: type[Method[Any]]) -> Shared:
-        part = NETWORKS[network]
-        own = self.options(part.Options, "network_")
-        defaults = {f"network_{k}": v for k, v in {**part.defaults, "sigmoid": False}.items()}
-        defaults |= {name: method.defaults[name] for name in LEARNING if name in method.defaults}
-        self.left = {**defaults, **self.left}
-        settings = self.options(NetworkSettings, "network_")
-        shared: Shared = self.options(Shared)
-        return dataclasses.replace(shared, network=dataclasses.replace(settings, name=network, options=own))
-
-    def refuse_the_rest(self, method: str) -> None:
-        if self.left:
-            word = next(iter(self.left))
-            own = [p for p in inspect.signature(reconstruct).parameters if p != "settings"]
-            close = near(word, [*self.known, *own])
-            hint = f"did you mean {close}?" if close else f"expected one of {', '.join(self.known)}."
-            raise UserError(f"{word}={self.left[word]}: method={method} has no such setting; {hint}")
-
-
 def _case(
     A: Operator,
     y: Array,
@@ -261,10 +190,10 @@ def _case(
 ) -> tuple[Case, float]:
     """The case, scaled, and what one in its images is in the user's."""
     y = torch.as_tensor(y)
-    y = _measured(A, y.to(torch.complex64 if y.is_complex() else torch.float32))
+    y = measured(A, y.to(torch.complex64 if y.is_complex() else torch.float32))
     if not torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all():
         raise UserError("y holds values that are NaN or infinite: repair the measurements.")
-    z0 = _direct(A, y) if start is None else torch.as_tensor(start)
+    z0 = direct(A, y) if start is None else torch.as_tensor(start)
     if z0.ndim != 4 or z0.shape[0] != 1 or z0.is_complex():
         raise UserError(
             f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); a "
@@ -283,7 +212,7 @@ def _case(
         size = A.norm(tuple(z0.shape))
         if not 0 < size < math.inf:
             raise UserError(f"The operator's norm is {size:g}: A x or A^H y is the same for all images, or not finite.")
-        _check_adjoint(A, z0)
+        check_adjoint(A, z0)
         if not 0.9 < size < 1.1:
             factor = 1 / size
             scaled = Scaled(A, factor)
@@ -304,42 +233,6 @@ def _case(
             raise UserError("truth: its largest value is what PSNR is measured by, so it must be above 0; shift both.")
         case.scoring = Scoring(shown, float(shown.max()))
     return case, unit
-
-
-def _measured(A: Operator, y: Tensor) -> Tensor:
-    """y with 0 where nothing is measured, whatever it holds there: rules and weights count what is not 0."""
-    points = isinstance(A, MultiCoilMRI) and A.mask.dim() == 2
-    if isinstance(A, (Mask, MultiCoilMRI)) and (points or isinstance(A, Mask)) and y.shape[-2:] == A.mask.shape[-2:]:
-        return torch.where(A.mask.to(y.device) != 0, y, 0)
-    return y
-
-
-def _direct(A: Operator, y: Tensor) -> Tensor:
-    try:
-        found = A.direct(y)
-        if not isinstance(found, Tensor):
-            raise TypeError(f"it gives {type(found).__name__}")
-        return found
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-        hint = " A.sample(kspace) makes them of a whole k-space." if isinstance(A, MultiCoilMRI) else ""
-        raise UserError(
-            f"The operator makes no image of y, {tuple(y.shape)}, {y.dtype}: {str(error).splitlines()[0]}. Give "
-            f"measurements as the operator gives them, as tensors, (1, channels or coils, ...).{hint}"
-        ) from error
-
-
-def _check_adjoint(A: Operator, z0: Tensor) -> None:
-    """Warn where <A x, A x> is not <x, A^H A x>: gradients, and what they lead to, are then those of something else."""
-    x = torch.randn(z0.shape, generator=torch.Generator().manual_seed(1)).to(z0.device)
-    y = A(x)
-    here, there = float(y.abs().square().sum()), float((x * A.adjoint(y)).sum())
-    if not abs(here - there) <= 0.01 * here:
-        log.warning(
-            "The operator's adjoint is not A's: for a random image x, <A x, A x> is %.4g and <x, A^H A x> %.4g. "
-            "Methods minimise something else than they say, or nothing.",
-            here,
-            there,
-        )
 
 
 def _like(image: Array, z0: Tensor, what: str) -> Tensor:
