@@ -205,8 +205,12 @@ def _case(
             f"complex_images needs two channels, real and imaginary part; the start image has {z0.shape[1]}."
         )
     z0 = z0.detach().float()
-    if A(z0).shape != y.shape:
-        raise UserError(f"The operator gives measurements of shape {tuple(A(z0).shape)}, but y has {tuple(y.shape)}.")
+    like = A(z0)
+    if like.shape != y.shape:
+        raise UserError(f"The operator gives measurements of shape {tuple(like.shape)}, but y has {tuple(y.shape)}.")
+    if like.is_complex() != y.is_complex():
+        kinds = ["complex" if one.is_complex() else "real" for one in (like, y)]
+        raise UserError(f"The operator gives {kinds[0]} measurements, but y is {kinds[1]}.")
     factor, unit, scaled = 1.0, 1.0, A
     if A.linear:
         size = A.norm(tuple(z0.shape))

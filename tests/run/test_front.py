@@ -174,6 +174,8 @@ def test_a_whole_k_space_is_not_what_is_sampled() -> None:
     A = MultiCoilMRI(torch.full((3, 32, 32), 3**-0.5, dtype=torch.complex64), torch.arange(32) % 2 == 0)
     with pytest.raises(UserError, match=r"A\.sample\(kspace\) makes them"):
         aseqdip.reconstruct(torch.zeros(1, 3, 32, 32, dtype=torch.complex64), A, **SMALL)
+    with pytest.raises(UserError, match="gives complex measurements, but y is real"):
+        aseqdip.reconstruct(torch.ones(1, 3, 32, 16), A, **SMALL)
 
 
 @pytest.mark.parametrize("filled", [1.0, float("nan")])
