@@ -57,8 +57,20 @@ class Problem:
     def kind(self) -> "Kind":
         """What its settings are checked against."""
         A = self.operator.operator if isinstance(self.operator, Scaled) else self.operator
-        same = self.y.shape == self.z0.shape
-        return Kind("operator", A.linear, same, isinstance(A, Identity), isinstance(A, Mask), self.noise_std)
+        return Kind(
+            "operator",
+            A.linear,
+            self._measures_an_image(),
+            isinstance(A, Identity),
+            isinstance(A, Mask),
+            self.noise_std,
+        )
+
+    def _measures_an_image(self) -> bool:
+        """Whether y is one: a transform may well have the shape of one, but is then not its own reconstruction."""
+        if self.y.shape != self.z0.shape or self.y.is_complex() or not self.operator.linear:
+            return self.y.shape == self.z0.shape and not self.y.is_complex()
+        return torch.allclose(self.operator.direct(self.y), self.y, rtol=1e-3, atol=1e-3 * float(self.y.abs().max()))
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,6 @@ class Sampler(Learned):
     def start(self, problem: Problem) -> SamplerState:
         o = self.options
         name, prior, network = self.opened(problem)
-        low, high = problem.z0.aminmax()
-        beyond = 0.1 + 5 * (problem.noise_std or 0)
-        if not self.signed and not -beyond <= low <= high <= 1 + beyond:
-            log.warning("prior=%s is one of images in [0, 1]; the start image has %.3g to %.3g.", name, low, high)
         least, most = prior.sigmas
         if o.sigma_max is not None and not least < o.sigma_max <= 1.01 * most:
             raise UserError(

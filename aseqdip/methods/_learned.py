@@ -1,5 +1,6 @@
 """What methods share that reconstruct by a trained prior."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from aseqdip.methods.base import Shared, State
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.priors.files import DENOISERS, FAMILIES, Card
 from aseqdip.problem import Kind, Problem
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -66,6 +69,10 @@ class Learned(Classical):
         ct = isinstance(bare(problem.operator), ParallelBeam)
         name = self.options.prior or priors.usual(channels, self.signed, ct)
         card, network = self.loaded(name, channels)
+        low, high = problem.z0.aminmax()
+        beyond = 0.1 + 5 * (problem.noise_std or 0)
+        if not self.signed and not -beyond <= low <= high <= 1 + beyond:
+            log.warning("prior=%s is one of images in [0, 1]; the start image has %.3g to %.3g.", name, low, high)
         return name, priors.Prior(card, network, channels, self.signed), network
 
     def loaded(self, name: str, channels: int) -> tuple[Card, Executed]:

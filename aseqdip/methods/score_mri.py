@@ -28,12 +28,13 @@ class ScoreMRI(VESampler):
     network for each coil, and its combination of them applies the maps twice. The last step adds no noise.
 
     ``coil_images=each`` is the paper's algorithm SSOS: coil after coil, first the predictor, then the corrector, which
-    has an e for the real and one for the imaginary part, each followed by the coil's own measurements, x_c <- x_c +
-    F^H M (y_c - M F x_c); maps have no part in it. As released, the result is what the last corrector gives before its
+    has an e for the real and one for the imaginary part, each followed by the coil's own measurements, x_c <- x_c + F^H
+    M (y_c - M F x_c); maps have no part in it. As released, the result is what the last corrector gives before its
     noise: that of the last predictor, 0.01, is left in. The image is the root sum of squares over coils. That has no
     phase, and gets the one of sum_c conj(S_c) x_c, so that it can be scored and shown like any other; it is 0 where the
-    maps are. Random numbers come in the released order: the real parts of x_T of all coils, in one tensor with the
-    imaginary ones; then for each level and coil those of the predictor and those of the corrector.
+    maps are, and divided by their own root sum of squares where that is not 1. Random numbers come in the released
+    order: the real parts of x_T of all coils, in one tensor with the imaginary ones; then for each level and coil those
+    of the predictor and those of the corrector.
     """
 
     name = "score_mri"
@@ -67,8 +68,9 @@ class ScoreMRI(VESampler):
         if not self.each:
             return x
         A = coils_of(problem)
-        self.alone = single_coil(A)
-        return coil_images(A.maps, x)
+        self.alone, self.size = single_coil(A), size_of(A.maps)
+        self.level = float(self.size.max())  # so that coil images are of order one, as the prior's are
+        return coil_images(A.maps / self.level, x)
 
     def begin(self, most: float, first: Tensor, noise: Tensor) -> tuple[NDArray[np.float64], bool, float, Tensor]:
         if self.each:  # drawn as all real parts, then all imaginary ones
@@ -93,7 +95,7 @@ class ScoreMRI(VESampler):
     def advance_each(self, problem: Problem, s: SamplerState, sigma: float, before: float) -> tuple[Tensor, Tensor]:
         """The same for the coils' images; the estimate is an image, as ``image`` makes it of theirs."""
         gap, found, estimates = sigma**2 - before**2, [], []
-        A, y = self.alone, measured(problem)
+        A, y = self.alone, measured(problem) / self.level
         with s.network.counting():
             for x, y_c in zip(s.extra["x"].split(1), y.split(1, 1), strict=True):
                 score, n = self.score(s, x, sigma), s.noise(x)
@@ -111,7 +113,7 @@ class ScoreMRI(VESampler):
             return x
         coils = to_complex(x).transpose(0, 1)
         combined = (coils_of(problem).maps.conj() * coils).sum(1, keepdim=True)
-        return to_channels(coils.abs().square().sum(1, keepdim=True).sqrt() * combined.sgn())
+        return to_channels(size_of(coils[0]) * (self.level / self.size) * combined.sgn())
 
     def consistent(self, problem: Problem, x: Tensor) -> Tensor:
         """x + A^H (y - A x)."""
@@ -127,6 +129,12 @@ def coils_of(problem: Problem) -> MultiCoilMRI:
             "that could be told apart: leave it out, which samples the combined image."
         )
     return A
+
+
+def size_of(coils: Tensor) -> Tensor:
+    """The root sum of squares of what each coil has, (coils, height, width), as (1, 1, height, width); never 0."""
+    size: Tensor = coils.abs().square().sum(0, keepdim=True).sqrt()[None].clamp_min(1e-12)
+    return size
 
 
 def coil_images(maps: Tensor, x: Tensor) -> Tensor:

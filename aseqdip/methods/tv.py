@@ -101,16 +101,16 @@ def primal_dual(problem: Problem, s: Tensors) -> tuple[Tensor, Tensor]:
 
 def data_dual(A: Operator, p: Tensor, residual: Tensor, step: Tensor, weight: Tensor) -> Tensor:
     """The dual of 1/(2w) ||A x - y||^2 after a step along the residual, in the metric of :func:`ramp`."""
-    if not isinstance(A, ParallelBeam):
+    if not isinstance(bare(A), ParallelBeam):
         return (p + step * residual) / (1 + step * weight)
-    filtered = ramp(A, p.device)
+    filtered = ramp(p)
     spectrum = torch.fft.rfft(p, dim=2) + step * filtered * torch.fft.rfft(residual, dim=2)
-    return torch.fft.irfft(spectrum / (1 + step * weight * filtered), n=A.detectors, dim=2)
+    return torch.fft.irfft(spectrum / (1 + step * weight * filtered), n=p.shape[2], dim=2)
 
 
-def ramp(A: ParallelBeam, device: torch.device) -> Tensor:
-    """A ramp filter on the detector's half spectrum, never zero: (frequencies, 1)."""
-    return torch.linspace(0, 1, A.detectors // 2 + 1, device=device).clamp_min(0.02)[:, None]
+def ramp(sinogram: Tensor) -> Tensor:
+    """A ramp filter on the half spectrum of its detectors, never zero: (frequencies, 1)."""
+    return torch.linspace(0, 1, sinogram.shape[2] // 2 + 1, device=sinogram.device).clamp_min(0.02)[:, None]
 
 
 def norm(problem: Problem) -> Tensor:
@@ -120,8 +120,8 @@ def norm(problem: Problem) -> Tensor:
     size = x.norm()
     for _ in range(20):
         y = A(x / size)
-        if isinstance(A, ParallelBeam):
-            y = torch.fft.irfft(torch.fft.rfft(y, dim=2) * ramp(A, y.device), n=A.detectors, dim=2)
+        if isinstance(bare(A), ParallelBeam):
+            y = torch.fft.irfft(torch.fft.rfft(y, dim=2) * ramp(y), n=y.shape[2], dim=2)
         x = A.adjoint(y)
         size = x.norm()
     return 1.05 * size

@@ -39,8 +39,8 @@ class MotionBlur(Operator):
     Args:
         kernel: k, shape (size, size), size odd, sum 1.
 
-    Image and measurement: (batch, channels, height, width). Raises UserError for a kernel of even size, or an
-    image not larger than half the kernel (the reflection would not fit).
+    Image and measurement: (batch, channels, height, width). Raises UserError for a kernel of even size or another sum,
+    or an image not larger than half the kernel (the reflection would not fit).
     """
 
     kernel: Tensor
@@ -49,6 +49,8 @@ class MotionBlur(Operator):
         super().__init__()
         if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
             raise UserError(f"A blur kernel must be square with an odd side; found {tuple(kernel.shape)}.")
+        if abs((total := float(kernel.sum())) - 1) > 1e-3:  # a blurred image is taken to be as bright
+            raise UserError(f"A blur kernel must have the sum 1; found {total:g}: divide it by its sum.")
         self.register_buffer("kernel", kernel)
         self.radius = kernel.shape[0] // 2
 
@@ -80,7 +82,7 @@ class MotionBlur(Operator):
         padded = F.pad(image, (r, r, r, r), mode="reflect")
         grid = padded.shape[-2:]
         blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * self._spectrum(*grid), s=grid)
-        return blurred[..., r:-r, r:-r]
+        return blurred[..., r : r + image.shape[-2], r : r + image.shape[-1]]
 
     def _convolve_adjoint(self, measurements: Tensor) -> Tensor:
         r = self.radius

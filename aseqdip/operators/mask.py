@@ -15,13 +15,18 @@ class Mask(Operator):
     Args:
         mask: 1 where a pixel is known, 0 in the hole; shape (1, 1, height, width), the same for all channels.
 
-    Raises UserError if no pixel is known.
+    Raises UserError for another shape, and if no pixel is known.
     """
 
     mask: Tensor
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
+        if mask.dim() != 4 or mask.shape[:2] != (1, 1):
+            raise UserError(
+                "The in-painting mask must be (1, 1, height, width), the same for all channels; found "
+                f"{tuple(mask.shape)}: mask[None, None] makes it of (height, width)."
+            )
         if not mask.any():
             raise UserError("The in-painting mask keeps no pixel: at least one must be known.")
         self.register_buffer("mask", mask.float())

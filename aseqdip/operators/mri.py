@@ -68,8 +68,8 @@ class MultiCoilMRI(Operator):
     Args:
         maps: coil sensitivity maps S, complex, shape (coils, height, width), sum_c |S_c|^2 = 1 on their
             support, so that ``||A|| <= 1``.
-        mask: sampled columns, boolean, shape (width,); or sampled points, (height, width), as scans with two
-            phase-encoded axes have them.
+        mask: sampled columns, shape (width,); or sampled points, (height, width), as scans with two phase-encoded axes
+            have them. Boolean, or numbers: what is not 0 is sampled.
 
     Image: (batch, 2, height, width). Measurements: complex, (batch, coils, height, sampled columns):
     only what was sampled is stored; for points (batch, coils, height, width), 0 where nothing was sampled.
@@ -89,6 +89,7 @@ class MultiCoilMRI(Operator):
                 f"The sampling mask has {' x '.join(map(str, mask.shape))} columns, the k-space has {maps.shape[-1]}: "
                 "they must agree."
             )
+        mask = mask != 0  # whole numbers would be taken for positions below
         if not mask.any():
             raise UserError("The sampling mask samples no column at all: at least one is needed.")
         some = mask if mask.dim() == 1 else torch.ones_like(mask[0])

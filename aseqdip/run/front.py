@@ -1,7 +1,7 @@
 """``aseqdip.reconstruct``: measurements in memory and an operator in, an image out. No files, no configuration."""
 
-import dataclasses
-import inspect
+import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,21 +13,32 @@ from torch import Tensor
 
 from aseqdip.case import Case, Scoring
 from aseqdip.engine import Engine
-from aseqdip.errors import UserError, near
+from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.methods._classical import image_by
-from aseqdip.methods.base import Method, Shared
-from aseqdip.networks import NETWORKS
-from aseqdip.networks.base import NetworkSettings
-from aseqdip.operators.base import Functions, Map, Operator, Scaled
+from aseqdip.methods.base import Method
+from aseqdip.operators.base import Map, Operator, Scaled
 from aseqdip.operators.mri import MultiCoilMRI
-from aseqdip.parts import Chosen, make_options
+from aseqdip.parts import Chosen
 from aseqdip.problem import Problem
 from aseqdip.records import COLUMNS, Score
+from aseqdip.run.given import (
+    Given,
+    check_adjoint,
+    check_numbers,
+    check_start_name,
+    direct,
+    measured,
+    named,
+    operator_of,
+    say_idle,
+)
 from aseqdip.run.holdout import check_method, check_start, fitted_case, holds_out, to_be_fitted
 from aseqdip.run.reconstruction import Reconstruction, Sink
 from aseqdip.stopping import STOPPING
 from aseqdip.stopping.base import StoppingRule
+
+log = logging.getLogger(__name__)
 
 Array = Tensor | np.ndarray
 
@@ -85,10 +96,13 @@ def reconstruct(
 ) -> Result:
     """Reconstruct an image x from measurements y = A x (+ noise).
 
-    Measurements and operator are scaled so that images are of order one and ||A|| is about one, as the methods need it.
+    Measurements and operator are scaled so that images are of order one and ||A|| is about one, as the methods need it;
+    where A is not linear, give images of order one. What has no effect, and an adjoint that is none, is said in a
+    warning.
 
     Args:
-        y: the measurements, as the operator gives them.
+        y: the measurements, as the operator gives them; what is in a hole, or at points of k-space that are not
+            sampled, is left out.
         operator: A; or, for a linear one, the two functions x -> A x and y -> A^H y. An image is
             (1, channels, height, width).
         method: aseqdip, vanilla_dip, tv_dip ...; or a class of your own that extends Method (docs/extending.md).
@@ -112,20 +126,24 @@ def reconstruct(
 
     Raises UserError, naming what was expected, for a setting there is not, and for shapes that do not fit.
     """
-    part = METHODS[method] if isinstance(method, str) else METHODS.checked(method.name, method, "method")
+    part = METHODS[method] if isinstance(method, str) else METHODS.checked(named(method), method, "method")
+    check_numbers(noise_std, ema)
     chosen = stop if stop is not None else part.defaults.get("stop", "none")
     rule = None if chosen == "none" or not (part.iterative or chosen == "holdout") else STOPPING[chosen]
-    given = _Given(settings)
+    given = Given(settings, reconstruct)
     options = given.options(part.Options)
-    shared = given.shared(network)
+    shared = given.shared(network, part)
     picked = None if rule is None else Chosen[StoppingRule](chosen, rule, given.options(rule.Options))
     given.refuse_the_rest(part.name)
-    A = operator if isinstance(operator, Operator) else Functions(*operator)
+    asked = {"start": start, "ema": ema, "stop": stop, "network": None if network == "unet" else network}
+    say_idle(part, options, [*settings, *(name for name, value in asked.items() if value is not None)])
+    A = operator_of(operator)
     signed = isinstance(A, MultiCoilMRI) if complex_images is None else complex_images
     if holds_out(picked) and start is not None and not isinstance(start, str):
         raise UserError("stop=holdout makes the start image of what it keeps: leave start out, or name a method.")
     case, unit = _case(A, y, None if isinstance(start, str) else start, truth, noise_std, signed, name, seed)
     if isinstance(start, str):
+        check_start_name(part, start)
         check_start(picked, start, case.problem.kind())
     engine = Engine(device, precision)
     made = part(options, shared, engine, signed)
@@ -160,37 +178,6 @@ def reconstruct(
         )
 
 
-class _Given:
-    """Settings by name, each taken by whoever has it."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self.left = dict(settings)
-        self.known: list[str] = []
-
-    def options(self, cls: type[Any], prefix: str = "") -> Any:
-        names = [f.name for f in dataclasses.fields(cls) if "help" in f.metadata]
-        self.known += [prefix + n for n in names]
-        values = {n: self.left.pop(prefix + n) for n in names if prefix + n in self.left}
-        return make_options(cls, values, prefix)
-
-    def shared(self, network: str) -> Shared:
-        part = NETWORKS[network]
-        own = self.options(part.Options, "network_")
-        defaults = {f"network_{k}": v for k, v in {**part.defaults, "sigmoid": False}.items()}
-        self.left = {**defaults, **self.left}
-        settings = self.options(NetworkSettings, "network_")
-        shared: Shared = self.options(Shared)
-        return dataclasses.replace(shared, network=dataclasses.replace(settings, name=network, options=own))
-
-    def refuse_the_rest(self, method: str) -> None:
-        if self.left:
-            word = next(iter(self.left))
-            own = [p for p in inspect.signature(reconstruct).parameters if p != "settings"]
-            close = near(word, [*self.known, *own])
-            hint = f"did you mean {close}?" if close else f"expected one of {', '.join(self.known)}."
-            raise UserError(f"{word}={self.left[word]}: method={method} has no such setting; {hint}")
-
-
 def _case(
     A: Operator,
     y: Array,
@@ -203,10 +190,10 @@ def _case(
 ) -> tuple[Case, float]:
     """The case, scaled, and what one in its images is in the user's."""
     y = torch.as_tensor(y)
-    y = y.to(torch.complex64 if y.is_complex() else torch.float32)
+    y = measured(A, y.to(torch.complex64 if y.is_complex() else torch.float32))
     if not torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all():
         raise UserError("y holds values that are NaN or infinite: repair the measurements.")
-    z0 = A.direct(y) if start is None else torch.as_tensor(start)
+    z0 = direct(A, y) if start is None else torch.as_tensor(start)
     if z0.ndim != 4 or z0.shape[0] != 1 or z0.is_complex():
         raise UserError(
             f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); a "
@@ -218,11 +205,18 @@ def _case(
             f"complex_images needs two channels, real and imaginary part; the start image has {z0.shape[1]}."
         )
     z0 = z0.detach().float()
-    if A(z0).shape != y.shape:
-        raise UserError(f"The operator gives measurements of shape {tuple(A(z0).shape)}, but y has {tuple(y.shape)}.")
+    like = A(z0)
+    if like.shape != y.shape:
+        raise UserError(f"The operator gives measurements of shape {tuple(like.shape)}, but y has {tuple(y.shape)}.")
+    if like.is_complex() != y.is_complex():
+        kinds = ["complex" if one.is_complex() else "real" for one in (like, y)]
+        raise UserError(f"The operator gives {kinds[0]} measurements, but y is {kinds[1]}.")
     factor, unit, scaled = 1.0, 1.0, A
     if A.linear:
         size = A.norm(tuple(z0.shape))
+        if not 0 < size < math.inf:
+            raise UserError(f"The operator's norm is {size:g}: A x or A^H y is the same for all images, or not finite.")
+        check_adjoint(A, z0)
         if not 0.9 < size < 1.1:
             factor = 1 / size
             scaled = Scaled(A, factor)
@@ -230,6 +224,8 @@ def _case(
         seen = torch.hypot(z0[:, 0], z0[:, 1]) if signed else z0.abs()
         unit = float(np.quantile(seen.cpu().numpy(), 0.999)) or 1.0
         unit = 1.0 if 0.5 < unit < 2 else unit
+    elif not 0.1 < (peak := float(z0.abs().max())) < 10:
+        log.warning("A is not linear, so nothing is scaled, and the start image reaches %.3g: methods expect 1.", peak)
     noise = None if noise_std is None else noise_std * factor / unit
     problem = Problem(y * (factor / unit), scaled, z0 / unit, name, seed, noise)
     support = torch.ones(1, 1, *z0.shape[-2:]) if signed else None

@@ -111,6 +111,8 @@ class MinimumRule(StoppingRule):
 class Crossing(StoppingRule):
     """Keeps the last iterate before a term of the objective first falls below a threshold, and stops there.
 
+    Where already the first one's does, there is none before it: that one is kept.
+
     Attributes:
         threshold: known at the latest after :meth:`begin`.
     """
@@ -122,7 +124,8 @@ class Crossing(StoppingRule):
         result = image if result is None else result
         kept = self.tensors
         if "image" not in kept:
-            kept.update(image=result.clone(), step=image.new_zeros(()), crossed=torch.zeros_like(term).bool())
+            first = image.new_full((), float(step))
+            kept.update(image=result.clone(), step=first, crossed=torch.zeros_like(term).bool())
         kept["crossed"] = kept["crossed"] | (term < self.threshold)
         kept["image"] = torch.where(kept["crossed"], kept["image"], result)
         kept["step"] = torch.where(kept["crossed"], kept["step"], float(step))

@@ -133,7 +133,7 @@ def part_of(problem: Problem, fraction: float | None) -> Problem:
 
 def start_image(problem: Problem, A: Operator, y: Tensor, kept: Tensor) -> Tensor:
     """z0 of what is kept; of a picture, held-out pixels are interpolated: they are unknown, not black."""
-    if y.shape != problem.z0.shape or y.is_complex():
+    if not problem.kind().image:
         return A.direct(y)
     known = kept * (problem.y != 0).any(1, keepdim=True)  # a hole of the task's own stays what it is in z0
     return torch.where(kept, A.direct(y), filled(y, known.to(y)))

@@ -79,7 +79,7 @@ class CT(Task):
         What is in reach of the detector in every view is taken for all there is: beyond its ends, integrals are 0.
         """
         side = len(sinogram)
-        A = ParallelBeam(size=side, views=len(angles), angles=angles.tolist())
+        A = ParallelBeam(size=side, views=len(angles), angles=(angles % (2 * torch.pi)).tolist())
         before = A.detectors // 2 - side // 2
         y = A.scale * pad(sinogram, (0, 0, before, A.detectors - side - before))[None, None]
         level = float(A.direct(y).max())

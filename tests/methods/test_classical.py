@@ -184,6 +184,16 @@ def test_nonlinear_blur_gets_better(configure: Configure) -> None:
     assert case.scoring.psnr(case.show(last.image)) > case.scoring.psnr(case.show(case.problem.z0)) + 3
 
 
+def test_tv_of_a_scaled_projection_is_as_fast() -> None:
+    """Its dual is preconditioned, too: the iterates are the same."""
+    whole, plain = ParallelBeam(size=24, views=9), ParallelBeam(size=24, views=9, normalise=False)
+    found = []
+    for A in (whole, Scaled(plain, whole.scale)):
+        y = A(torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0)))
+        found.append(solve("tv", Problem(y, A, A.direct(y), "a", 0), iterations=20)[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
+
+
 def test_scaled_operators_are_what_they_scale() -> None:
     """aseqdip.reconstruct puts a factor around a user's operator: the same image must come out."""
     problem = small_problem("ct")

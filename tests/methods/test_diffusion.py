@@ -338,6 +338,16 @@ def test_score_mri_of_each_coil_is_the_released_algorithm(monkeypatch: pytest.Mo
     torch.testing.assert_close(to_complex(state.extra["x"])[:, 0], x, rtol=1e-3, atol=1e-3)
 
 
+def test_score_mri_of_each_coil_takes_maps_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all is measured, the image is x, not x times the maps' root sum of squares."""
+    given(monkeypatch, Gaussian(), low=-1, sigmas=(0.001, 378.0))
+    uneven = 5 * simulated_coils(COILS, (SIDE, SIDE), torch.Generator().manual_seed(0)) * torch.linspace(0.2, 1, SIDE)
+    A, x = MultiCoilMRI(uneven, torch.ones(SIDE, dtype=torch.bool)), MEAN + SPREAD * draw(1, 2, SIDE, SIDE)
+    _, images, state = each_coil(Problem(0.2 * A(x), Scaled(A, 0.2), x, "image", 0, 0.0), iterations=3)
+    torch.testing.assert_close(images[-1], x, rtol=1e-3, atol=1e-3)
+    assert float(state.extra["x"].abs().max()) < 2, "as the prior knows images"
+
+
 def test_coils_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, Gaussian(), low=-1, sigmas=(0.001, 378.0))
     with pytest.raises(UserError, match="samples the image of every coil, and the operator, Mask, has no coils"):

@@ -195,6 +195,27 @@ def test_empty_geometry_is_refused(size: int, views: int, message: str) -> None:
         ParallelBeam(size=size, views=views)
 
 
+def test_angles_are_as_many_as_views_and_radians() -> None:
+    with pytest.raises(UserError, match="30 views and 20 angles"):
+        ParallelBeam(size=16, views=30, angles=[0.1] * 20)
+    with pytest.raises(UserError, match="in radians, within a turn; found 174: numpy.deg2rad"):
+        ParallelBeam(size=16, views=30, angles=[6.0 * i for i in range(30)])
+
+
+@pytest.mark.parametrize("turn", [1.0, 2.0, 0.5, 0.1])
+def test_corrections_let_no_error_grow_wherever_the_views_are(turn: float) -> None:
+    """In 18 degrees as over a turn; evenly over the half-turn it is completion by zeros."""
+    angles = turn * np.pi * np.arange(60) / 60
+    operator = ParallelBeam(size=32, views=60, angles=angles.tolist())
+    error = first = torch.randn(1, 1, 32, 32, generator=rng(0))
+    for _ in range(20):
+        error = error - operator.correction(operator(error))
+    assert error.norm() < first.norm()
+    if turn == 1:
+        y = operator(first)
+        torch.testing.assert_close(operator.correction(y), operator.direct(y) / 3)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 16, 17), (1, 2, 16, 16), (16, 16)])
 def test_wrong_image_is_refused(shape: tuple[int, ...]) -> None:
     message = rf"image of shape \(batch, 1, 16, 16\), found \({', '.join(map(str, shape))}\)"

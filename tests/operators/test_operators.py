@@ -151,6 +151,16 @@ def test_a_mask_of_the_centre_alone() -> None:
         assert mask.nonzero().flatten().tolist() == list(range(150, 250))
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.float32])
+@pytest.mark.parametrize("points", [False, True])
+def test_a_sampling_mask_may_be_of_numbers(kind: torch.dtype, points: bool) -> None:
+    mask = columns(24)[None].repeat(32, 1) if points else columns(24)
+    x = torch.randn(1, 2, 32, 24, generator=rng(7))
+    A, same = (MultiCoilMRI(maps(3, 32, 24), m) for m in (mask, mask.to(kind)))
+    assert torch.equal(same(x), A(x))
+    assert torch.equal(same.adjoint(A(x)), A.adjoint(A(x)))
+
+
 def test_mask_and_kspace_must_agree() -> None:
     with pytest.raises(UserError, match="mask has 5 columns, the k-space has 8"):
         MultiCoilMRI(maps(2, 8, 8), torch.ones(5, dtype=torch.bool))
@@ -212,6 +222,23 @@ def test_camera_blur_gradient_agrees_with_finite_differences() -> None:
     operator = CameraBlur(trajectory_kernel(5, rng()).double(), 2.2)
     x = torch.rand(1, 1, 8, 8, generator=rng(11), dtype=torch.float64) * 0.8 + 0.1
     assert torch.autograd.gradcheck(operator, x.requires_grad_())
+
+
+def test_a_kernel_of_one_pixel_is_no_blur() -> None:
+    x, A = torch.rand(1, 1, 6, 7, generator=rng(10)), MotionBlur(torch.ones(1, 1))
+    torch.testing.assert_close(A(x), x)
+    torch.testing.assert_close(A.adjoint(x), x)
+
+
+def test_a_kernel_that_makes_images_brighter_is_refused() -> None:
+    with pytest.raises(UserError, match="must have the sum 1; found 25: divide"):
+        MotionBlur(torch.ones(5, 5))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (1, 3, 8, 8)])
+def test_a_mask_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"must be \(1, 1, height, width\), the same for all channels; found \("):
+        Mask(torch.ones(shape))
 
 
 def test_small_image_for_a_large_kernel() -> None:

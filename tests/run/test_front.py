@@ -12,6 +12,7 @@ from torch import Tensor
 import aseqdip
 from aseqdip.errors import UserError
 from aseqdip.methods.base import Method
+from aseqdip.methods.vanilla_dip import VanillaDIP
 from aseqdip.operators import Identity, Mask, MotionBlur, MultiCoilMRI, Operator, ParallelBeam
 from aseqdip.operators.mask import center_hole
 
@@ -151,12 +152,100 @@ def test_a_rule_watches_images_of_any_range_alike() -> None:
         ({"start": torch.zeros(32, 32)}, r"expected a real \(1, channels, height, width\)"),
         ({"y": torch.full((1, 1, 32, 32), torch.nan)}, "NaN or infinite"),
         ({"method": "vanilla_dip", "input": "oracle"}, "give truth="),
+        ({"method": object}, "a class that extends Method"),
+        ({"operator": torch.clone}, r"two functions \(A, adjoint\); found builtin"),
+        ({"operator": (lambda x: 0 * x, lambda y: 0 * y)}, "operator's norm is 0"),
+        ({"operator": (np.asarray, np.asarray)}, "makes no image of y, .*: it gives ndarray"),
+        ({"operator": Mask(center_hole(32, 30, 0.1))}, r"makes no image of y, \(1, 1, 32, 32\)"),
+        ({"noise_std": -0.1}, "noise_std=-0.1: expected a standard deviation"),
+        ({"noise_std": float("nan")}, "noise_std=nan"),
+        ({"ema": 1.5}, "ema=1.5: expected a decay"),
+        ({"start": "vanilla_dip"}, "start=vanilla_dip: expected an image, or one of .*cg"),
+        ({"method": "direct", "start": "tv"}, "method=direct is the start image itself"),
     ],
 )
 def test_what_cannot_work_is_said(settings: dict[str, object], message: str) -> None:
     given = {"y": picture(1, 1, 32, 32), "operator": Identity(), **SMALL, **settings}
     with pytest.raises(UserError, match=message):
         aseqdip.reconstruct(**given)
+
+
+def test_a_whole_k_space_is_not_what_is_sampled() -> None:
+    A = MultiCoilMRI(torch.full((3, 32, 32), 3**-0.5, dtype=torch.complex64), torch.arange(32) % 2 == 0)
+    with pytest.raises(UserError, match=r"A\.sample\(kspace\) makes them"):
+        aseqdip.reconstruct(torch.zeros(1, 3, 32, 32, dtype=torch.complex64), A, **SMALL)
+    with pytest.raises(UserError, match="gives complex measurements, but y is real"):
+        aseqdip.reconstruct(torch.ones(1, 3, 32, 16), A, **SMALL)
+
+
+@pytest.mark.parametrize("filled", [1.0, float("nan")])
+@pytest.mark.parametrize("mri", [False, True])
+def test_what_is_not_measured_does_not_count(mri: bool, filled: float) -> None:
+    """Whatever stands in a hole: the noise's share of the misfit, and with it TV's weight, is that of what is known."""
+    hole = center_hole(32, 32, 0.1)
+    maps = torch.full((2, 32, 32), 2**-0.5, dtype=torch.complex64)
+    A: Operator = MultiCoilMRI(maps, hole[0, 0]) if mri else Mask(hole)
+    y = A(picture(1, 2 if mri else 1, 32, 32))
+    full = torch.where(hole == 0, torch.tensor(filled), y)
+    tv = {"method": "tv", "noise_std": 0.1, "iterations": 20, "device": "cpu"}
+    one, same = (aseqdip.reconstruct(given, A, **tv) for given in (y, full))
+    assert torch.equal(same.image, one.image) and same.facts["rho"] == one.facts["rho"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "tv", "iterations": 1}, ["steps", "lr", "network_width"]),
+        ({"method": "nlm", "ema": 0.9, "stop": "wmv"}, ["steps", "lr", "network_width", "ema", "stop"]),
+        ({"method": "vanilla_dip", "start": "tv"}, ["start"]),
+        ({"method": "vanilla_dip", "input": "measurement", "start": "tv"}, []),
+    ],
+)
+def test_what_has_no_effect_is_said(settings: Any, said: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    aseqdip.reconstruct(picture(1, 1, 32, 32), Identity(), **SMALL, **settings)
+    assert [message.split()[0] for message in caplog.messages if "has no effect" in message] == said
+
+
+class InUnits(Operator):
+    """Not linear."""
+
+    linear = False
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image**2
+
+    def adjoint(self, measurements: Tensor) -> Tensor:
+        raise AssertionError
+
+    def direct(self, measurements: Tensor) -> Tensor:
+        return measurements.sqrt()
+
+
+def test_what_methods_cannot_rely_on_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    x, A = picture(1, 1, 32, 32), EveryOtherRow()
+    aseqdip.reconstruct(A(x), (A.forward, A.adjoint), "direct")
+    aseqdip.reconstruct(x**2, InUnits(), "direct")
+    assert not caplog.messages
+    aseqdip.reconstruct(A(x), (A.forward, lambda y: 3 * A.adjoint(y)), "direct")
+    assert "adjoint is not A's" in caplog.messages[0]
+    aseqdip.reconstruct(255**2 * x**2, InUnits(), "direct")
+    assert "not linear, so nothing is scaled, and the start image reaches 255" in caplog.messages[1]
+    aseqdip.reconstruct(x - 0.5, Identity(), "pnp", iterations=1)
+    assert "prior=grey is one of images in [0, 1]; the start image has -" in caplog.messages[2]
+
+
+class Patient(VanillaDIP):
+    """A method of one's own that has settings otherwise."""
+
+    name, title = "patient", "Patient"
+    defaults = {"steps": 3, "lr": 0.01}
+
+
+def test_a_method_s_own_defaults_count() -> None:
+    y = picture(1, 1, 32, 32)
+    found = aseqdip.reconstruct(y, Identity(), Patient, network_width=8, device="cpu", precision="fp32")
+    words = {**SMALL, "steps": 3, "lr": 0.01}
+    assert torch.equal(found.image, aseqdip.reconstruct(y, Identity(), "vanilla_dip", **words).image)
 
 
 def test_it_needs_no_hydra() -> None:

@@ -13,7 +13,7 @@ from cases import Configure, case_of
 from aseqdip.errors import UserError
 from aseqdip.identity import run_folder
 from aseqdip.methods.tv import TV
-from aseqdip.operators.base import Operator, Scaled
+from aseqdip.operators.base import Functions, Operator, Scaled
 from aseqdip.operators.blur import MotionBlur
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.operators.identity import Identity
@@ -79,6 +79,19 @@ def test_no_held_out_value_enters_what_a_method_is_given(kind: str) -> None:
     one, two = part_of(whole, None), part_of(other, None)
     assert torch.equal(one.y, two.y)
     assert torch.equal(one.z0, two.z0)
+
+
+def test_a_transform_is_no_picture() -> None:
+    """Measurements shaped like the image: what is held out is 0 in its inverse, not interpolated into the image."""
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        return x.flip(-1)
+
+    A, y = Functions(turned, turned), normal(1, 1, 24, 32)
+    whole = Problem(y, A, turned(y), "a", 0)
+    assert not whole.kind().image
+    assert torch.equal(part_of(whole, None).z0, turned(y * split(whole, None)))
+    assert Problem(y, Functions(torch.clone, torch.clone), y, "a", 0).kind().image
 
 
 def test_the_split_belongs_to_image_and_seed() -> None:

@@ -135,6 +135,13 @@ def test_zero_crossing_keeps_the_iterate_before() -> None:
     assert torch.equal(rule.image, images[2])
 
 
+def test_where_the_first_iterate_is_below_it_is_kept_and_named() -> None:
+    rule = Zero()
+    for step, loss in enumerate((-1.0, 2.0), start=1):
+        rule.add(torch.full((1, 1, 2, 2), float(step)), step, torch.tensor(loss))
+    assert (rule.step, float(rule.image.mean())) == (1, 1.0)
+
+
 def test_a_rule_can_keep_the_average_instead(configure: Configure) -> None:
     rule, images = Zero(), stream(3, 2)
     for step, image in enumerate(images, start=1):

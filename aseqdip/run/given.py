@@ -1,0 +1,142 @@
+"""What ``aseqdip.reconstruct`` is given: settings by name, an operator, measurements; what is wrong with them."""
+
+import dataclasses
+import inspect
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aseqdip.errors import UserError, near
+from aseqdip.methods import METHODS
+from aseqdip.methods.base import Method, Shared
+from aseqdip.methods.direct import Direct
+from aseqdip.networks import NETWORKS
+from aseqdip.networks.base import NetworkSettings
+from aseqdip.operators.base import Functions, Operator
+from aseqdip.operators.mask import Mask
+from aseqdip.operators.mri import MultiCoilMRI
+from aseqdip.parts import make_options
+
+log = logging.getLogger(__name__)
+
+#: what only the fit of a network uses
+LEARNING = ("steps", "lr", "residual")
+
+
+def named(method: Any) -> str:
+    """The name of a method's class. Raises UserError for what is none."""
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise UserError(f"method={method}: expected a name, or a class that extends Method (docs/extending.md).")
+    return str(getattr(method, "name", method.__name__))
+
+
+def operator_of(given: Any) -> Operator:
+    """The operator, or that of two functions. Raises UserError for what is neither."""
+    if isinstance(given, Operator):
+        return given
+    if not (isinstance(given, (tuple, list)) and len(given) == 2 and all(map(callable, given))):
+        raise UserError(
+            "operator: expected one of aseqdip.operators, or two functions (A, adjoint); found "
+            f"{type(given).__name__}. One that is not linear is a class that extends Operator."
+        )
+    return Functions(*given)
+
+
+def check_numbers(noise_std: float | None, ema: float | None) -> None:
+    """Raise UserError for numbers that mean nothing."""
+    if noise_std is not None and not 0 <= noise_std < math.inf:
+        raise UserError(f"noise_std={noise_std}: expected a standard deviation, 0 or more; None where it is not known.")
+    if ema is not None and not 0 <= ema <= 0.9999:
+        raise UserError(f"ema={ema}: expected a decay from 0, no average, to 0.9999.")
+
+
+def check_start_name(part: type[Method[Any]], start: str) -> None:
+    """Raise UserError unless it is a classical method's, and makes a difference."""
+    names = [name for name in METHODS if METHODS[name].group == "classical" and METHODS[name] is not Direct]
+    if start not in names:
+        raise UserError(f"start={start}: expected an image, or one of {', '.join(names)}.")
+    if part is Direct:
+        raise UserError(f"method=direct is the start image itself: leave start out, or use method={start}.")
+
+
+def say_idle(part: type[Method[Any]], options: Any, given: Sequence[str]) -> None:
+    """Warn of settings that this method does not use, as the command line does."""
+    idle = part.idle(options)
+    for name in given:
+        unused = not part.learns and (name in LEARNING or name.startswith("network"))
+        unused = unused or (not part.iterative and name in ("ema", "stop"))
+        if name in idle or unused:
+            log.warning("%s has no effect: %s.", name, idle.get(name, f"method={part.name} does not use it"))
+
+
+class Given:
+    """Settings by name, each taken by whoever has it; ``front``: the function they were given to."""
+
+    def __init__(self, settings: dict[str, Any], front: Callable[..., Any]) -> None:
+        self.left, self.front = dict(settings), front
+        self.known: list[str] = []
+
+    def options(self, cls: type[Any], prefix: str = "") -> Any:
+        names = [f.name for f in dataclasses.fields(cls) if "help" in f.metadata]
+        self.known += [prefix + n for n in names]
+        values = {n: self.left.pop(prefix + n) for n in names if prefix + n in self.left}
+        return make_options(cls, values, prefix)
+
+    def shared(self, network: str, method: type[Method[Any]]) -> Shared:
+        part = NETWORKS[network]
+        own = self.options(part.Options, "network_")
+        defaults = {f"network_{k}": v for k, v in {**part.defaults, "sigmoid": False}.items()}
+        defaults |= {name: method.defaults[name] for name in LEARNING if name in method.defaults}
+        self.left = {**defaults, **self.left}
+        settings = self.options(NetworkSettings, "network_")
+        shared: Shared = self.options(Shared)
+        return dataclasses.replace(shared, network=dataclasses.replace(settings, name=network, options=own))
+
+    def refuse_the_rest(self, method: str) -> None:
+        if self.left:
+            word = next(iter(self.left))
+            own = [p for p in inspect.signature(self.front).parameters if p != "settings"]
+            close = near(word, [*self.known, *own])
+            hint = f"did you mean {close}?" if close else f"expected one of {', '.join(self.known)}."
+            raise UserError(f"{word}={self.left[word]}: method={method} has no such setting; {hint}")
+
+
+def measured(A: Operator, y: Tensor) -> Tensor:
+    """y with 0 where nothing is measured, whatever it holds there: rules and weights count what is not 0."""
+    points = isinstance(A, MultiCoilMRI) and A.mask.dim() == 2
+    if isinstance(A, (Mask, MultiCoilMRI)) and (points or isinstance(A, Mask)) and y.shape[-2:] == A.mask.shape[-2:]:
+        return torch.where(A.mask.to(y.device) != 0, y, 0)
+    return y
+
+
+def direct(A: Operator, y: Tensor) -> Tensor:
+    """The operator's one-step reconstruction. Raises UserError where it makes none of y."""
+    try:
+        found = A.direct(y)
+        if not isinstance(found, Tensor):
+            raise TypeError(f"it gives {type(found).__name__}")
+        return found
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
+        hint = " A.sample(kspace) makes them of a whole k-space." if isinstance(A, MultiCoilMRI) else ""
+        raise UserError(
+            f"The operator makes no image of y, {tuple(y.shape)}, {y.dtype}: {str(error).splitlines()[0]}. Give "
+            f"measurements as the operator gives them, as tensors, (1, channels or coils, ...).{hint}"
+        ) from error
+
+
+def check_adjoint(A: Operator, z0: Tensor) -> None:
+    """Warn where <A x, A x> is not <x, A^H A x>: gradients, and what they lead to, are then those of something else."""
+    x = torch.randn(z0.shape, generator=torch.Generator().manual_seed(1)).to(z0.device)
+    y = A(x)
+    here, there = float(y.abs().square().sum()), float((x * A.adjoint(y)).sum())
+    if not abs(here - there) <= 0.01 * here:
+        log.warning(
+            "The operator's adjoint is not A's: for a random image x, <A x, A x> is %.4g and <x, A^H A x> %.4g. "
+            "Methods minimise something else than they say, or nothing.",
+            here,
+            there,
+        )
