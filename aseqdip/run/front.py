@@ -165,7 +165,9 @@ def reconstruct(
         finally:
             for one in bar:
                 one.bar.close()
-        table = np.asarray(run.scores.rows, dtype=float).T
+        table, facts = np.asarray(run.scores.rows, dtype=float).T, run.facts()
+        if "sigma_used" in facts:
+            facts["sigma_used"] *= unit
         return Result(
             image=run.result().cpu() * unit,
             start=case.problem.z0.cpu() * unit,
@@ -173,7 +175,7 @@ def reconstruct(
             which=run.scores.headline,
             curve=dict(zip(COLUMNS, table, strict=True)),
             arrays={key: array.cpu() * unit for key, array in made.arrays(run.state).items()},
-            facts=run.facts(),
+            facts=facts,
             seconds=dict(run.clock.seconds),
         )
 

@@ -254,3 +254,9 @@ def test_it_needs_no_hydra() -> None:
         "sys.exit(any(name in sys.modules for name in ('hydra', 'omegaconf')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_noise_that_was_taken_off_is_in_the_user_s_units() -> None:
+    y = 255 * picture(1, 1, 32, 32)
+    found = aseqdip.reconstruct(y, Identity(), method="nlm", noise_std=12.75, device="cpu")
+    assert found.facts["sigma_used"] == pytest.approx(12.75, rel=1e-3)
