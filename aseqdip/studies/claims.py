@@ -14,6 +14,7 @@ what the paper ablates in aSeqDIP's. ``results/claims/begun`` has tries of tasks
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -33,11 +34,13 @@ from aseqdip.records import Record
 from aseqdip.report.blocks import Block, Cell, build, versus
 from aseqdip.report.rows import load
 from aseqdip.report.tables import HEADLINE, INTERVAL, ahead, falls_from, fill_in, markdown, wide
+from aseqdip.run.interrupt import UNFINISHED
 from aseqdip.run.scores import EMA_DECAY
 from aseqdip.studies import choice
 from aseqdip.studies.quality import ONLY, SETTINGS, merged, run
 
 SIZE, STEPS, REPORTED, SEEDS = 128, 4000, 6, (0, 1)
+WAIT = 15.0  # seconds, before it is looked again whether another process has finished
 #: readings are halved from image to image: all of them on the first, so many of the best on the second
 ROUNDS = (None, 2)
 #: channels at full resolution, of the U-Net and of others: what two cores can do 4000 steps of in minutes
@@ -101,14 +104,24 @@ def outputs(more: Sequence[str]) -> Path:
 
 def tune(task: str, more: Sequence[str]) -> None:
     """All readings on the first image, the better ones on the next; none that there is a record of."""
-    tuning = outputs(more)
-    for image, kept in enumerate(ROUNDS):
+    for method, tries in cells(task).items():
+        attempt(task, method, tries, 0, more)
+    for image, kept in enumerate(ROUNDS[1:], start=1):
         for method, tries in cells(task).items():
-            there = choice.records_below(tuning / task)
-            for said in tries if kept is None else ranked(there, task, method)[:kept]:
-                there = choice.records_below(tuning / task)  # others may be at work on it
-                if len(made(there, words(task, method, said))) <= image:
-                    run(words(task, method, said), ["data=tuning", f"images={image}:{image + 1}", *more])
+            while attempt(task, method, tries, 0, more):
+                time.sleep(WAIT)
+            records = choice.records_below(outputs(more) / task)
+            attempt(task, method, ranked(records, task, method)[:kept], image, more)
+
+
+def attempt(task: str, method: str, tries: Sequence[str], image: int, more: Sequence[str]) -> bool:
+    """Make the tries that there is no record of; whether another process is at work on one of them."""
+    elsewhere = False
+    for said in tries:
+        command = words(task, method, said)
+        if len(made(choice.records_below(outputs(more) / task), command)) <= image:
+            elsewhere |= run(command, ["data=tuning", f"images={image}:{image + 1}", *more]) == UNFINISHED
+    return elsewhere
 
 
 def made(records: Iterable[Record], command: Sequence[str]) -> list[Record]:
@@ -164,14 +177,14 @@ def best(task: str, method: str, more: str = "") -> list[str]:
 
 
 def report(task: str, more: Sequence[str]) -> None:
-    """What was chosen, on the images that are reported, a seed at a time; authors' settings with the first."""
+    """What was chosen, on the images that are reported; authors' settings with the first seed; then other seeds."""
     for seed in SEEDS:
         for method in (*UNTUNED, *cells(task)):
             on_reported(task, best(task, method), seed, more)
-    for method, (own, *_) in cells(task).items():
-        command = words(task, method, own)
-        if METHODS[method].learns and settings(compose(command)) != settings(compose(best(task, method))):
-            on_reported(task, command, SEEDS[0], more)
+        for method, (own, *_) in cells(task).items() if seed == SEEDS[0] else ():
+            command = words(task, method, own)
+            if METHODS[method].learns and settings(compose(command)) != settings(compose(best(task, method))):
+                on_reported(task, command, seed, more)
 
 
 def on_reported(task: str, command: list[str], seed: int, more: Sequence[str]) -> None:

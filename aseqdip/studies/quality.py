@@ -157,11 +157,13 @@ def merged(words: list[str]) -> list[str]:
     return [f"{name}={value}" for name, value in dict(word.split("=", 1) for word in words).items()]
 
 
-def run(words: list[str], more: list[str]) -> None:
-    """One command, in a process of its own."""
+def run(words: list[str], more: list[str]) -> int:
+    """One command, in a process of its own; its exit status."""
     command = [sys.executable, "-m", "aseqdip", "tracker=none", *merged([*words, *more])]
-    if subprocess.run(command, check=False).returncode in (130, 143):  # told to stop
+    status = subprocess.run(command, check=False).returncode
+    if status in (130, 143):  # told to stop
         sys.exit(130)
+    return status
 
 
 def choose(folder: Path) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from aseqdip.methods import METHODS
 from aseqdip.records import Curve, Record, Score
 from aseqdip.report.blocks import Cell, build
 from aseqdip.report.rows import load
+from aseqdip.run.interrupt import UNFINISHED
 from aseqdip.studies import choice, claims
 
 
@@ -67,6 +68,25 @@ def test_the_better_readings_go_on_and_a_missing_one_is_said(tmp_path: Path) -> 
     assert claims.ranked(choice.records_below(tmp_path), "ct", "tv_dip") == [second, third, first]
     made(tmp_path, "tv_dip", third, 99.0, "0")  # the next image says nothing of the first
     assert claims.ranked(choice.records_below(tmp_path), "ct", "tv_dip") == [second, third, first]
+
+
+def test_a_try_of_another_process_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, log = ("lr=1e-3", "lr=1e-4"), list[str]()
+
+    def run(command: list[str], more: list[str]) -> int:
+        said, image = next(t for t in tries if t in command), more[1]
+        log.append(f"{said} {image}")
+        if log.count(log[-1]) == 1 and log[-1] == "lr=1e-4 images=0:1":
+            return UNFINISHED  # another process has it
+        made(tmp_path, "tv_dip", said, 30.0 + len(log), image)
+        return 0
+
+    monkeypatch.setattr(claims, "run", run)
+    monkeypatch.setattr(claims, "WAIT", 0.0)
+    monkeypatch.setattr(claims, "cells", lambda task: {"tv_dip": tries})
+    claims.tune("ct", ["x=1", f"outputs={tmp_path}"])
+    first = ["lr=1e-3 images=0:1", "lr=1e-4 images=0:1"]
+    assert log == [*first, first[1], "lr=1e-4 images=1:2", "lr=1e-3 images=1:2"]
 
 
 @pytest.fixture
