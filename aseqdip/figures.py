@@ -109,8 +109,11 @@ def preview(
     save(figure, path, colours=None)
 
 
-def curve(path: Path, rows: Rows, scores: Mapping[str, Score], title: str) -> None:
-    """PSNR/SSIM where there is a truth, what a stopping rule minimised, and the loss terms, against the iteration."""
+def curve(path: Path, rows: Rows, scores: Mapping[str, Score], title: str, averaged: bool) -> None:
+    """PSNR/SSIM where there is a truth, what a stopping rule minimised, and the loss terms, against the iteration.
+
+    averaged: whether the running average of iterates is shown; it takes hundreds of them to forget the first.
+    """
     values = dict(zip(COLUMNS, np.asarray(rows, dtype=float).T, strict=True))
     known = bool(np.isfinite(values["psnr"]).any())
     ruled = bool((values["statistic"] > 0).any())
@@ -134,7 +137,8 @@ def curve(path: Path, rows: Rows, scores: Mapping[str, Score], title: str) -> No
         axis, other = axes[0], axes[0].twinx()
         values = {name: column[~np.isnan(values["psnr"])] for name, column in values.items()}  # score_every
         axis.plot(values["iteration"], values["psnr"], label="PSNR", linewidth=1, color="C0")
-        axis.plot(values["iteration"], values["psnr_ema"], label="PSNR of EMA", linewidth=1, color="C2")
+        if averaged:
+            axis.plot(values["iteration"], values["psnr_ema"], label="PSNR of EMA", linewidth=1, color="C2")
         best, start, last = (scores[name] for name in ("best", "start", "last"))
         if start.psnr_db is not None and np.isfinite(start.psnr_db):
             axis.axhline(start.psnr_db, color="0.5", linestyle=":", label="start")

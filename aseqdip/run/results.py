@@ -37,7 +37,7 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
 
             preview = (folder / "preview.png", start, result, truth, scores, title, titles["start"])
             figures.preview(*preview, run.scores.headline)
-            figures.curve(folder / "curve.png", run.scores.rows, scores, title)
+            figures.curve(folder / "curve.png", run.scores.rows, scores, title, run.method.learns)
         except Exception as error:  # whatever it is, a picture is not worth the reconstruction
             log.warning("%s: its pictures could not be drawn: %s", known.image, error)
         arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
@@ -97,9 +97,10 @@ def describe(record: Record) -> str:
         return f"{record.image}: {record.steps} steps in {seconds:.0f} s{chosen}; no truth, so no PSNR."
     if record.result != "last":
         chosen += f", last {last.psnr_db:.2f}"
+    average = f"EMA {ema.psnr_db:.2f}, " if "network" in record.settings else ""  # others take too few steps for it
     line = (
         f"{record.image}: start {start.psnr_db:.2f} dB -> {result.psnr_db:.2f} dB{chosen}, SSIM {result.ssim:.3f} "
-        f"(EMA {ema.psnr_db:.2f}, best {best.psnr_db:.2f} at step {best.step}), {seconds:.0f} s"
+        f"({average}best {best.psnr_db:.2f} at step {best.step}), {seconds:.0f} s"
     )
     if "hole_psnr_db" in result.extras:
         line += f"; hole {start.extras['hole_psnr_db']:.2f} -> {result.extras['hole_psnr_db']:.2f} dB"
