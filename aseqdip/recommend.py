@@ -22,11 +22,16 @@ TASKS = {
     "ismrmrd": "mri", "kspace": "mri", "bart": "mri", "sinogram": "ct", "ct": "ct", "dicom": "mri", "nifti": "mri",
     "mat": "mri", "complex": "mri", "picture": "denoising",
 }  # fmt: skip
-#: what to reconstruct them with, and why
+#: of each kind of method the one that does best (docs/quality.md)
 CHOICES = {
-    "pnp": "by a small denoiser that was trained on such images; first of all methods in docs/quality.md",
-    "tv": "without any training data",
-    "aseqdip": "by an untrained network, which begins from the image of tv or wavelet",
+    "mri": ("pnp", "tv", "aseqdip"),
+    "ct": ("pnp", "tv", "aseqdip"),
+    "denoising": ("pnp", "nlm", "rethinking_dip"),
+}
+KINDS = {
+    "learned": "by a small denoiser that was trained on such images; first of all methods in docs/quality.md",
+    "classical": "without any training data",
+    "untrained network": "by an untrained network",
 }
 STEPS = 10  # to measure a network by; a multiple of the presets' N
 ITERATIONS = 2  # and others
@@ -46,9 +51,9 @@ def main(words: Sequence[str]) -> None:
         sys.stdout.write(f"{READERS[reader].title}: {len(items)} image(s), the first {_described(sample)}\n")
         sys.stdout.write("".join(f"  {note}\n" for note in sample.notes))
         program = "python run.py" if Path(sys.argv[0]).name == "run.py" else "aseqdip"
-        for method, why in CHOICES.items():
-            line = [*own[:1], f"method={method}", *own[1:]]
-            sys.stdout.write(f"  {METHODS[method].title}, {why}; {_time(line, len(items))}:\n")
+        for method in map(METHODS.__getitem__, CHOICES[TASKS[reader]]):
+            line = [*own[:1], f"method={method.name}", *own[1:]]
+            sys.stdout.write(f"  {method.title}, {KINDS[method.group]}; {_time(line, len(items))}:\n")
             sys.stdout.write(f"    {program} {' '.join(line)}\n")
         if reader == "picture":
             sys.stdout.write("  sigma is the noise that the pictures have, on the 0..255 scale\n")
@@ -90,7 +95,11 @@ def _time(words: Sequence[str], images: int) -> str:
             given = [word.replace("SIGMA", "25") for word in words if not word.startswith("images=")]
             whole = compose.compose(given)
             few = [*given, "images=0", "tracker=none", f"outputs={folder}"]
-            few.append(f"steps={STEPS}" if whole.learns else f"iterations={ITERATIONS}")
+            count, tried = whole.steps, STEPS
+            if not whole.learns:
+                count, tried = getattr(whole.method.options, "iterations", 1), ITERATIONS
+            if count > 1:
+                few.append(f"{'steps' if whole.learns else 'iterations'}={tried}")
             if hasattr(whole.dataset.reader.options, "slice"):  # else it is said that one was taken
                 few.append("dataset.slice=all")
             summary = runner.run(compose.compose(few))
@@ -99,6 +108,6 @@ def _time(words: Sequence[str], images: int) -> str:
     if not summary.records:
         return f"it cannot be tried: {'; '.join(summary.failed.values())}"
     seconds = summary.records[0].seconds
-    count, tried = (whole.steps, STEPS) if whole.learns else (whole.method.options.iterations, ITERATIONS)
-    each = seconds["start"] + (seconds["method"] + seconds["scoring"]) / tried * count
+    each = seconds["start"] + (seconds["method"] + seconds["scoring"]) * max(1, count / tried)
+    each = max(each, 1.0)
     return f"about {about(each)} an image on this machine, {about(each * images)} in all"

@@ -5,6 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from aseqdip import cli
 from aseqdip.errors import UserError
@@ -28,6 +29,19 @@ def test_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pyte
     assert [line for line in text.splitlines() if "method=" in line] == lines
     assert text.count("an image on this machine") == 3 and "cannot be tried" not in text
     assert "dataset.slice" not in caplog.text, "its command takes all slices"
+
+
+def test_noisy_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)).save(
+            tmp_path / f"{name}.png"
+        )
+    main([f"data_root={tmp_path}"])
+    text = capsys.readouterr().out
+    assert "pictures: 2 image(s), the first an image of 3 x 64 x 80" in text
+    chosen = [line.split()[2] for line in text.splitlines() if "truth=none sigma=SIGMA size=native" in line]
+    assert chosen == ["method=pnp", "method=nlm", "method=rethinking_dip"]
+    assert text.count("an image on this machine") == 3 and "cannot be tried" not in text
 
 
 def test_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
