@@ -65,6 +65,7 @@ def _main(given: list[str], command: Command) -> None:
     ready = words.written(given)
     if not any(word in ("-sc", "--shell-completion", "--hydra-help", "--info", "-i") for word in given):
         words.check(ready)
+        ready = words.narrowed(ready)
         for line in words.rehearse(ready):
             sys.stderr.write(f"{line}\n")
     words.check_flags(ready)
@@ -97,7 +98,8 @@ def job(composed: "DictConfig") -> dict[str, Any]:
     running = HydraConfig.get()
     multirun = running.mode == RunMode.MULTIRUN
     try:
-        cfg = compose.configured(composed, list(running.overrides.task))
+        own = next((str(s.path) for s in running.runtime.config_sources if s.provider == "command-line"), None)
+        cfg = compose.configured(composed, list(running.overrides.task), own)
         if multirun:
             log.info("%s", progress(running.job.num))
         if multirun and cfg.device == "auto":

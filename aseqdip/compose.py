@@ -140,19 +140,32 @@ def _weights(name: str) -> str | None:
     return name if (FOLDER / f"{name}.safetensors").is_file() else None
 
 
+SEARCHED = "hydra.searchpath=[file://"
+
 # --- composing ---------------------------------------------------------------------------------------------------
 
 
 def compose(words: Sequence[str]) -> Config:
     """The typed config of a command's words (no sweep). Raises UserError where they make none."""
-    return configured(_composed(words), [w for w in words if not w.startswith("hydra.searchpath")])
+    folder = next((w.removeprefix(SEARCHED).removesuffix("]") for w in words if w.startswith(SEARCHED)), None)
+    return configured(_composed(words), [w for w in words if not w.startswith("hydra.searchpath")], folder)
 
 
-def configured(composed: DictConfig, words: Sequence[str]) -> Config:
-    """A composed config, typed. Raises UserError where it is none, or has another network than the words name."""
+def searched(folder: str) -> str:
+    """The word by which a user's own folder of configs is among those that are composed."""
+    return f"{SEARCHED}{Path(folder).resolve()}]"
+
+
+def configured(composed: DictConfig, words: Sequence[str], folder: str | None = None) -> Config:
+    """A composed config, typed. Raises UserError where it is none, or has another network than the words name.
+
+    Args:
+        folder: of a user's own configs.
+    """
     cfg = typed(plain(composed), words)
+    cfg.configs = folder
     name = dict(word.partition("=")[::2] for word in words).get("network")
-    if name is not None and network(name).get("name", cfg.network.name) != cfg.network.name:
+    if name is not None and network(name, folder).get("name", cfg.network.name) != cfg.network.name:
         raise UserError(
             f"network={name} and recipe={cfg.recipe}: the recipe has a network of its own, {cfg.network.name}. Leave "
             "one of them out, or change parts of the recipe's: network.width=..., network.depth=..."
@@ -160,12 +173,19 @@ def configured(composed: DictConfig, words: Sequence[str]) -> Config:
     return cfg
 
 
-def network(name: str) -> dict[str, Any]:
-    """What a config of the group ``network`` says, by itself; nothing of one in a user's own folder."""
-    path = config_folder() / "network" / f"{name}.yaml"
-    if path.is_file():
-        return dict(OmegaConf.load(path).items())
-    return {"name": name} if name in NETWORKS else {}
+def network(name: str, folder: str | None = None) -> dict[str, Any]:
+    """What a config of the group ``network`` says, by itself and those that it begins with.
+
+    Args:
+        folder: of a user's own configs.
+    """
+    paths = (Path(root, "network", f"{name}.yaml") for root in (config_folder(), folder) if root is not None)
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return {"name": name} if name in NETWORKS else {}
+    own = dict(OmegaConf.load(path).items())
+    first = [base for base in own.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
+    return {key: value for part in [*(network(base, folder) for base in first), own] for key, value in part.items()}
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:

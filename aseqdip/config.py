@@ -64,6 +64,7 @@ class Config(Shared):
     preset: str = "paper"
     recipe: str = "matched"
     words: list[str] = field(default_factory=list)
+    configs: str | None = None  # a user's own folder of them: --config-dir
 
     stop: str = knob(
         "rule that picks the result without the truth; none: the last iterate", "none", choices=("none", *STOPPING)

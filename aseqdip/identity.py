@@ -23,6 +23,8 @@ from aseqdip.data.base import FileReader, Sample
 from aseqdip.engine import pick_device, pick_precision
 from aseqdip.methods import METHODS
 from aseqdip.networks import NETWORKS
+from aseqdip.priors import shipped
+from aseqdip.priors.published import PUBLISHED
 
 #: raised whenever the same settings give other numbers than before, by code that is no part's own (engine, operators)
 RESULTS = 4
@@ -34,6 +36,9 @@ PAPER: dict[str, Any] = {
     "rho": 1.0, "network": "unet", "network.width": 64, "network.depth": 3, "network.init": "normal", "ema": 0.0,
     "stop": "none", "tv_weight": 0.0, "network.add_input": False, "warm": None, "precision": "fp32",
 }  # fmt: skip
+
+#: of knobs that take a name or a file what is a name, whatever lies under it in the folder that a command is given in
+NAMES = {"prior": (*shipped(), *PUBLISHED, "ffdnet"), "mask": ("center", "random")}
 
 
 def problem(cfg: Config) -> dict[str, Any]:
@@ -80,7 +85,8 @@ def _knobs(cfg: Config) -> tuple[dict[str, Any], dict[str, Any]]:
             continue
         value = value_of(cfg, known)
         of_data = known.owner.startswith(("task=", "dataset.reader=")) or name in ("size", "truth")
-        (measured if of_data else other)[name] = file_digest(value) if known.field.metadata["file"] else value
+        of_file = known.field.metadata["file"] and value not in NAMES.get(name, ())
+        (measured if of_data else other)[name] = file_digest(value) if of_file else value
     return measured, other
 
 

@@ -5,6 +5,7 @@ more ``steps`` a prior that is finished is trained further.
 """
 
 import contextlib
+import hashlib
 import logging
 import math
 import sys
@@ -143,6 +144,10 @@ class Patches:
         self.plan, self.batch, self.seed = plan, batch, seed
         self.images = [[_coloured(image, plan).half() for image in source] for source in images]
         self.shares = torch.tensor([float(source.share) for source in plan.sources])
+        found = hashlib.sha256()
+        for image in (image for source in self.images for image in source):
+            found.update(f"{tuple(image.shape)}".encode() + image.contiguous().numpy().tobytes())
+        self.content = found.hexdigest()[:16]
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Clean patches, (batch, channels, side, side), standard normal noise, and its level sigma, (batch,)."""
@@ -330,7 +335,8 @@ class Training:
     def identity(self) -> dict[str, Any]:
         """What may not change on the way: its card says it of all updates."""
         own = {name: getattr(self.settings, name) for name in ("batch", "lr", "begin", "seed")}
-        return {**own, "images": [len(source) for source in self.patches.images], **asdict(self.plan)}
+        counts = [len(source) for source in self.patches.images]
+        return {**own, "images": counts, "content": self.patches.content, **asdict(self.plan)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take over a saved state."""
@@ -447,6 +453,7 @@ def resume(training: Training, path: Path) -> None:
         before, now = saved["of"], training.identity()
     except Exception as error:  # torch raises many kinds
         raise UserError(f"{path} does not fit ({error}): {otherwise}.") from error
+    before.setdefault("content", now["content"])  # of the images; older checkpoints do not say it
     if changed := [f"{name}={before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]]:
         raise UserError(f"{path} was begun with {'; '.join(changed)}: {otherwise}.")
     if training.step >= training.settings.steps:

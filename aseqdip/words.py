@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
 from hydra.errors import HydraException
 
 from aseqdip import compose
 from aseqdip.config import GROUPS, REGISTRIES, Config, catalogue, in_force, unknown
 from aseqdip.errors import UserError, near
-from aseqdip.parts import Registry
+from aseqdip.files import config_folder
 
 SWEEP = ("-m", "--multirun")
 #: Hydra's flags that take the next word as their value
@@ -130,6 +130,30 @@ def _reads(parsed: Override, text: str) -> bool:
     )
 
 
+def narrowed(words: Sequence[str]) -> list[str]:
+    """``cell=glob(ct-*)`` beside an experiment: those of its own cells that match, not of all that there are.
+
+    UserError where none does.
+    """
+    globs = {word: parsed for word in settings(words) if (parsed := _glob(word)) is not None}
+    if not globs:
+        return list(words)
+    listed = compose.swept([word for word in _located(words) if word not in globs])
+    found: dict[str, str] = {}
+    for word, parsed in globs.items():
+        values, pattern = listed.get(parsed.key_or_group), parsed.value()
+        if values is not None and isinstance(pattern, Glob):
+            if not (kept := pattern.filter(values)):
+                raise UserError(f"{word}: the experiment has none of these; it has {', '.join(values)}.")
+            found[word] = f"{parsed.key_or_group}={','.join(kept)}"
+    return [found.get(word, word) for word in words]
+
+
+def _glob(word: str) -> Override | None:
+    parsed = _parses(word) if "=glob(" in word and not word.startswith(("+", "~")) else None
+    return parsed if parsed is not None and parsed.value_type == ValueType.GLOB_CHOICE_SWEEP else None
+
+
 # --- checked -----------------------------------------------------------------------------------------------------
 
 
@@ -238,14 +262,16 @@ def check_value(key: str, value: Any) -> None:
 def _check_folder(folder: str) -> None:
     if not Path(folder).is_dir():
         raise UserError(f"--config-dir {folder}: there is no such folder.")
-    for group in ("task", "method", "network"):
-        registry: Registry[Any] = REGISTRIES[group]
-        for path in Path(folder, group).glob("*.yaml"):
-            if path.stem in registry:
-                raise UserError(
-                    f"{path} has the name of a {group} there is: give it another, and begin it with defaults: "
-                    f"[{path.stem}]."
-                )
+    for path in sorted(Path(folder).rglob("*.yaml")):
+        inside = path.relative_to(folder)
+        group = inside.parent.as_posix()
+        # Hydra would read the package's own in its place; a part may have a name without a file
+        taken = (config_folder() / inside).is_file() or path.stem in (REGISTRIES.get(group) or compose.choices(group))
+        if taken:
+            raise UserError(
+                f"{path} has the name of a {group} there is: give it another, and begin it with defaults: "
+                f"[{path.stem}]."
+            )
 
 
 #: what a launcher is made of, and how to have it
@@ -276,7 +302,13 @@ def _check_launcher(name: str) -> None:
 
 def jobs(words: Sequence[str]) -> int:
     """How many jobs a sweep has."""
-    return math.prod(len(values) for values in compose.swept(settings(words)).values())
+    return math.prod(len(values) for values in compose.swept(_located(words)).values())
+
+
+def _located(words: Sequence[str]) -> list[str]:
+    """The words that set something, and where a user's own configs are."""
+    folder = user_folder(words)
+    return settings(words) + ([] if folder is None else [compose.searched(folder)])
 
 
 # --- composed once, before Hydra runs ----------------------------------------------------------------------------
@@ -284,11 +316,9 @@ def jobs(words: Sequence[str]) -> int:
 
 def rehearse(words: Sequence[str]) -> list[str]:
     """Compose a command's first job; the warnings that its words deserve. UserError for what cannot run at all."""
-    own = settings(words)
-    if (folder := user_folder(words)) is not None:
-        own.append(f"hydra.searchpath=[file://{Path(folder).resolve()}]")
+    own = _located(words)
     over = compose.swept(own)
-    said = {word.partition("=")[0] for word in own}
+    said = {word.partition("=")[0].lstrip("+") for word in own}
     unsaid = [name for name in over if name not in said]
     if unsaid and not sweeps(words) and not shows(words):
         raise UserError(
@@ -337,7 +367,7 @@ def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
 def _otherwise(cfg: Config, names: Sequence[str]) -> dict[str, str]:
     """Of a network that a user named, what the preset or recipe has otherwise, in a line."""
     name = dict(word.partition("=")[::2] for word in cfg.words).get("network")
-    own = compose.network(name) if name is not None else {}
+    own = compose.network(name, cfg.configs) if name is not None else {}
     now = {key: getattr(cfg.network, key, getattr(cfg.network.options, key, None)) for key in own}
     other = {key: value for key, value in own.items() if value != now[key] and f"network.{key}" not in names}
     if not other:

@@ -105,21 +105,28 @@ def convert_aapm(raw: Path, root: Path) -> None:
     """
     _, folder, files = listed("paper_ct")
     for patient in sorted({name.split("_")[0] for name in files}):
-        series = full_dose(raw, patient)
-        if not series:
-            say(f"{patient}: no full-dose DICOM series below {raw}")
-            continue
         wanted = [name for name in sorted(files) if name.startswith(patient)]
+        found = full_dose(raw, patient, len(wanted))
+        if not found:
+            say(f"{patient}: no full-dose DICOM series of {len(wanted)} slices or more below {raw}")
+            continue
+        series = found[0]
         for number, name in enumerate(wanted):
             path = series[len(series) * (2 * number + 1) // (2 * len(wanted))]
             hu, _, _ = read_ct(path)
             arrays = {"hu": hu.astype(np.int16), "subject": np.array(patient), "source": np.array(path.name)}
             write_atomically(root / folder / name, lambda file, a=arrays: np.savez_compressed(file, **a))  # type: ignore[misc]
-        say(f"{patient}: {len(wanted)} of {len(series)} slices -> {root / folder}")
+        say(f"{patient}: {len(wanted)} of {len(series)} slices in {series[0].parent} -> {root / folder}")
+        if others := ", ".join(str(other[0].parent) for other in found[1:]):
+            say(f"  as near to 3 mm: {others}; for one of these give --from a folder without the others")
 
 
-def full_dose(raw: Path, patient: str) -> list[Path]:
-    """The slices of a patient's full-dose series, from one end to the other; nearest to 3 mm if there are several."""
+def full_dose(raw: Path, patient: str, least: int) -> list[list[Path]]:
+    """A patient's full-dose series nearest to 3 mm, each the slices from one end to the other; there may be several.
+
+    Args:
+        least: how many slices a series must have: a scout or the picture of a dose report is none.
+    """
     series: dict[tuple[float, str], list[tuple[float, Path]]] = defaultdict(list)
     for path in dicom_files(raw):
         words = str(path.relative_to(raw)).lower()
@@ -132,7 +139,8 @@ def full_dose(raw: Path, patient: str) -> list[Path]:
             continue
         if found is not None:
             series[found[0]].append((found[1], path))
-    return [path for _, path in sorted(series[min(series)])] if series else []
+    whole = {key: [path for _, path in sorted(slices)] for key, slices in series.items() if len(slices) >= least}
+    return [whole[key] for key in sorted(whole) if key[0] == min(whole)[0]]
 
 
 def series_and_place(head: Any) -> tuple[tuple[float, str], float] | None:

@@ -21,8 +21,9 @@ from aseqdip.files import config_folder
 from aseqdip.identity import departures
 from aseqdip.methods.base import Method
 from aseqdip.parts import knob
-from aseqdip.run.runner import check_combination
-from aseqdip.words import check, rehearse, written
+from aseqdip.run.runner import check_combination, command
+from aseqdip.words import check, narrowed, rehearse, written
+from aseqdip.words import jobs as count_jobs
 
 PAIRS = [(g, c) for g in GROUPS if g != "cell" for c in choices(g)]
 TASKS, PRESETS = choices("task"), choices("preset")
@@ -193,6 +194,49 @@ def test_a_users_own_configs(configure: Configure, tmp_path: Path) -> None:
         check(["--config-dir", str(tmp_path)])
     with pytest.raises(UserError, match="there is no such folder"):
         check(["--config-dir", str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize(
+    "name", ["preset/quick", "network/medium", "dataset/brain", "recipe_task/best_aseqdip_mri", "cell/ct-views30-tv"]
+)
+def test_a_users_config_of_a_name_there_is_would_not_be_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name}.yaml"
+    path.parent.mkdir()
+    path.write_text("steps: 7\n")
+    with pytest.raises(UserError, match=f"{name}.yaml has the name of a {name.split('/')[0]} there is"):
+        check(["--config-dir", str(tmp_path)])
+
+
+def test_a_users_network_is_not_lost_either(tmp_path: Path) -> None:
+    (tmp_path / "network").mkdir()
+    (tmp_path / "network" / "wide.yaml").write_text("name: unet\nwidth: 96\ndepth: 2\n")
+    (tmp_path / "network" / "wider.yaml").write_text("defaults: [wide]\nwidth: 99\n")
+    own = ["--config-dir", str(tmp_path), "size=64"]
+    assert rehearse([*own, "network=wider", "preset=quick"]) == [
+        "network=wider has width 16 instead of 99, by preset=quick recipe=quick; for its own: network.width=99"
+    ]
+    with pytest.raises(UserError, match="network=wide and recipe=original: the recipe has a network of its own, skip"):
+        rehearse([*own, "network=wide", "recipe=original", "method=vanilla_dip"])
+
+
+def test_a_sweep_may_have_a_users_own_configs(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text('# @package _global_\nhydra: {sweeper: {params: {lam: "1,2"}}}\n')
+    assert count_jobs(["-m", "--config-dir", str(tmp_path), "experiment=own"]) == 2
+
+
+def test_a_command_names_the_users_own_configs(configure: Configure, tmp_path: Path) -> None:
+    cfg = configure(f"hydra.searchpath=[file://{tmp_path}]", "lam=2")
+    assert command(cfg, "0")[:1] == [f"--config-dir=.../{tmp_path.name}"]
+
+
+@pytest.mark.parametrize(("experiment", "cells"), [("table1", 5), ("table2", 6)])
+def test_a_part_of_a_table_has_its_cells_alone(experiment: str, cells: int) -> None:
+    words = ["-m", f"experiment={experiment}", "images=0", "cell=glob(ct-views30*)"]
+    assert count_jobs(narrowed(words)) == cells
+    assert narrowed(words[2:]) == words[2:], "without one, all there are"
+    with pytest.raises(UserError, match="the experiment has none of these; it has mri-accel4-"):
+        narrowed([*words[:3], "cell=glob(mri-accel9*)"])
 
 
 # --- parts and their knobs ---------------------------------------------------------------------------------------

@@ -78,6 +78,17 @@ def test_files_count_by_what_is_in_them(
     assert run_folder(configure(*words)) != before
 
 
+@pytest.mark.parametrize("words", [("method=pnp", "prior=mr"), ("task=inpainting", "mask=random")])
+def test_a_name_is_no_file_of_the_folder_that_a_command_is_given_in(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]
+) -> None:
+    cfg = configure(*words, f"outputs={tmp_path}")
+    before = run_folder(cfg)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / words[1].partition("=")[2]).mkdir()
+    assert run_folder(cfg) == before
+
+
 def test_a_pool_counts_by_what_is_in_it(configure: Configure, picture: Callable[[str, int], Path]) -> None:
     pool = picture("pool/a.png", 1)
     words = ("task=denoising", "method=ref_guided_dip")

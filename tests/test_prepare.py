@@ -75,6 +75,23 @@ def test_aapm_slices_come_from_the_full_dose_series(prepare: ModuleType, tmp_pat
     assert items["L291_5"]().patient == "L291"
 
 
+def test_a_scout_is_no_series_and_another_one_is_said(
+    prepare: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, root = tmp_path / "raw", tmp_path / "data"
+    for k in range(5):
+        write_dicom(raw / "L291" / "soft" / f"{k}.dcm", 1000 + k, 3.0 * k, "1.2.4", 3)
+        write_dicom(raw / "L291" / "sharp" / f"{k}.dcm", 2000 + k, 3.0 * k, "1.2.5", 3)
+    write_dicom(raw / "L291" / "scout" / "0.dcm", 7, 0, "1.2.3", 3)
+    prepare.convert_aapm(raw, root)
+    found = [int(np.load(path)["hu"][0, 0]) for path in sorted((root / "aapm").iterdir())]
+    assert found == [1000 + k - 1024 for k in range(5)], "not five times the scout"
+    printed = capsys.readouterr().out
+    assert f"5 of 5 slices in {raw / 'L291' / 'soft'} ->" in printed
+    assert f"as near to 3 mm: {raw / 'L291' / 'sharp'};" in printed
+    assert "L310: no full-dose DICOM series of 5 slices or more" in printed
+
+
 def test_ffhq_is_averaged(prepare: ModuleType, tmp_path: Path) -> None:
     raw = tmp_path / "raw" / "00000"
     raw.mkdir(parents=True)

@@ -227,6 +227,10 @@ def test_other_images_or_another_recipe_do_not_either(pictures: Path) -> None:
     Image.fromarray(np.zeros((70, 80, 3), np.uint8)).save(pictures / "c.png")
     with pytest.raises(UserError, match=r"was begun with images=\[2\], now \[3\]"):
         train(words(pictures, "steps=2"))
+    (pictures / "c.png").unlink()
+    Image.fromarray(np.zeros((70, 80, 3), np.uint8)).save(pictures / "a.png")
+    with pytest.raises(UserError, match=r"was begun with content=\w+, now \w+"):
+        train(words(pictures, "steps=2"))
 
 
 def test_a_finished_one_says_so(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -418,6 +418,8 @@ def command(cfg: Config, name: str) -> list[str]:
     left = [word for word in cfg.words if word.partition("=")[0] not in own]
     if cfg.images == "all" and getattr(cfg.dataset.reader.options, "slice", None) == "all":
         left = [*(word for word in left if not word.startswith("dataset.slice=")), "dataset.slice=all"]
+    if cfg.configs is not None:
+        left = [f"--config-dir={cfg.configs}", *left]
     # what begins with another slice is made again with all of them
     return [*map(without_folders, left), f"images={'all' if cfg.warm else name}", f"seed={cfg.seed}"]
 
