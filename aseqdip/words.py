@@ -247,7 +247,7 @@ def check_value(key: str, value: Any) -> None:
     declared = catalogue().get(key)
     if declared is None:
         raise unknown(key)
-    if isinstance(value, str) and "${" in value or value is None:
+    if isinstance(value, str) and "${" in value:
         return  # known once composed
     errors = []
     for known in declared:
@@ -256,6 +256,8 @@ def check_value(key: str, value: Any) -> None:
         except UserError as error:
             errors.append(error)
     if len(errors) == len(declared):
+        if value is None:
+            raise UserError(f"{key}=null: give it a value, or leave it out: then the preset's holds, or its default.")
         raise errors[0]
 
 

@@ -312,6 +312,7 @@ def test_the_knobs_in_force(
         ("dataset.reader=dng", "dataset.reader=dng: expected one of"),
         ("stop=never", "one of none, "),
         ("experiment=null", "experiment=null: expected the name of a config"),
+        ("lam=null", "lam=null: give it a value, or leave it out"),
         ("mri", "'mri' is not a setting: write name=value"),
         ("lam=[a", "cannot be read"),
         ("method.rho=1", "'method.rho' is written without its first word: rho="),
