@@ -130,13 +130,16 @@ def convert(path: Path, name: str | None, out: Path | None) -> Path:
         name: which one it is, a key of ``PUBLISHED``; default: by the name of the file, or its structure.
         out: where to; default: ``weights/NAME.safetensors``.
 
-    Raises UserError for a file that is not that one, with what is missing and what is too much.
+    Raises UserError for a file that is not that one, with what is missing and what is too much, or by its name another.
     """
     if name is not None and name not in PUBLISHED:
         raise UserError(f"--as {name}: expected one of {', '.join(PUBLISHED)}.")
+    named = [known for known, it in PUBLISHED.items() if it.file == path.name]
+    if name is not None and named and name not in named:  # several have the same structure
+        raise UserError(f"--as {name}: {path.name} is the file of {named[0]}; rename it if it is not.")
     weights = tensors(path)
     if name is None:
-        names = [known for known, it in PUBLISHED.items() if it.file == path.name] or alike(weights)
+        names = named or alike(weights)
         if len(names) != 1:
             raise UserError(f"{path}: say which prior it is: --as {' or '.join(names or PUBLISHED)}.")
         name = names[0]

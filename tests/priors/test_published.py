@@ -184,6 +184,11 @@ def test_a_published_file_becomes_one_of_ours(tiny: None, name: str, capsys: pyt
     assert image.shape == x.shape and (v is not None) == (name == "ffhq")
 
 
+def test_a_file_with_the_name_of_another_is_not_taken_for_one_of_the_same_structure() -> None:
+    with pytest.raises(UserError, match="--as inversebench_knee: mri-brain.pt is the file of inversebench_brain"):
+        convert(Path("mri-brain.pt"), "inversebench_knee", None)
+
+
 def test_edm_is_its_formula_around_the_network_of_its_keys() -> None:
     """F written out by the published keys: resampling before the convolution, heads of 64, skips from the last back."""
     w, network = random_weights("inversebench_knee"), loaded("inversebench_knee")
