@@ -158,7 +158,7 @@ def test_the_setting_is_said_once_it_is_known(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("stop=discrepancy", "noise=2"), r"\(step 0, chosen by discrepancy\); no truth"),
+        (("stop=discrepancy", "noise=2"), r"\(step 1, chosen by discrepancy\); no truth"),
         (("stop=discrepancy", "noise=1e-6"), r"\(step 4, the last: discrepancy found no end\); no truth"),
         (("stop=holdout",), r"\(step \d, .*holdout.*\); no truth"),
     ],
