@@ -140,9 +140,10 @@ def _weights(name: str) -> str | None:
     return name if (FOLDER / f"{name}.safetensors").is_file() else None
 
 
-SEARCHED = "hydra.searchpath=[file://"
-
 # --- composing ---------------------------------------------------------------------------------------------------
+
+#: how the word begins that names a user's own folder of configs
+SEARCHED = "hydra.searchpath=[file://"
 
 
 def compose(words: Sequence[str]) -> Config:

@@ -453,7 +453,6 @@ def resume(training: Training, path: Path) -> None:
         before, now = saved["of"], training.identity()
     except Exception as error:  # torch raises many kinds
         raise UserError(f"{path} does not fit ({error}): {otherwise}.") from error
-    before.setdefault("content", now["content"])  # of the images; older checkpoints do not say it
     if changed := [f"{name}={before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]]:
         raise UserError(f"{path} was begun with {'; '.join(changed)}: {otherwise}.")
     if training.step >= training.settings.steps:

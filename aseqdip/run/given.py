@@ -107,8 +107,9 @@ class Given:
 
 def measured(A: Operator, y: Tensor) -> Tensor:
     """y with 0 where nothing is measured, whatever it holds there: rules and weights count what is not 0."""
-    points = isinstance(A, MultiCoilMRI) and A.mask.dim() == 2
-    if isinstance(A, (Mask, MultiCoilMRI)) and (points or isinstance(A, Mask)) and y.shape[-2:] == A.mask.shape[-2:]:
+    if not isinstance(A, Mask) and not (isinstance(A, MultiCoilMRI) and A.mask.dim() == 2):
+        return y  # of sampled columns nothing else is stored
+    if y.shape[-2:] == A.mask.shape[-2:]:
         return torch.where(A.mask.to(y.device) != 0, y, 0)
     return y
 
