@@ -60,7 +60,7 @@ def save(figure: Any, path: Path, dpi: int = 110, colours: int | None = 256) -> 
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     if colours is not None:
         picture = picture.quantize(colours, dither=Image.Dither.NONE)
-    write_atomically(path, lambda file: picture.save(file, format="PNG", optimize=True))
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
 
 
 def _array(image: "Tensor") -> np.ndarray:

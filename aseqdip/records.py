@@ -167,14 +167,15 @@ class Trace:
 
 def write(folder: Path, record: Record) -> None:
     """``folder/record.json``, written last of all: an image that has one is finished."""
-    lines = [f" {json.dumps(name)}: {dumps(value)}" for name, value in dataclasses.asdict(record).items()]
+    parts = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    lines = [f" {json.dumps(name)}: {dumps(value)}" for name, value in parts.items()]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
     write_text(folder / "record.json", text)
 
 
 def write_failure(folder: Path, failure: Failure) -> None:
     """``folder/failure.json``, in place of a record."""
-    write_json(folder / "failure.json", dataclasses.asdict(failure))
+    write_json(folder / "failure.json", failure)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from fuzz import summary
 
+from aseqdip import figures
 from aseqdip.compose import compose
 from aseqdip.config import Config
 
@@ -61,6 +62,19 @@ def global_random_state_is_left_alone() -> Iterator[None]:
     yield
     assert torch.equal(before[0], torch.get_rng_state()), "torch's global random state was used"
     assert (before[1] == np.random.get_state()[1]).all(), "NumPy's global random state was used"  # noqa: NPY002
+
+
+@pytest.fixture
+def pictures() -> None:
+    """For tests that look at a run's pictures."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small run in this process spends half of its time on pictures; only tests that ask for ``pictures`` get any."""
+    if "pictures" not in request.fixturenames:
+        for picture in ("preview", "curve"):
+            monkeypatch.setattr(figures, picture, lambda *args: None)
 
 
 @pytest.fixture

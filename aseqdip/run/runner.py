@@ -288,7 +288,8 @@ class Seed:
             )
             if not reconstruction.resumed:  # else they are among those it was saved with
                 reconstruction.clock.seconds["start"] += seconds
-            trackers = make_trackers(cfg, name, run_id(folder), folder, method.steps, engine.device.type == "cpu")
+            where = name, run_id(folder), folder, method.steps, engine.device.type == "cpu"
+            trackers = make_trackers(cfg, *where, len(reconstruction.scores.rows))
             if reconstruction.run(trackers, self.interrupt):
                 known = self.known(name, sample, content)
                 if start is not None:

@@ -36,17 +36,18 @@ class Tracker:
 
 
 class ProgressBar(Tracker):
-    """Step, it/s, time left, loss, and PSNR where the truth is known."""
+    """Step, it/s and time left, loss, PSNR where it is known; of ``done`` steps it was another process's pace."""
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
         from tqdm import tqdm
 
         interval = 0.5 if sys.stderr.isatty() else 30  # a log file is not to fill with redrawn bars
         # an error in writing would leave tqdm's lock taken, and every other thread's bar waiting for it
         file: Any = Steady(sys.stderr)
         self.bar = tqdm(
-            total=total, desc=title, unit="it", mininterval=interval, dynamic_ncols=True, leave=False, file=file
-        )
+            total=total, initial=done, desc=title, unit="it", mininterval=interval, dynamic_ncols=True, leave=False,
+            file=file,
+        )  # fmt: skip
 
     def rows(self, rows: Rows) -> None:
         last = dict(zip(COLUMNS, rows[-1], strict=True))
@@ -54,7 +55,7 @@ class ProgressBar(Tracker):
         if last["psnr"] == last["psnr"]:
             shown["PSNR"] = f"{last['psnr']:.2f} dB"
         self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(len(rows))
+        self.bar.update(int(last["iteration"]) - self.bar.n)  # the first rows of a continued run are all that it had
 
     def finish(self, record: Record | None, preview: Path | None) -> None:
         self.bar.close()
@@ -357,13 +358,18 @@ def tags_of(cfg: Config) -> list[str]:
     return list(dict.fromkeys(word[:64] for word in words if word))
 
 
-def make_trackers(cfg: Config, image: str, run_id: str, folder: Path, total: int, on_cpu: bool) -> list[Tracker]:
-    """The bar over ``total`` steps (where tqdm is installed), W&B if the config names it, a word on long runs."""
+def make_trackers(
+    cfg: Config, image: str, run_id: str, folder: Path, total: int, on_cpu: bool, done: int = 0
+) -> list[Tracker]:
+    """The bar over ``total`` steps (where tqdm is installed), W&B if the config names it, a word on long runs.
+
+    done: steps that an interrupted run has made.
+    """
     trackers: list[Tracker] = []
     if cfg.tracker.name == "wandb" and os.environ.get("WANDB_MODE") != "disabled":
         trackers.append(Guarded("W&B", lambda: WandB(cfg, image, run_id, folder)))
     if cfg.preset == "paper" and on_cpu and cfg.method.part.learns:
         trackers.append(Guarded("The estimate", lambda: Estimate(image, total)))
     if importlib.util.find_spec("tqdm") is not None and sys.stderr is not None:
-        trackers.append(Guarded("The progress bar", lambda: ProgressBar(image, total)))
+        trackers.append(Guarded("The progress bar", lambda: ProgressBar(image, total, done)))
     return trackers

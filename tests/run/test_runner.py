@@ -44,6 +44,7 @@ def only(summary: Summary) -> tuple[Record, Path]:
     return record, max(folders, key=lambda folder: folder.stat().st_mtime_ns)  # the newest, of several of its name
 
 
+@pytest.mark.usefixtures("pictures")
 def test_record_is_complete(configure: Configure) -> None:
     record, folder = only(run(configure("steps=6", "lam=2")))
     trace = read(folder)
@@ -92,6 +93,7 @@ def test_saved_reconstruction_is_the_last_iterate(configure: Configure) -> None:
         assert set(saved.files) == {"reconstruction", "shown", "start", "truth"}
 
 
+@pytest.mark.usefixtures("pictures")
 def test_without_truth_there_are_no_scores(configure: Configure, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), (90, 20, 200)).save(tmp_path / "a.png")
     record, folder = only(run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none")))
@@ -446,6 +448,7 @@ def test_what_cannot_be_drawn_is_no_loss(
     assert "could not be drawn: no such font" in caplog.text
 
 
+@pytest.mark.usefixtures("pictures")
 def test_dollars_in_a_name_are_no_formula(configure: Configure, tmp_path: Path) -> None:
     Image.new("L", (64, 64), 90).save(tmp_path / "price_$5_to_$6.png")
     record, folder = only(run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}")))
@@ -476,6 +479,7 @@ def test_what_is_in_a_file_counts_not_its_name(configure: Configure, tmp_path: P
     assert run(configure(*words, f"data_root={tmp_path / 'c'}")).skipped == ["x"]
 
 
+@pytest.mark.usefixtures("pictures")
 def test_redo_computes_again(configure: Configure) -> None:
     first, folder = only(run(configure()))
     (folder / "preview.png").unlink()

@@ -25,7 +25,17 @@ from aseqdip.identity import identity
 from aseqdip.records import COLUMNS, Rows, read_curve
 from aseqdip.run import trackers
 from aseqdip.run.runner import run
-from aseqdip.run.trackers import Estimate, Guarded, Mirror, Tracker, WandB, group_of, make_trackers, tags_of
+from aseqdip.run.trackers import (
+    Estimate,
+    Guarded,
+    Mirror,
+    ProgressBar,
+    Tracker,
+    WandB,
+    group_of,
+    make_trackers,
+    tags_of,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 Configure = Callable[..., Config]
@@ -81,6 +91,7 @@ def mirrored() -> Iterator[None]:
     trackers.close_mirrors()
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.slow
 @pytest.mark.usefixtures("mirrored")
 @pytest.mark.parametrize("words", [("parallel=1",), ("parallel=2", "tracker.pictures=true")])
@@ -125,6 +136,15 @@ def test_images_and_seeds_share_a_group_and_nothing_else_does(configure: Configu
 def test_experiment_is_a_tag(configure: Configure) -> None:
     assert tags_of(configure()) == ["mri", "accel4", "aseqdip", "brain", "matched", "smoke"]
     assert "fig4" in tags_of(replace(configure(), words=["task=mri", "experiment=fig4"]))
+
+
+def test_the_bar_of_a_continued_run_tells_the_pace_of_its_own_steps() -> None:
+    bar = ProgressBar("a", 100, 60)
+    bar.rows([[step] + [0.0] * (len(COLUMNS) - 1) for step in range(1, 61)])  # as it has them from the checkpoint
+    assert (bar.bar.n, bar.bar.initial) == (60, 60)
+    bar.rows([[61.0] + [0.0] * (len(COLUMNS) - 1)])
+    assert str(bar.bar).split("[")[0].split("|")[-1].strip() == "61/100"
+    bar.finish(None, None)
 
 
 class Explodes(Tracker):
@@ -345,12 +365,15 @@ def test_a_long_run_on_a_cpu_is_announced_once(
         assert Estimate not in map(type, unguarded(other)), "a GPU, another preset, or no network"
 
 
+SMALL = ("size=32", "coils=4", "network.width=4", "network.depth=2")
+
+
 class Running:
     """A real command with W&B, in a folder of its own."""
 
     def __init__(self, folder: Path, *words: str, **variables: str) -> None:
         self.folder = folder
-        common = ("preset=smoke", "device=cpu", "precision=fp32", "tracker=wandb", "images=0:2", "network.width=4")
+        common = ("preset=smoke", "device=cpu", "precision=fp32", "tracker=wandb", "images=0:2", *SMALL)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
         self.log = folder / "log"
         with self.log.open("w") as log:

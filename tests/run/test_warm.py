@@ -9,7 +9,7 @@ import pytest
 import torch
 from cases import Configure, begun
 
-from aseqdip import figures, records
+from aseqdip import records
 from aseqdip.config import Config
 from aseqdip.data.brain import brain
 from aseqdip.errors import UserError
@@ -46,10 +46,8 @@ def write_volume(folder: Path, *factors: float) -> None:
 
 
 @pytest.fixture
-def volume(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
-    """``volume("steps=4")``: reconstructions of a volume of three slices, without pictures."""
-    for picture in ("preview", "curve"):
-        monkeypatch.setattr(figures, picture, lambda *args: None)
+def volume(configure: Configure, tmp_path: Path) -> Callable[..., Config]:
+    """``volume("steps=4")``: reconstructions of a volume of three slices."""
     write_volume(tmp_path / "data", 1, 0.9, 0.8)
 
     def make(*words: str) -> Config:
