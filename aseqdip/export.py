@@ -285,7 +285,12 @@ def volume_folder(volume: str, digest: str) -> str:
 
 
 def volumes(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """The volumes of which every slice is there, by their folders' names, their slices in order.
+    """The volumes of which every slice is there, by their folders' names, their slices in order."""
+    return {name: slices for name, slices in begun(results).items() if len(slices) == slices[0].origin["slices"]}
+
+
+def begun(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The volumes, by their folders' names, and what slices of them there are, in order.
 
     Raises UserError where it cannot be told which slices belong together.
     """
@@ -305,8 +310,7 @@ def volumes(results: Sequence[Result]) -> dict[str, list[Result]]:
                 f"{other.record.image} and {result.record.image} are both slice {number} of {name}: move the folder of "
                 "one of them away to have the whole volume. The slices themselves are written."
             )
-    whole = {name: slices for name, slices in found.items() if len(slices) == slices[min(slices)].origin["slices"]}
-    return {name: [slices[i] for i in sorted(slices)] for name, slices in whole.items()}
+    return {name: [slices[i] for i in sorted(slices)] for name, slices in found.items()}
 
 
 def montage(path: Path, results: Sequence[Result]) -> None:
@@ -361,7 +365,11 @@ def main(argv: Sequence[str]) -> None:
     if not runs:
         raise UserError(f"There is no finished result below {', '.join(map(str, words.folder))}.")
     for run, results in runs.items():
-        for name, slices in volumes(results).items():
+        for name, slices in begun(results).items():
+            if len(slices) < (count := slices[0].origin["slices"]):
+                why = f"{len(slices)} of {count} slices are finished, so it is not written"
+                sys.stderr.write(f"{run / name}: {why}.\n")
+                continue
             WRITERS[words.to](run / name, slices)
             sys.stdout.write(f"{run / name}\n")
 

@@ -221,7 +221,11 @@ def test_the_command(computed: Callable[..., Summary], tmp_path: Path, capsys: p
     with h5py.File(volume_of(summary, "series0") / "reconstruction.h5") as file:
         assert file["reconstruction"].shape == (2, 20, 20)
         assert file["reconstruction"].attrs["unit"] == "Hounsfield units"
-    assert str(folder_of(summary, "IM1")) in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert str(folder_of(summary, "IM1")) in printed.out and "slices are finished" not in printed.err
+    shutil.rmtree(folder_of(summary, "IM1"))
+    main(["export", str(summary.folder), "--to", "h5"])
+    assert f"{volume_of(summary, 'series0')}: 1 of 2 slices are finished" in capsys.readouterr().err
     for words, message in {
         ("--to", "nifti"): "was not read from a nifti file",
         ("--to", "dicom", "--data", str(tmp_path / "nowhere")): ".dcm is not there: say --data",
