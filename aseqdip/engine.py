@@ -138,6 +138,10 @@ class _FlopCounter(TorchDispatchMode):
 
     total = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else its first call imports PyTorch's compiler
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func._overloadpacket in flop_registry:
@@ -270,6 +274,30 @@ class Pace:
         self.steps += 1
 
 
+def _bare(function: Callable[..., Any]) -> Any:
+    """Without what PyTorch wraps around it: calls of its compiler, whose import takes a second or two."""
+    return getattr(function, "__wrapped__", function)
+
+
+class _Eager(torch.optim.Optimizer):
+    add_param_group = _bare(torch.optim.Optimizer.add_param_group)
+    zero_grad = _bare(torch.optim.Optimizer.zero_grad)
+    state_dict = _bare(torch.optim.Optimizer.state_dict)
+    load_state_dict = _bare(torch.optim.Optimizer.load_state_dict)
+
+
+class Adam(_Eager, torch.optim.Adam):
+    """PyTorch's, never compiled."""
+
+    step = torch.no_grad()(_bare(torch.optim.Adam.step))
+
+
+class RAdam(_Eager, torch.optim.RAdam):
+    """PyTorch's, never compiled."""
+
+    step = torch.no_grad()(_bare(torch.optim.RAdam.step))
+
+
 class Engine:
     """Executes a method's network and steps on one device.
 
@@ -365,8 +393,8 @@ class Engine:
         if self.records:  # a rate in a tensor can change after the step was recorded
             groups = [{**group, "lr": torch.tensor(group["lr"], device=self.device)} for group in groups]
         if rectified:
-            return torch.optim.RAdam(groups, capturable=self.records)
-        return torch.optim.Adam(groups, fused=True, capturable=self.records)  # one kernel
+            return RAdam(groups, capturable=self.records)
+        return Adam(groups, fused=True, capturable=self.records)  # one kernel
 
     def set_rate(self, optimiser: torch.optim.Optimizer, lr: float) -> None:
         """The learning rate of the next steps, for all groups."""

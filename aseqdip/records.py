@@ -127,6 +127,11 @@ class Record:
         return self.scores.get(self.result, Score())
 
     @property
+    def fitted(self) -> bool:
+        """Whether a network was: only its steps are as many as a running average takes to forget the first."""
+        return "network" in self.settings
+
+    @property
     def known(self) -> bool:
         """Whether there was a truth to score against."""
         return self.score.psnr_db is not None

@@ -274,7 +274,7 @@ def without_training(setup: Setup, *words: str) -> str:
     """The comparison sees a step that does not train."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         right = reconstruct(setup.config(*words, outputs=one))
-        with mock.patch.object(torch.optim.Adam, "step", lambda self, closure=None: None):
+        with mock.patch.object(engine.Adam, "step", lambda self, closure=None: None):
             wrong = reconstruct(setup.config(*words, outputs=other))
     difference = gap(right, wrong)
     if not difference > 2 * TOLERANCE:

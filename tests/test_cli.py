@@ -115,7 +115,7 @@ def test_words_without_effect_and_names_with_spaces(tmp_path: Path) -> None:
     folder = tmp_path / "my data (1) é"
     folder.mkdir()
     Image.new("RGB", (80, 70), (200, 90, 20)).save(folder / "[a] b.png")
-    words = ("task=denoising", "preset=smoke", "dataset=folder", f"data_root={folder}", "images=[a] b")
+    words = ("task=denoising", "method=tv", "preset=smoke", "dataset=folder", f"data_root={folder}", "images=[a] b")
     result = call(*words, "outputs=my results", "accel=8", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("accel has no effect: it belongs to task=mri, and this is task=denoising.") == 1
@@ -145,7 +145,7 @@ def test_a_user_error_has_no_traceback(tmp_path: Path) -> None:
 def test_a_failed_image_is_reported_and_the_exit_is_not_zero(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"broken")
     Image.new("RGB", (80, 70), (200, 90, 20)).save(tmp_path / "b.png")
-    words = ("task=denoising", "preset=smoke", "dataset=folder", "data_root=.", "images=all")
+    words = ("task=denoising", "method=tv", "preset=smoke", "dataset=folder", "data_root=.", "images=all")
     result = call(*words, cwd=tmp_path)
     assert result.returncode == 1
     assert "a failed: a.png could not be read" in result.stdout
@@ -165,7 +165,7 @@ def test_a_sweep_twice(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_survives_a_bad_job(tmp_path: Path) -> None:
-    result = call("-m", "preset=smoke", "images=0,99,30:40,1", cwd=tmp_path)
+    result = call("-m", "preset=smoke", "method=tv", "images=0,99,30:40,1", cwd=tmp_path)
     assert result.returncode == 2, "bad input"
     assert len(list((tmp_path / "outputs").rglob("record.json"))) == 2
     assert "images=99: there is no such image" in result.stdout + result.stderr

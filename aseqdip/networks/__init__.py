@@ -41,7 +41,9 @@ def make_network(
         )
     with torch.device("meta"):  # weights are drawn below, from our own generator, not from the global one
         network = part.build(settings, in_channels, out_channels, sigmoid)
-    network = network.to_empty(device="cpu")
+    # as to_empty does it, without the symbolic algebra that PyTorch imports for that
+    empty = {name: torch.empty(held.shape, dtype=held.dtype) for name, held in network.state_dict().items()}
+    network.load_state_dict(empty, assign=True)
     initialise(network, settings.init, generator)
     if settings.add_input:
         *_, last = (module for module in network.modules() if isinstance(module, torch.nn.Conv2d))

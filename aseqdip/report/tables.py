@@ -186,7 +186,7 @@ def cells(block: Block, cell: Cell, std: bool = True) -> dict[str, str]:
         "versus": against(versus),
         "wins": "–" if versus is None else f"{versus.wins} of {versus.n}",
         **{which: score(f"{which}_psnr_db") for which in ("start", "best", "last")},
-        "ema": score("ema_psnr_db") if "network" in cell.rows[0].record.settings else "–",
+        "ema": score("ema_psnr_db") if cell.rows[0].record.fitted else "–",
         "onset": falls_from(cell),
         "onset_published": onset(block.first.task, block.first.setting, cell.method, cell.rows[0].record.settings)
         or "–",

@@ -97,8 +97,6 @@ class Reconstruction:
         self.rule, self.ema = (rule, ema) if method.iterative else (None, 0.0)
         self.clock = Clock(method.engine.device)
         self.pace = method.engine.pace()
-        if method.learns:
-            import torch._dynamo  # noqa: F401 - a process's first optimiser does, for seconds that are no image's
         with self.clock.measure("start"):
             self.state = method.start(case.problem)
         self.scores = self._empty_scores()

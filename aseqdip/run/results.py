@@ -97,7 +97,7 @@ def describe(record: Record) -> str:
         return f"{record.image}: {record.steps} steps in {seconds:.0f} s{chosen}; no truth, so no PSNR."
     if record.result != "last":
         chosen += f", last {last.psnr_db:.2f}"
-    average = f"EMA {ema.psnr_db:.2f}, " if "network" in record.settings else ""  # others take too few steps for it
+    average = f"EMA {ema.psnr_db:.2f}, " if record.fitted else ""
     line = (
         f"{record.image}: start {start.psnr_db:.2f} dB -> {result.psnr_db:.2f} dB{chosen}, SSIM {result.ssim:.3f} "
         f"({average}best {best.psnr_db:.2f} at step {best.step}), {seconds:.0f} s"
