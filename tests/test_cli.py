@@ -165,7 +165,7 @@ def test_a_sweep_twice(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_survives_a_bad_job(tmp_path: Path) -> None:
-    result = call("-m", "preset=smoke", "method=tv", "images=0,99,30:40,1", cwd=tmp_path)
+    result = call("-m", "preset=smoke", "method=tv", "iterations=9", "images=0,99,30:40,1", cwd=tmp_path)
     assert result.returncode == 2, "bad input"
     assert len(list((tmp_path / "outputs").rglob("record.json"))) == 2
     assert "images=99: there is no such image" in result.stdout + result.stderr

@@ -40,7 +40,7 @@ def done(folder: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["| head -1", "2>&1 | head -1", "2>&-", ">&- 2>&- <&-", "> /dev/full 2>&1"])
 def test_nobody_who_reads_costs_no_image(tmp_path: Path, ending: str) -> None:
-    result = command(tmp_path, "method=tv", ending=ending)
+    result = command(tmp_path, "method=tv", "iterations=9", ending=ending)
     assert (result.returncode, done(tmp_path)) == (0, 2), result.stderr
     assert "Traceback" not in result.stderr
 
@@ -55,7 +55,7 @@ def test_nobody_who_reads_costs_no_image(tmp_path: Path, ending: str) -> None:
     ],
 )
 def test_a_poor_environment_costs_nothing(tmp_path: Path, variables: dict[str, str | None]) -> None:
-    result = command(tmp_path, "method=tv", "tracker=wandb", **variables)
+    result = command(tmp_path, "method=tv", "iterations=9", "tracker=wandb", **variables)
     assert (result.returncode, done(tmp_path)) == (0, 2), result.stderr
     assert "Traceback" not in result.stderr
     assert len(list(tmp_path.rglob("*.wandb"))) == 2, "W&B, too"
