@@ -122,7 +122,8 @@ def reconstruct(
         precision: as on the command line.
         name: of the image, in messages.
         progress: whether to show a progress bar.
-        settings: steps, lr, residual, and what the method and the stopping rule have: N=5, lam=0.5, window=50.
+        settings: steps, lr, residual, and what the method and the stopping rule have: N=5, lam=0.5, window=50. Where
+            the command line has another default for a task (``--help tv_dip``), that is not taken here.
 
     Raises UserError, naming what was expected, for a setting there is not, and for shapes that do not fit.
     """
