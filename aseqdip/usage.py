@@ -1,11 +1,18 @@
 """--help, in layers: a screen of what to begin with; the knobs of one part; those of every run."""
 
+import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from aseqdip import compose, config
-from aseqdip.config import PREFIX, REGISTRIES, Known, knobs_of, shared_knobs
+from aseqdip.config import PREFIX, REGISTRIES, Known, knobs_of, parts, shared_knobs
 from aseqdip.errors import UserError
+from aseqdip.files import config_folder
 
 WIDTH = 118
 
@@ -56,13 +63,15 @@ def page(topic: str) -> str:
     """The settings of one part, or those of every run."""
     word = topic.partition("=")[2] or topic
     if word == "settings":
-        return _section("Settings of every run", shared_knobs())
+        return _section(
+            "Settings of every run (in brackets: of preset=paper, without recipe or list of images)", shared_knobs()
+        )
     found = [
         _section(f"{kind}={word}  {part.title}" + (f"  ({part.paper})" if part.paper else ""), known)
         for kind, registry in REGISTRIES.items()
         if word in registry
         for part in [registry[word]]
-        for known in [list(knobs_of(part.Options, PREFIX[kind]))]
+        for known in [list(knobs_of(part.Options, PREFIX[kind], f"{kind}={word}"))]
     ]
     if not found:
         known = ", ".join(name for registry in REGISTRIES.values() for name in registry)
@@ -85,15 +94,68 @@ def _described(known: Known) -> str:
         bounds = (("low", "at least"), ("above", "more than"), ("high", "at most"))
         if limits := [f"{words} {meta[key]:g}" for key, words in bounds if meta[key] is not None]:
             said.append(f"({', '.join(limits)})")
-    default = known.field.default
-    return _wrapped(known.name, " ".join(said) + ("" if default in (None, "") else f" [{_shown(default)}]"), 26)
+    return _wrapped(known.name, " ".join(said) + _default(known), 26)
 
 
 def _brief(known: Known) -> str:
     """A knob's meaning on one line."""
-    meaning = known.field.metadata["help"].partition(";")[0]
-    default = known.field.default
-    return meaning + ("" if default in (None, "") else f" [{_shown(default)}]")
+    return known.field.metadata["help"].partition(";")[0] + _default(known)
+
+
+def _default(known: Known) -> str:
+    """What a knob is where nobody sets it, in brackets: the usual value first, then whose is another."""
+    usual, others = known.field.default, _others(known)
+    if not known.owner and others:
+        kind = _chooser(known)
+        every = Counter(_shown(others.get(name, usual)) for part_kind, name, _ in parts() if part_kind == kind)
+        if _shown(usual) not in every:
+            usual = every.most_common(1)[0][0]
+    elif "default" in others:
+        usual = others.pop("default")
+    more = [f"{name} {_shown(value)}" for name, value in others.items() if _shown(value) != _shown(usual)]
+    said = ["" if usual in (None, "") else _shown(usual), ", ".join(more)]
+    return f" [{'; '.join(filter(None, said))}]" if any(said) else ""
+
+
+def _chooser(known: Known) -> str:
+    """The kind of parts that may have a default of their own for a knob of every run; "" for none."""
+    head, dot, tail = known.name.rpartition(".")
+    kinds = ("task", "method") if not dot else ("network",) if head == "network" else ()
+    found = (kind for kind, _, part in parts() if kind in kinds and tail in getattr(part, "defaults", {}))
+    return next(found, "")
+
+
+def _others(known: Known) -> dict[str, Any]:
+    """Defaults that a part, or the config of one, has instead: by task, method, network, preset or data set."""
+    kind, _, name = known.owner.partition("=")
+    if not kind:
+        tail, chooser = known.name.rpartition(".")[2], _chooser(known)
+        own = {name: getattr(part, "defaults", {}) for kind, name, part in parts() if kind == chooser}
+        return {name: values[tail] for name, values in own.items() if tail in values}
+    if kind == "method":
+        return {
+            who: known.typed(value) for who, value in _by(str(_config(f"method/{name}").get(known.name, ""))).items()
+        }
+    if kind == "dataset.reader":
+        files = sorted((config_folder() / "dataset").glob("*.yaml"))
+        of_files = {f"dataset={path.stem}": _config(f"dataset/{path.stem}") for path in files}
+        mine = {word: values for word, values in of_files.items() if values.get("reader") == name}
+        return {word: values[known.field.name] for word, values in mine.items() if known.field.name in values}
+    return {}
+
+
+def _by(text: str) -> dict[str, str]:
+    """The values of ``${by_task:{mri:2,default:1}}`` or of ``${by_preset:...}``."""
+    match = re.fullmatch(r"\$\{by_(?:task|preset):\{([^{}]*)\}\}", text)
+    pairs = [] if match is None else [pair.partition(":") for pair in match[1].split(",")]
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+@cache
+def _config(name: str) -> dict[Any, Any]:
+    """What a YAML file of the package says; nothing where there is none."""
+    path = config_folder() / f"{name}.yaml"
+    return dict(OmegaConf.to_container(OmegaConf.load(path))) if path.is_file() else {}  # type: ignore[arg-type]
 
 
 def _shown(value: object) -> str:

@@ -94,6 +94,13 @@ def test_help_comes_in_layers() -> None:
         assert part.title in page
         assert all(f"  {known.name} " in page for known in knobs_of(part.Options, PREFIX[kind]))
     assert "weight lambda of the autoencoding term (at least 0) [1]" in usage.text(["aseqdip"])
+    assert "[512; mri 320]" in short and "[512; mri 320]" in " ".join(every.split()), "not native, the knob's own"
+    assert "[0; rethinking_dip 0.99]" in short
+    assert "[64; s2s 48, skip 128]" in every
+    assert "[1; mri 2]" in usage.text(["self_guided_dip"])
+    assert "[0.01; ct 0.001, deblurring 0.001]" in " ".join(usage.text(["tv_dip"]).split())
+    assert "[2000; smoke 4, quick 100]" in usage.text(["mcg"])
+    assert "[false; dataset=folder true]" in usage.text(["picture"])
     ct = usage.text(["ct"])
     assert "task=ct " in ct and "dataset.reader=ct " in ct, "both are called ct"
 

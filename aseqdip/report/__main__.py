@@ -21,7 +21,7 @@ FILES = {
     "quality": "write PSNR and SSIM against seconds as Markdown, with a PNG figure beside it for each task and setting",
     "figure": "draw the PSNR curves of every image into this PNG file",
     "export": "write one line a reconstruction into this .csv or .parquet file",
-    "compact": "write records and small pictures below this folder, one file a run: what to keep when the rest goes",
+    "compact": "write records and small pictures below this folder, a file a setting: what to keep when the rest goes",
 }
 
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,7 +122,8 @@ def reconstruct(
         precision: as on the command line.
         name: of the image, in messages.
         progress: whether to show a progress bar.
-        settings: steps, lr, residual, and what the method and the stopping rule have: N=5, lam=0.5, window=50.
+        settings: steps, lr, residual, and what the method and the stopping rule have: N=5, lam=0.5, window=50. Where
+            the command line has another default for a task (``--help tv_dip``), that is not taken here.
 
     Raises UserError, naming what was expected, for a setting there is not, and for shapes that do not fit.
     """
@@ -135,7 +136,14 @@ def reconstruct(
     shared = given.shared(network, part)
     picked = None if rule is None else Chosen[StoppingRule](chosen, rule, given.options(rule.Options))
     given.refuse_the_rest(part.name)
-    asked = {"start": start, "ema": ema, "stop": stop, "network": None if network == "unet" else network}
+    none = isinstance(references, Sized) and not len(references)
+    asked: dict[str, Any] = {
+        "start": start,
+        "ema": ema,
+        "stop": stop,
+        "network": None if network == "unet" else network,
+    }
+    asked["references"] = None if none else references
     say_idle(part, options, [*settings, *(name for name, value in asked.items() if value is not None)])
     A = operator_of(operator)
     signed = isinstance(A, MultiCoilMRI) if complex_images is None else complex_images
@@ -259,7 +267,11 @@ def _wanted(method: Method[Any], case: Case, references: Iterable[Array], unit: 
         if case.truth is None:
             raise UserError("input=oracle needs the true image: give truth=..., or use another input.")
         return [("truth", case.truth)]
-    return [(f"reference {i}", _like(r, z0, "reference").to(z0) / unit) for i, r in enumerate(references)]
+    found = [(f"reference {i}", _like(r, z0, "reference").to(z0) / unit) for i, r in enumerate(references)]
+    if method.wants(method.options) == "references" and (not found or method.pool is not None):
+        said = f"; pool={method.pool}, a folder, is for the command line" if method.pool is not None else ""
+        raise UserError(f"method={method.name} needs images of other objects: give references=[...]{said}.")
+    return found
 
 
 class _Bar(Sink):

@@ -69,6 +69,7 @@ def say_idle(part: type[Method[Any]], options: Any, given: Sequence[str]) -> Non
     for name in given:
         unused = not part.learns and (name in LEARNING or name.startswith("network"))
         unused = unused or (not part.iterative and name in ("ema", "stop"))
+        unused = unused or (name == "references" and part.wants(options) != "references")
         if name in idle or unused:
             log.warning("%s has no effect: %s.", name, idle.get(name, f"method={part.name} does not use it"))
 

@@ -23,7 +23,7 @@ class StoppingRule(Part, ABC):
 
     Attributes:
         image: the result it keeps, the latest iterate while it has no choice yet; step: that iterate's number.
-        value: the statistic of the iterate before, 0-d; None where there is none.
+        value: the statistic after the latest iterate, 0-d; None where there is none.
         watches: the term of the objective that it is given.
         needs: what a method must offer for it ("residual", "error"), and why, in words; "" if nothing.
     """

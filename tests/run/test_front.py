@@ -199,11 +199,29 @@ def test_what_is_not_measured_does_not_count(mri: bool, filled: float) -> None:
         ({"method": "nlm", "ema": 0.9, "stop": "wmv"}, ["steps", "lr", "network_width", "ema", "stop"]),
         ({"method": "vanilla_dip", "start": "tv"}, ["start"]),
         ({"method": "vanilla_dip", "input": "measurement", "start": "tv"}, []),
+        ({"method": "vanilla_dip", "references": [torch.ones(1, 1, 32, 32)]}, ["references"]),
+        ({"method": "vanilla_dip", "references": []}, []),
     ],
 )
 def test_what_has_no_effect_is_said(settings: Any, said: list[str], caplog: pytest.LogCaptureFixture) -> None:
     aseqdip.reconstruct(picture(1, 1, 32, 32), Identity(), **SMALL, **settings)
     assert [message.split()[0] for message in caplog.messages if "has no effect" in message] == said
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "give references=[...]."),
+        (
+            {"references": [torch.ones(1, 1, 32, 32)], "pool": "folder"},
+            "pool=folder, a folder, is for the command line",
+        ),
+    ],
+)
+def test_references_are_given_in_memory(settings: Any, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        aseqdip.reconstruct(picture(1, 1, 32, 32), Identity(), "ref_guided_dip", **SMALL, **settings)
+    assert said in str(refused.value)
 
 
 class InUnits(Operator):
