@@ -38,8 +38,13 @@ ITERATIONS = 2  # and others
 
 
 def main(words: Sequence[str]) -> None:
-    """Print what is in ``data_root``, and commands for it. Raises UserError where nothing in it can be read."""
-    cfg = compose.compose([word for word in words if word.startswith("data_root=")])
+    """Print what is in ``data_root``, and commands for it. UserError for other words, and if nothing can be read."""
+    root = [word for word in words if word.startswith("data_root=")]
+    if bare := [word for word in words if "=" not in word]:
+        raise UserError(f"{bare[0]}: expected data_root=FOLDER, where your files are.")
+    if others := [word for word in words if word not in root]:
+        sys.stderr.write(f"recommend looks at the files of data_root=... alone: {' '.join(others)} has no effect.\n")
+    cfg = compose.compose(root)
     found = list(_readable(Path(cfg.data_root)))
     if not found:
         raise UserError(f"No file in {cfg.data_root} can be read by any of {', '.join(TASKS)}: see docs/data.md.")

@@ -51,6 +51,14 @@ def test_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given == [["data_root=scans"]]
 
 
+def test_words_that_it_does_not_heed_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"/my/files: expected data_root=FOLDER"):
+        main(["/my/files"])
+    with pytest.raises(UserError, match="can be read"):
+        main([f"data_root={tmp_path}", "preset=paper"])
+    assert "alone: preset=paper has no effect" in capsys.readouterr().err
+
+
 def test_nothing_that_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(UserError, match="No file in .* can be read by any of ismrmrd, kspace"):
