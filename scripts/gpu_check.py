@@ -214,10 +214,11 @@ def compare(setup: Setup, *words: str) -> str:
 
 
 def combinations(setup: Setup) -> Iterator[tuple[str, ...]]:
-    """What is recorded, in both precisions (tiny: in one): every method on every task (tiny: on one or two), then other
-    networks, inputs, rules and optimisers."""
+    """What is recorded, in both precisions (tiny: in one, in fewer steps): every method on every task (tiny: on one or
+    two), then other networks, inputs, rules and optimisers."""
     number = itertools.count()
-    for words in _combinations(setup.tiny):
+    for case in _combinations(setup.tiny):
+        words = (*case, "steps=12") if setup.tiny else case
         for precision in ("bf16", "fp32")[next(number) % 2 :: 2] if setup.tiny else ("bf16", "fp32"):
             yield *words, f"precision={precision}"
 
