@@ -286,7 +286,12 @@ def volume_folder(volume: str, digest: str) -> str:
 
 def volumes(results: Sequence[Result]) -> dict[str, list[Result]]:
     """The volumes of which every slice is there, by their folders' names, their slices in order."""
-    return {name: slices for name, slices in begun(results).items() if len(slices) == slices[0].origin["slices"]}
+    return {name: slices for name, slices in begun(results).items() if len(slices) == count_of(slices)}
+
+
+def count_of(slices: Sequence[Result]) -> int:
+    """How many slices the volume of these has."""
+    return int(slices[0].origin["slices"])
 
 
 def begun(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -366,7 +371,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"There is no finished result below {', '.join(map(str, words.folder))}.")
     for run, results in runs.items():
         for name, slices in begun(results).items():
-            if len(slices) < (count := slices[0].origin["slices"]):
+            if len(slices) < (count := count_of(slices)):
                 why = f"{len(slices)} of {count} slices are finished, so it is not written"
                 sys.stderr.write(f"{run / name}: {why}.\n")
                 continue

@@ -52,6 +52,7 @@ def test_a_refused_command_is_a_line_and_a_status(tmp_path: Path) -> None:
     result = call("stepz=10", cwd=tmp_path)
     assert result.returncode == 2
     assert "Did you mean steps" in result.stderr
+    assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
@@ -79,6 +80,7 @@ def test_wrong_words_exit_with_two_and_one_line(
 ) -> None:
     said = refused(*words)
     assert message in said
+    assert "Traceback" not in said
     assert len(said.strip().splitlines()) == 1
 
 

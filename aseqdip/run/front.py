@@ -137,13 +137,8 @@ def reconstruct(
     picked = None if rule is None else Chosen[StoppingRule](chosen, rule, given.options(rule.Options))
     given.refuse_the_rest(part.name)
     none = isinstance(references, Sized) and not len(references)
-    asked: dict[str, Any] = {
-        "start": start,
-        "ema": ema,
-        "stop": stop,
-        "network": None if network == "unet" else network,
-    }
-    asked["references"] = None if none else references
+    asked: dict[str, Any] = {"start": start, "ema": ema, "stop": stop, "references": None if none else references}
+    asked["network"] = None if network == "unet" else network
     say_idle(part, options, [*settings, *(name for name, value in asked.items() if value is not None)])
     A = operator_of(operator)
     signed = isinstance(A, MultiCoilMRI) if complex_images is None else complex_images
