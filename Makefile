@@ -6,6 +6,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+# without byte code: it takes a minute to write for all files, and few are ever imported
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: setup demo test check bench fuzz torture gpu-check gpu-bench campaign report docs clean
 
@@ -14,10 +16,10 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(PIP) $(TORCH)
 	# the PyTorch that is there stays: everything else has to go with it
 	$(BIN)/python -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' > .venv/torch.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint .venv/torch.txt --editable '.[dev,launchers]'
+	$(PIP) --constraint constraints.txt --constraint .venv/torch.txt --editable '.[dev,launchers]'
 	touch $@
 
 demo: setup
@@ -28,7 +30,7 @@ demo: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	MYPY_NUM_WORKERS=2 $(BIN)/mypy
 
 test: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -64,7 +66,7 @@ report: setup
 
 # to read it, searching included: .venv/bin/python -m http.server --directory site
 docs: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint .venv/torch.txt --editable '.[docs]'
+	$(PIP) --constraint constraints.txt --constraint .venv/torch.txt --editable '.[docs]'
 	# what the notebooks' kernels say is encrypted: else each warns that it is not
 	mkdir -p .venv/etc/jupyter && echo '{"KernelManager": {"transport_encryption": "auto"}}' > .venv/etc/jupyter/jupyter_config.json
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
