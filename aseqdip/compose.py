@@ -77,9 +77,19 @@ def _nodes(kind: str, name: str, part: Any) -> dict[str, dict[str, Any]]:
         return {}
     own = dict(part.defaults)
     choices = [{f"override /{group}": own.pop(group)} for group in ("dataset", "network") if group in own]
-    values = {f.name: f.default for f in dataclasses.fields(part.Options)}
+    values = {f.name: _default(f) for f in dataclasses.fields(part.Options)}
     knobs = {"defaults": [*choices, "_self_"], **values, **own}
     return {f"knobs/{kind}": knobs, kind: {"defaults": [f"/knobs/{kind}/{name}", "_self_"], kind: {"name": name}}}
+
+
+def _default(knob: dataclasses.Field[Any]) -> Any:
+    """Its default, or a choice of one by task or preset."""
+    for who in ("by_task", "by_preset"):
+        if others := knob.metadata[who]:
+            values = {**others, "default": knob.default}
+            pairs = ",".join(f"{name}:{'null' if value is None else value}" for name, value in values.items())
+            return f"${{{who}:{{{pairs}}}}}"
+    return knob.default
 
 
 #: the settings of the paper's tables

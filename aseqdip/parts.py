@@ -30,6 +30,8 @@ def knob(
     choices: tuple[str, ...] | None = None,
     result: bool = True,
     file: bool = False,
+    by_task: Mapping[str, Any] | None = None,
+    by_preset: Mapping[str, Any] | None = None,
 ) -> Any:
     """A field with its one-line meaning and its range: low <= value <= high, value > above, or one of the choices.
 
@@ -37,9 +39,11 @@ def knob(
         result: whether its value can change a result. Only what is declared not to is left out of a result's identity,
             so that a knob somebody forgot computes again instead of taking another result for its own.
         file: its value may be the path of a file or folder; the identity then holds what is in it, not where it is.
+        by_task: tasks that have another default.
+        by_preset: presets that do; one of the two.
     """
     meta = {"help": help, "low": low, "above": above, "high": high, "choices": choices, "result": result, "file": file}
-    return field(default=default, metadata=meta)
+    return field(default=default, metadata={**meta, "by_task": by_task or {}, "by_preset": by_preset or {}})
 
 
 def check_value(name: str, f: dataclasses.Field[Any], value: Any) -> None:

@@ -1,6 +1,5 @@
 """--help, in layers: a screen of what to begin with; the knobs of one part; those of every run."""
 
-import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -110,8 +109,6 @@ def _default(known: Known) -> str:
         every = Counter(_shown(others.get(name, usual)) for part_kind, name, _ in parts() if part_kind == kind)
         if _shown(usual) not in every:
             usual = every.most_common(1)[0][0]
-    elif "default" in others:
-        usual = others.pop("default")
     more = [f"{name} {_shown(value)}" for name, value in others.items() if _shown(value) != _shown(usual)]
     said = ["" if usual in (None, "") else _shown(usual), ", ".join(more)]
     return f" [{'; '.join(filter(None, said))}]" if any(said) else ""
@@ -132,23 +129,12 @@ def _others(known: Known) -> dict[str, Any]:
         tail, chooser = known.name.rpartition(".")[2], _chooser(known)
         own = {name: getattr(part, "defaults", {}) for kind, name, part in parts() if kind == chooser}
         return {name: values[tail] for name, values in own.items() if tail in values}
-    if kind == "method":
-        return {
-            who: known.typed(value) for who, value in _by(str(_config(f"method/{name}").get(known.name, ""))).items()
-        }
     if kind == "dataset.reader":
         files = sorted((config_folder() / "dataset").glob("*.yaml"))
         of_files = {f"dataset={path.stem}": _config(f"dataset/{path.stem}") for path in files}
         mine = {word: values for word, values in of_files.items() if values.get("reader") == name}
         return {word: values[known.field.name] for word, values in mine.items() if known.field.name in values}
-    return {}
-
-
-def _by(text: str) -> dict[str, str]:
-    """The values of ``${by_task:{mri:2,default:1}}`` or of ``${by_preset:...}``."""
-    match = re.fullmatch(r"\$\{by_(?:task|preset):\{([^{}]*)\}\}", text)
-    pairs = [] if match is None else [pair.partition(":") for pair in match[1].split(",")]
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return {**known.field.metadata["by_task"], **known.field.metadata["by_preset"]}
 
 
 @cache

@@ -177,6 +177,16 @@ def test_an_experiment_can_set_any_knob_and_the_command_line_wins(configure: Con
     assert configure("experiment=lambda_ablation", "preset=quick", "steps=20").steps == 20
 
 
+def test_other_defaults_are_of_tasks_and_presets_there_are() -> None:
+    places = {"by_task": set(TASKS), "by_preset": set(PRESETS)}
+    found = [(known, who) for all_ in catalogue().values() for known in all_ for who in places]
+    others = [(known, known.field.metadata[who], places[who]) for known, who in found if known.field.metadata[who]]
+    assert others
+    for known, values, names in others:
+        assert set(values) < names, f"{known.name} of {known.owner}"
+        assert [known.typed(value) for value in values.values()] == list(values.values())
+
+
 def test_a_users_own_configs(configure: Configure, tmp_path: Path) -> None:
     method, preset = tmp_path / "method", tmp_path / "preset"
     method.mkdir()

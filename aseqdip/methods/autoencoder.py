@@ -31,7 +31,10 @@ class TrainedAutoencoder(Learned):
         prior: str | None = knob("network, a file; default: the one that is shipped", None, file=True)
         lam: float = knob("lambda_a, weight of the autoencoding term", 1.0, low=0)
         rate: float = knob("learning rate of z", 0.01, above=0)
-        iterations: int = knob("updates of z (steps is for networks and has no effect here)", 2000, low=1)
+        iterations: int = knob(
+            "updates of z (steps is for networks and has no effect here)", 2000, low=1,
+            by_preset={"smoke": 4, "quick": 300},
+        )  # fmt: skip
 
     @classmethod
     def check(cls, options: Any, shared: Shared, kind: Kind) -> None:

@@ -40,8 +40,9 @@ class DDNM(VPSampler):
     @dataclass
     class Options(VPSampler.Options):
         iterations: int = knob(
-            "of the 1000 times (steps is for networks and has no effect here)", 100, low=2, high=1000
-        )
+            "of the 1000 times (steps is for networks and has no effect here)", 100, low=2, high=1000,
+            by_preset={"smoke": 4},
+        )  # fmt: skip
         eta: float = knob("share of new noise in a step", 0.85, low=0, high=1)
         inner: int = knob("iterations of conjugate gradients for A^+", 10, low=1)
 

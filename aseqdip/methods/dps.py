@@ -42,11 +42,9 @@ class DPS(VPSampler):
     @dataclass
     class Options(VPSampler.Options):
         iterations: int = knob(
-            "of the 1000 times; fewer than 200 guide poorly (steps is for networks and has no effect here)",
-            1000,
-            low=2,
-            high=1000,
-        )
+            "of the 1000 times; fewer than 200 guide poorly (steps is for networks and has no effect here)", 1000,
+            low=2, high=1000, by_preset={"smoke": 4, "quick": 200},
+        )  # fmt: skip
         zeta: float | None = knob(
             "step towards the measurements, times 1000 / iterations, at most 5; default: 0.3 for blur, as released, "
             "else 0.5",

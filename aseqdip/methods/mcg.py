@@ -39,7 +39,11 @@ class MCG(VESampler):
 
     @dataclass
     class Options(VESampler.Options):
-        iterations: int = knob("noise levels (steps is for networks and has no effect here)", 2000, low=2, high=2000)
+        # the released 2000 noise levels begin at 378, where every image is noise; a shipped prior begins at 1
+        iterations: int = knob(
+            "noise levels (steps is for networks and has no effect here)", 2000, low=2, high=2000,
+            by_preset={"smoke": 4, "quick": 100},
+        )  # fmt: skip
         snr: float = knob("r, the length of the corrector's step", 0.16, low=0)
         alpha: float = knob("step against the gradient", 0.1, low=0)
 

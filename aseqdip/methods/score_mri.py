@@ -43,7 +43,10 @@ class ScoreMRI(VESampler):
 
     @dataclass
     class Options(VESampler.Options):
-        iterations: int = knob("noise levels (steps is for networks and has no effect here)", 500, low=2, high=2000)
+        iterations: int = knob(
+            "noise levels (steps is for networks and has no effect here)", 500, low=2, high=2000,
+            by_preset={"smoke": 4, "quick": 100},
+        )  # fmt: skip
         snr: float = knob("r, the length of the corrector's step", 0.16, low=0)
         coil_images: str = knob(
             "combined: one image of all coils is sampled; each: every coil's image, by the paper's SSOS, at as many "

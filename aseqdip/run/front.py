@@ -123,7 +123,8 @@ def reconstruct(
         name: of the image, in messages.
         progress: whether to show a progress bar.
         settings: steps, lr, residual, and what the method and the stopping rule have: N=5, lam=0.5, window=50. Where
-            the command line has another default for a task (``--help tv_dip``), that is not taken here.
+            a task has another default (``--help tv_dip``), it is that of the operator's; of an operator of your own
+            and of two functions, the usual one.
 
     Raises UserError, naming what was expected, for a setting there is not, and for shapes that do not fit.
     """
@@ -131,7 +132,8 @@ def reconstruct(
     check_numbers(noise_std, ema)
     chosen = stop if stop is not None else part.defaults.get("stop", "none")
     rule = None if chosen == "none" or not (part.iterative or chosen == "holdout") else STOPPING[chosen]
-    given = Given(settings, reconstruct)
+    A = operator_of(operator)
+    given = Given(settings, reconstruct, A)
     options = given.options(part.Options)
     shared = given.shared(network, part)
     picked = None if rule is None else Chosen[StoppingRule](chosen, rule, given.options(rule.Options))
@@ -140,7 +142,6 @@ def reconstruct(
     asked: dict[str, Any] = {"start": start, "ema": ema, "stop": stop, "references": None if none else references}
     asked["network"] = None if network == "unet" else network
     say_idle(part, options, [*settings, *(name for name, value in asked.items() if value is not None)])
-    A = operator_of(operator)
     signed = isinstance(A, MultiCoilMRI) if complex_images is None else complex_images
     if holds_out(picked) and start is not None and not isinstance(start, str):
         raise UserError("stop=holdout makes the start image of what it keeps: leave start out, or name a method.")

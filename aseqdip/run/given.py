@@ -17,6 +17,10 @@ from aseqdip.methods.direct import Direct
 from aseqdip.networks import NETWORKS
 from aseqdip.networks.base import NetworkSettings
 from aseqdip.operators.base import Functions, Operator
+from aseqdip.operators.bkse import EncodedBlur
+from aseqdip.operators.blur import CameraBlur, MotionBlur
+from aseqdip.operators.ct import ParallelBeam
+from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask
 from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.parts import make_options
@@ -25,6 +29,16 @@ log = logging.getLogger(__name__)
 
 #: what only the fit of a network uses
 LEARNING = ("steps", "lr", "residual")
+
+
+#: a setting's default may be a task's, here that of the operator; in this order
+TASK_OF: dict[type[Operator], str] = {
+    MultiCoilMRI: "mri",
+    ParallelBeam: "ct",
+    Mask: "inpainting",
+    Identity: "denoising",
+    **dict.fromkeys((MotionBlur, CameraBlur, EncodedBlur), "deblurring"),
+}
 
 
 def named(method: Any) -> str:
@@ -75,16 +89,22 @@ def say_idle(part: type[Method[Any]], options: Any, given: Sequence[str]) -> Non
 
 
 class Given:
-    """Settings by name, each taken by whoever has it; ``front``: the function they were given to."""
+    """Settings by name, each taken by whoever has it.
 
-    def __init__(self, settings: dict[str, Any], front: Callable[..., Any]) -> None:
+    Args:
+        front: the function they were given to.
+        operator: whose task may have defaults of its own.
+    """
+
+    def __init__(self, settings: dict[str, Any], front: Callable[..., Any], operator: Operator) -> None:
         self.left, self.front = dict(settings), front
+        self.task = next((task for kind, task in TASK_OF.items() if isinstance(operator, kind)), "")
         self.known: list[str] = []
 
     def options(self, cls: type[Any], prefix: str = "") -> Any:
-        names = [f.name for f in dataclasses.fields(cls) if "help" in f.metadata]
-        self.known += [prefix + n for n in names]
-        values = {n: self.left.pop(prefix + n) for n in names if prefix + n in self.left}
+        knobs = {f.name: f.metadata["by_task"] for f in dataclasses.fields(cls) if "help" in f.metadata}
+        self.known += [prefix + n for n in knobs]
+        values = {n: self.left.pop(prefix + n, by_task.get(self.task)) for n, by_task in knobs.items()}
         return make_options(cls, values, prefix)
 
     def shared(self, network: str, method: type[Method[Any]]) -> Shared:

@@ -259,6 +259,23 @@ class Patient(VanillaDIP):
     defaults = {"steps": 3, "lr": 0.01}
 
 
+def test_a_setting_s_default_is_that_of_the_operator_s_task() -> None:
+    mri = MultiCoilMRI(torch.ones(2, 16, 16, dtype=torch.complex64) / 2**0.5, torch.arange(16) % 2 == 0)
+
+    def last(operator: Operator, method: str, **settings: Any) -> Tensor:
+        y = operator(picture(1, 2 if operator is mri else 1, 16, 16))
+        common: dict[str, Any] = {"steps": 2, "lr": 0.01, "network_width": 4, "network_depth": 2}
+        return aseqdip.reconstruct(y, operator, method, device="cpu", precision="fp32", **common, **settings).image
+
+    for method, operator, task, usual, name in (
+        ("self_guided_dip", mri, 2.0, 1.0, "alpha"),
+        ("tv_dip", ParallelBeam(size=16, views=8), 0.001, 0.01, "rho"),
+        ("tv_dip", mri, 0.01, 0.001, "rho"),
+    ):
+        assert torch.equal(last(operator, method), last(operator, method, **{name: task}))
+        assert not torch.equal(last(operator, method), last(operator, method, **{name: usual}))
+
+
 def test_a_method_s_own_defaults_count() -> None:
     y = picture(1, 1, 32, 32)
     found = aseqdip.reconstruct(y, Identity(), Patient, network_width=8, device="cpu", precision="fp32")
