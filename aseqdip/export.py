@@ -20,6 +20,7 @@ import numpy as np
 from aseqdip import records
 from aseqdip.data._files import bytes_digest, regular
 from aseqdip.errors import UserError
+from aseqdip.figures import white
 from aseqdip.files import write_atomically
 from aseqdip.records import Record
 
@@ -326,7 +327,7 @@ def montage(path: Path, results: Sequence[Result]) -> None:
         results[i] for i in np.unique(np.linspace(0, len(results) - 1, min(64, len(results))).round().astype(int))
     ]
     across = int(np.ceil(len(chosen) ** 0.5))
-    high = max(max(float(result.shown.max()) for result in chosen), 1e-12)
+    high = white(*(result.shown for result in chosen))
     tiles = []
     for result in chosen:
         tile = Image.fromarray((np.clip(result.shown / high, 0, 1) * 255).round().astype(np.uint8))

@@ -69,6 +69,13 @@ def _array(image: "Tensor") -> np.ndarray:
     return array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
 
 
+def white(*images: np.ndarray) -> float:
+    """What is shown as white: of scans, (height, width), the 99th percentile, since tissue beside a coil can be several
+    times as bright as all else; of pictures in colour the maximum.
+    """
+    return max(*(float(np.quantile(i, 0.99) if i.ndim == 2 else i.max()) for i in images), 1e-12)
+
+
 def preview(
     path: Path,
     start: "Tensor",
@@ -82,7 +89,8 @@ def preview(
     """Truth, start, reconstruction and five-fold error side by side, PSNR and SSIM above each.
 
     Args:
-        start, result, truth: displayed images, (1, 1 or 3, height, width); truth may be missing.
+        start, result, truth: displayed images, (1, 1 or 3, height, width); truth may be missing. Its :func:`white`
+            is that of all panels.
         scores: the record's "scores".
         start_name: what the start image is called.
         chosen: which of the scores is the result's: last, ema or stopped.
@@ -96,7 +104,7 @@ def preview(
     if truth is not None:
         error = (result - truth).abs().mean(1, keepdim=True)
         panels = [("truth", truth), *panels, ("error x 5", 5 * error)]
-    high = max(float((truth if truth is not None else result).max()), 1e-12)
+    high = white(_array(result if truth is None else truth))
     figure, axes = new_figure(
         len(panels), 3.2 * start.shape[-2] / start.shape[-1] + 0.9, margins=(0.03, 0.03, 0.03, 0.85, 0.08)
     )
