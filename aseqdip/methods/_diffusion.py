@@ -1,6 +1,5 @@
 """What samplers of diffusion models share: a prior, the times at which they call it, noise, units."""
 
-import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from aseqdip.methods.base import Iterate, State
 from aseqdip.parts import knob
 from aseqdip.priors.schedules import ALPHA_BARS, SIGMAS
 from aseqdip.problem import Problem
-
-log = logging.getLogger(__name__)
 
 #: the noise levels that variance-exploding networks were trained on
 LEAST, MOST = 0.01, 378.0
@@ -95,10 +92,6 @@ class Sampler(Learned):
                 f"sigma_max={o.sigma_max:g}: expected more than {least:.3g} and at most {most:.3g}, what "
                 f"prior={name} was trained on: set another, or leave it out."
             )
-        if (size := prior.card.size) and problem.z0.shape[-2:] != (size, size):
-            sides = " x ".join(map(str, problem.z0.shape[-2:]))
-            wanted = f"{size} x {size} pixels"
-            log.warning("prior=%s was trained on %s; found %s: set size=%s.", name, wanted, sides, size)
         rng, nothing, first = problem.generator("sampling"), np.zeros(0), self.first(problem)
         s = SamplerState(prior=prior, network=network, rng=rng, levels=nothing, extra={"x": first})
         s.levels, whole, sigma, s.extra["x"] = self.begin(1.001 * self.unit * (o.sigma_max or most), first, s.noise())

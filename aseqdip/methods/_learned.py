@@ -69,6 +69,10 @@ class Learned(Classical):
         ct = isinstance(bare(problem.operator), ParallelBeam)
         name = self.options.prior or priors.usual(channels, self.signed, ct)
         card, network = self.loaded(name, channels)
+        if (size := card.size) and problem.z0.shape[-2:] != (size, size):
+            sides = " x ".join(map(str, problem.z0.shape[-2:]))
+            wanted = f"{size} x {size} pixels"
+            log.warning("prior=%s was trained on %s; found %s: set size=%s.", name, wanted, sides, size)
         low, high = problem.z0.aminmax()
         beyond = 0.1 + 5 * (problem.noise_std or 0)
         if not self.signed and not -beyond <= low <= high <= 1 + beyond:

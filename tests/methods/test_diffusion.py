@@ -498,9 +498,10 @@ def test_few_steps_of_dps_are_said_once(
     assert caplog.text.count("Set iterations=200 or more, or a zeta 4 times as large") == times
 
 
+@pytest.mark.parametrize("method", ["ddnm", "pnp"])
 def test_another_size_than_the_prior_s_is_said(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     given(monkeypatch, Gaussian(), size=256)
-    begun(configure("method=ddnm", "task=ct", "size=16"))
+    begun(configure(f"method={method}", "task=ct", "size=16"))
     assert "was trained on 256 x 256 pixels; found 16 x 16: set size=256" in caplog.text
