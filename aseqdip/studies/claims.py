@@ -276,7 +276,8 @@ def draw(path: Path, blocks: Sequence[Block]) -> None:
                 axis.plot(cell.falls, np.interp(cell.falls, curve.at, curve.mean), "o", color=colour, markersize=5)
         axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=plain(block.place))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        if axis.has_data():
+            axis.legend(fontsize=7)
     save(figure, path, dpi=72)
 
 
