@@ -168,6 +168,9 @@ def test_original_recipes_are_their_authors(configure: Configure) -> None:
         assert quick[0] == 1.25 * quick[1], "as at the paper's steps"
     guided = own["self_guided"]
     assert (guided.residual, guided.ema, guided.method.options.alpha) == ("norm", 0.99, 0.004)
+    assert guided.method.options.alpha * (640 * 372) ** 0.5 == pytest.approx(2, rel=0.03), (
+        "theirs, of an FFT of norm 488"
+    )
 
 
 def test_an_experiment_can_set_any_knob_and_the_command_line_wins(configure: Configure) -> None:

@@ -29,6 +29,8 @@ class PnP(Learned):
         z_k = denoise(x_k, sigma_k)
 
     and z_k is the k-th iterate. Where there is no noise, ``least`` stands for it; where it is not known, ``UNKNOWN``.
+    The authors' code for deblurring takes 8 iterations, 0.001 for no noise, and turns or mirrors the image from one
+    denoising to the next.
     """
 
     name = "pnp"

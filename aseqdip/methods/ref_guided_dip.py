@@ -7,7 +7,7 @@ from aseqdip.parts import knob
 
 
 class RefGuidedDIP(VanillaDIP):
-    """Vanilla DIP whose fixed input is the most similar image of a pool."""
+    """Vanilla DIP whose fixed input is the most similar image of a pool, as the aSeqDIP paper has it (App. C.6)."""
 
     name = "ref_guided_dip"
     title = "Ref-Guided DIP"

@@ -19,7 +19,8 @@ class RethinkingDIP(NetworkMethod):
     The input is the noisy image itself, u = y + e, with fresh noise e of a standard deviation drawn from
     U(0, perturb * sigma) at each step; the divergence is estimated along one random direction. ``stop=zero`` ends where
     the loss falls below zero, and ``ema`` averages the outputs: the defaults of this method. The average begins anew at
-    steps 10 and 200; the authors' code does so there if that is better by the truth. Denoising with known sigma only.
+    steps 10 and 200; the authors' code does so at 12 and 202 if that is better by the truth. Denoising with known sigma
+    only.
     """
 
     name = "rethinking_dip"

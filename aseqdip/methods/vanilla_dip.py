@@ -25,8 +25,9 @@ class VanillaDIP(NetworkMethod):
     (``measurement``), the image of a classical method (``tv``, ``cg``, ``wavelet``), or the nearest image of a pool
     (``reference``: Ref-Guided DIP, Zhao et al., Sensors 2020).
     ``oracle`` is the truth + N(0, s^2): not a method but the diagnostic of the paper's Fig. 1.
-    ``perturb`` adds fresh N(0, perturb^2) noise to z at each step (the original's regularisation, 1/30). ``backtrack``
-    takes back steps that lose the fit to the data, as the original does (5 dB).
+    ``perturb`` adds fresh N(0, perturb^2) noise to z at each step (the original's regularisation, 1/30), but for the
+    last output. ``backtrack`` takes back steps that lose the fit to the data, as the original does (5 dB), which then
+    still makes the lost step, from the weights it went back to.
     """
 
     name = "vanilla_dip"

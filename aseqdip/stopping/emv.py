@@ -8,7 +8,8 @@ from aseqdip.stopping.base import MinimumRule
 class ExponentialVariance(MinimumRule):
     """Exponential moving variance, decay 0.1, looked at after 100 iterates that follow the first.
 
-    The moving mean of images that lie in [0, 1] is kept there.
+    The moving mean of images that lie in [0, 1] is kept there. The result is the iterate where the variance is least;
+    the authors' notebook scores the moving mean at that step.
     """
 
     name = "emv"

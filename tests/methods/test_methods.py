@@ -349,6 +349,26 @@ def test_rethinking_loss_estimates_the_error(configure: Configure) -> None:
     assert float(iterate.terms["loss"]) == pytest.approx(error, rel=0.05)
 
 
+def test_rectified_adam_is_the_rethinking_authors() -> None:
+    """Their own class written out: gradient descent with momentum while N < 5, five steps, then the rectified rate."""
+    rng = torch.Generator().manual_seed(0)
+    weight = torch.randn(50, generator=rng)
+    theirs, m, v, most = weight.clone(), torch.zeros(50), torch.zeros(50), 2 / 0.001 - 1
+    radam = Engine("cpu").adam([{"params": [weight.requires_grad_()], "lr": 0.1}], rectified=True)
+    for t in range(1, 12):
+        weight.grad = torch.randn(50, generator=rng)
+        m, v = 0.9 * m + 0.1 * weight.grad, 0.999 * v + 0.001 * weight.grad.square()
+        radam.step()
+        left = 0.999**t
+        n = most - 2 * t * left / (1 - left)
+        step = m / (1 - 0.9**t)
+        if n >= 5:
+            step *= ((1 - left) * (n - 4) / (most - 4) * (n - 2) / n * most / (most - 2)) ** 0.5 / (v.sqrt() + 1e-8)
+        theirs -= 0.1 * step
+        assert (n < 5) == (t <= 5)
+        torch.testing.assert_close(weight.detach(), theirs)
+
+
 def test_rethinking_learning_rate_decays(configure: Configure) -> None:
     cfg = configure("method=rethinking_dip", "task=denoising", "decay=0.5", "steps=602", "size=16", "sigma=30")
     cfg.network.depth, cfg.network.width = 2, 2
