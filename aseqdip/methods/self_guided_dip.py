@@ -29,7 +29,7 @@ class SelfGuidedDIP(NetworkMethod):
 
     @dataclass
     class Options:
-        alpha: float = knob("weight of its regulariser (its authors' for MRI)", 1.0, low=0, by_task={"mri": 2.0})
+        alpha: float = knob("weight of its regulariser", 1.0, low=0, by_task={"mri": 2.0})
         passes: int = knob("network passes that stand for the expectation", 4, low=1)
         eta: float = knob("width of the input noise relative to the input's maximum", 0.5, low=0)
         lr_z: float = knob("learning rate of the input", 0.1, low=0)
