@@ -152,6 +152,8 @@ def test_mean_curve_averages_seeds_before_images_and_ends_with_the_shortest() ->
     assert (found.end, len(found.mean), found.n, found.low) == (60, 60, 3, None)
     assert found.shortened
     assert found.mean == pytest.approx(np.full(60, 25.5)), "(31 + 20) / 2"
+    found = mean_curve([(1, np.full(3, v), 3) for v in (20.0, 21.0, 31.0)], ["a", "b", "c"])
+    assert found.mean == pytest.approx(np.full(3, 24.0))
 
 
 def test_the_band_is_over_images() -> None:
