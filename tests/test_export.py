@@ -135,6 +135,7 @@ def test_mr_dicom_in_nested_folders(computed: Callable[..., Summary], tmp_path: 
     files = sorted((volume_of(summary, "series0") / "reconstruction").iterdir())
     for path, values in zip(files, stacks, strict=True):
         assert np.abs(pydicom.dcmread(path).pixel_array - values).max() <= 1
+    assert len({record.origin["high"] for record in summary.records}) == 1, "one scale for all slices"
 
 
 def test_k_space_of_four_slices(computed: Callable[..., Summary], tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ def test_content_is_every_array_that_was_read() -> None:
     others = [
         *(Sample("a", image=one), Sample("a", image=image.double()), Sample("a", image=torch.zeros(1, 2, 8))),
         *(Sample("a", image=image, mask=torch.ones(4).bool()), Sample("a", kspace=image)),
+        *(Sample("a", kspace=image, maps=image), Sample("a", sinogram=image), Sample("a", image=image, hu_width=1.0)),
+        *(Sample("a", sinogram=image, angles=torch.arange(4) * k) for k in (1, 2)),
     ]
     assert len({base, *map(content, others)}) == 1 + len(others)
 
@@ -182,5 +184,7 @@ def test_a_changed_part_is_computed_again(
         found.append(code(module))
         assert identity.sources(replace(cfg, method=replace(cfg.method, part=module.Mine))) != identity.sources(cfg)
     assert found[0] == found[1] == found[2] != found[3]
+    stopped = configure("method=vanilla_dip", "stop=wmv")
+    assert identity.sources(stopped) != identity.sources(cfg), "the rule's code counts where there is one"
     base = code(sys.modules["aseqdip.methods.base"])
     assert base != code(sys.modules["aseqdip.methods.vanilla_dip"])

@@ -246,6 +246,7 @@ def test_sinogram(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", sinogram=y, angles=angles)
     (sample,) = load("sinogram", tmp_path / "a.npz")
     assert np.allclose(sample.sinogram, y) and np.allclose(sample.angles, np.deg2rad(angles)) and not sample.notes
+    angles = 2 * angles  # around a whole turn
     np.savez(tmp_path / "b.npz", sinogram=y.T, angles=np.deg2rad(angles))
     (turned,) = load("sinogram", tmp_path / "b.npz")
     assert np.allclose(turned.sinogram, y) and np.allclose(turned.angles, np.deg2rad(angles)) and len(turned.notes) == 2

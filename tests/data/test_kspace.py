@@ -73,6 +73,8 @@ def test_stored_maps_and_mask(tmp_path: Path) -> None:
     assert np.array_equal(sample.mask.numpy(), MASK)
     assert np.array_equal(sample.maps.numpy(), kspace()[0])
     assert not sample.notes
+    sample = load(write_h5(tmp_path / "each.h5", kspace=kspace(), sens_maps=kspace()), slice="1")
+    assert np.array_equal(sample.maps.numpy(), kspace()[1]), "each slice has its own"
 
 
 def compound(dtype: Any) -> np.ndarray:

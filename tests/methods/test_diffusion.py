@@ -18,6 +18,7 @@ from aseqdip.methods.base import Shared
 from aseqdip.methods.ddnm import pseudo_inverse
 from aseqdip.operators import Functions, Identity, Mask, ParallelBeam
 from aseqdip.operators.base import Operator, Scaled
+from aseqdip.operators.blur import CameraBlur, MotionBlur
 from aseqdip.operators.coils import simulated_coils
 from aseqdip.operators.mri import MultiCoilMRI, fft2c, ifft2c, to_complex
 from aseqdip.priors.adm import ADM
@@ -237,6 +238,31 @@ def test_score_mri_is_a_sample_of_the_prior_where_nothing_is_measured(monkeypatc
     assert method.facts["begins"] == "noise" and state.cost.passes == 2
 
 
+def test_score_mri_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, Gaussian(), low=-1)
+    problem = problem_of(Mask(ROWS), 0.0, MEAN + SPREAD * draw(1, 2, SIDE, SIDE))
+    part = METHODS["score_mri"]
+    method = part(part.Options(iterations=5, sigma_max=1.0), Shared(), Engine("cpu", "fp32"), True)
+    state = method.start(problem)
+    assert state.levels.tolist() == pytest.approx(np.geomspace(0.01, 1, 5).tolist())
+    rng, x, sigma, before = torch.Generator(), state.extra["x"], float(state.levels[4]), float(state.levels[3])
+    rng.set_state(state.rng.get_state())
+
+    def score(x: Tensor) -> Tensor:
+        return (Gaussian()(x, torch.tensor([sigma])) - x) / sigma**2
+
+    def consistent(x: Tensor) -> Tensor:
+        return problem.y + (1 - ROWS) * x
+
+    n, m = torch.randn(x.shape, generator=rng), torch.randn(x.shape, generator=rng)
+    e = 2 * (0.16 * n.norm() / score(x).norm()) ** 2
+    x = consistent(x + e * score(x) + (2 * e).sqrt() * n)
+    gap = sigma**2 - before**2
+    found = method.advance(problem, state, 4)
+    torch.testing.assert_close(found[0], consistent(x + gap * score(x) + gap**0.5 * m), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[1], consistent(x + sigma**2 * score(x)), rtol=1e-4, atol=1e-4)
+
+
 COILS = 3
 #: of SIDE columns a few in the middle, and one in four
 COLUMNS = (torch.arange(SIDE) % 4 == 0) | ((torch.arange(SIDE) - SIDE // 2).abs() < 3)
@@ -434,11 +460,21 @@ def test_a_prior_of_small_noise_begins_from_the_start_image(monkeypatch: pytest.
         method = METHODS["dps"](METHODS["dps"].Options(**words), Shared(), Engine("cpu", "fp32"), False)
         state = method.start(problem)
         assert method.facts["begins"] == begins and method.facts["sigma_max"] == pytest.approx(level, rel=0.02)
-        noise = 2 * level
-        expected = (2 * problem.z0 - 1) / (1 + noise**2) ** 0.5
-        assert float((state.extra["x"] - expected).std()) == pytest.approx(noise / (1 + noise**2) ** 0.5, rel=0.05)
+        ab, noise = float(state.levels[-1]), torch.randn(problem.z0.shape, generator=problem.generator("sampling"))
+        assert ((1 - ab) / ab) ** 0.5 == pytest.approx(2 * level, rel=0.02)
+        expected = ab**0.5 * (2 * problem.z0 - 1) + (1 - ab) ** 0.5 * noise
+        torch.testing.assert_close(state.extra["x"], expected)
     with pytest.raises(UserError, match="sigma_max=2: expected more than 0.003 and at most 1"):
         sampled("dps", problem, sigma_max=2.0)
+
+
+def test_the_step_of_dps_is_the_released_one_of_its_operator() -> None:
+    kernel = torch.ones(3, 3) / 9
+    for A, zeta in ((Identity(), 0.5), (MotionBlur(kernel), 0.3), (CameraBlur(kernel, 2.2), 0.3)):
+        problem = Problem(torch.ones(1, 3, 64, 64), A, torch.ones(1, 3, 64, 64), "image", 0, 0.0)
+        for words, step in (({}, zeta), ({"zeta": 1.0}, 1.0)):
+            method = METHODS["dps"](METHODS["dps"].Options(**words), Shared(), Engine("cpu", "fp32"), False)
+            assert method.zeta(problem) == pytest.approx(step / 4), "of an image with a sixteenth of the pixels"
 
 
 def test_ct_is_guided_by_filtered_back_projection(monkeypatch: pytest.MonkeyPatch) -> None:

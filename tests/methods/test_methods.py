@@ -191,6 +191,19 @@ def test_self_guided_learns_its_input(configure: Configure) -> None:
     assert float((state.z.detach() - before).abs().mean()) > 0.05, "lr_z is 0.1"
 
 
+def test_self_guided_noise_is_up_to_half_of_the_largest_input(configure: Configure) -> None:
+    case, method, state = begun(configure("method=self_guided_dip", "steps=1", "lr_z=0"))
+    with torch.no_grad():
+        state.z.mul_(0.2)
+    seen: list[torch.Tensor] = []
+    state.network.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach() - state.z.detach()))
+    list(method.iterates(case.problem, state))
+    assert len(seen) == 8, "four of the step, and four of its result"
+    for noise in seen:
+        assert float(noise.min()) >= -1e-6
+        assert float(noise.max()) == pytest.approx(0.5 * float(state.z.detach().max()), rel=0.02)
+
+
 @pytest.mark.parametrize(("method", "off"), [("tv_dip", "rho=0"), ("sgld_dip", "weight_noise=0")])
 def test_relatives_without_their_part_are_vanilla_dip(configure: Configure, method: str, off: str) -> None:
     words = ("burn_in=0.99",) if method == "sgld_dip" else ()

@@ -1,5 +1,7 @@
 """Plug-and-play against the posterior of a Gaussian prior, whose denoiser is known; resuming; what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cases import Configure, begun, case_of, method_of, whole_and_resumed
@@ -88,6 +90,18 @@ def test_the_schedule_comes_near_the_posterior_mean_in_a_few_iterations(gaussian
 def test_schedule() -> None:
     assert schedule(0.2, 0.05, 3) == pytest.approx([0.2, 0.1, 0.05])
     assert schedule(0.2, 0.05, 1) == [0.2]
+
+
+@pytest.mark.parametrize(("noise", "stands_for"), [(0.05, 0.05), (0.001, 0.001), (0.0, 0.0005), (None, 0.01)])
+def test_the_image_before_denoising_has_the_weight_of_its_noise(
+    gaussian: None, monkeypatch: pytest.MonkeyPatch, noise: float | None, stands_for: float
+) -> None:
+    weights: list[float] = []
+    monkeypatch.setattr("aseqdip.methods.pnp.proximal", lambda problem, s, rho: (weights.append(rho), s["z"])[1])
+    problem, _ = small_problem(None)
+    solve(replace(problem, noise_std=noise), weight=0.5, sigma_max=0.2, iterations=3)
+    levels = schedule(0.2, max(stands_for, 0.003), 3)  # the least that the prior knows
+    assert weights == pytest.approx([0.5 * stands_for**2 / sigma**2 for sigma in levels])
 
 
 def test_conjugate_gradients_solve() -> None:

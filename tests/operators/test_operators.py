@@ -13,7 +13,16 @@ from aseqdip.operators.blur import CameraBlur, MotionBlur, trajectory_kernel
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask, center_hole, random_hole
-from aseqdip.operators.mri import MultiCoilMRI, cartesian_mask, fft2c, ifft2c, to_channels, to_complex
+from aseqdip.operators.mri import (
+    MultiCoilMRI,
+    cartesian_mask,
+    center_width,
+    centre_side,
+    fft2c,
+    ifft2c,
+    to_channels,
+    to_complex,
+)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -151,6 +160,25 @@ def test_a_mask_of_the_centre_alone() -> None:
         assert mask.nonzero().flatten().tolist() == list(range(150, 250))
 
 
+def test_variable_density_falls_with_the_square_of_the_distance_from_the_border() -> None:
+    seeds = range(400)
+    masks = [cartesian_mask("variable_density", 320, 8, 0.01, np.random.RandomState(s)) for s in seeds]  # noqa: NPY002
+    share = torch.stack(masks).float().mean(0)
+    # outside a centre of 3 columns: at 5/8 of the way from border to centre, and at 3/8
+    near, far = (float(share[a:b].mean()) for a, b in ((90, 110), (50, 70)))
+    assert near / far == pytest.approx((100 / 60) ** 2, rel=0.2)
+
+
+@pytest.mark.parametrize("side", [24, 25])
+@pytest.mark.parametrize("block", [4, 5])
+def test_the_fully_sampled_centre_is_found_where_masks_put_it(side: int, block: int) -> None:
+    columns = cartesian_mask("random", side, side / block, block / side, np.random.RandomState(0))  # noqa: NPY002
+    assert int(columns.sum()) == center_width(columns) == block
+    points, first = torch.zeros(side, side + 2, dtype=torch.bool), (side // 2 - block // 2, side // 2 + 1 - block // 2)
+    points[first[0] : first[0] + block, first[1] : first[1] + block] = True
+    assert centre_side(points) == block
+
+
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.float32])
 @pytest.mark.parametrize("points", [False, True])
 def test_a_sampling_mask_may_be_of_numbers(kind: torch.dtype, points: bool) -> None:
@@ -189,6 +217,8 @@ def test_kernel_is_a_centred_blur() -> None:
     assert float(kernel.sum()) == pytest.approx(1)
     assert float(kernel.min()) >= 0
     assert int((kernel > 0).sum()) > 31, "a trajectory, not a point"
+    spans = [int(kernel.any(axis).nonzero().max() - kernel.any(axis).nonzero().min()) for axis in (0, 1)]
+    assert max(spans) in (20, 21), "two thirds of its side"
 
 
 def test_motion_blur_is_a_convolution() -> None:

@@ -13,6 +13,7 @@ from aseqdip.report.blocks import Block, build, start_level
 from aseqdip.report.compact import compact
 from aseqdip.report.page import _glance, section
 from aseqdip.report.rows import load
+from aseqdip.report.tables import cells as in_columns
 from aseqdip.report.tables import document as markdown
 from aseqdip.report.tables import each, latex, means, tex
 
@@ -45,6 +46,9 @@ def test_every_published_method_is_there_or_said_to_be_missing(tmp_path: Path) -
     assert lines["DPS"]["ours"] == "not run"
     for cell in block.cells:
         assert cell.psnr is not None and lines[cell.label]["ours"].startswith(f"{cell.psnr.mean:.2f}")
+        if cell.published is not None:
+            gap = f"{cell.psnr.mean - cell.published.psnr:+.2f}*"
+            assert lines[cell.label]["difference"] == gap, "ours minus theirs, starred"
     assert "(stopped)" in lines["ES-DIP"]["ours"], "which iterate is the result is said where it is not the last"
 
 
@@ -185,6 +189,19 @@ def test_methods_are_compared_with_aseqdip_on_the_images_both_have(tmp_path: Pat
     assert [c["- aSeqDIP"] for c in lines] == ["-1.00", "–"], "two images are too few for an interval"
 
 
+def test_a_spread_is_over_images_and_scores_that_are_missing_are_counted(tmp_path: Path) -> None:
+    ours = [*made.campaign([("mri", "accel4", "aseqdip")], 3, 2, settings={"network": "unet"})]
+    direct = made.record("mri", "accel4", "direct", "image000")
+    (block,) = blocks_of(tmp_path, *ours[:-1], direct)
+    start, own = block.cells
+    found, psnr = in_columns(block, own), own.psnr
+    assert psnr is not None and psnr.over_images > 2 * psnr.over_seeds > 0
+    assert found["ours"] == f"{psnr.mean:.2f} ± {psnr.over_images:.2f}"
+    assert (found["seeds"], found["n"]) == (f"{psnr.over_seeds:.2f}", "3 × 2 (5 in all)")
+    assert found["ema"] == f"{own.scores['ema_psnr_db'].mean:.2f} ± {own.scores['ema_psnr_db'].over_images:.2f}"
+    assert in_columns(block, start)["ema"] == "–", "no iterates of a network"
+
+
 def test_the_screens_tables_fit(tmp_path: Path) -> None:
     blocks = blocks_of(tmp_path, *made.campaign([c for c in made.CELLS if c[0] == "mri"], 2, 2, dataset="folder"))
     assert max(map(len, each(blocks).splitlines())) <= 120
@@ -221,7 +238,9 @@ def test_another_network_beside_the_number_of_e2e_varnet_is_called_what_it_is(tm
 
 def test_of_two_with_the_same_settings_the_newer_counts_and_that_is_said(tmp_path: Path) -> None:
     new = [replace(made.record("mri", "accel4", "aseqdip", name, level=30), results_version=4) for name in "ab"]
-    old = [replace(made.record("mri", "accel4", "aseqdip", name, level=10), results_version=3) for name in "ac"]
+    old = [
+        replace(made.record("mri", "accel4", "aseqdip", name, level=10), results_version=3, finished=9) for name in "ac"
+    ]  # by older code, though later
     made.write(tmp_path / "z", new)
     made.write(tmp_path / "a", old[:1])
     (block,) = build(load([tmp_path]).rows)
@@ -264,3 +283,6 @@ def test_of_several_readings_of_a_method_the_one_nearest_to_the_paper_stands_for
     nearest = block.nearest("vanilla_dip")
     assert nearest is not None and nearest.rows[0].record.settings == {"lr": 1e-4}
     assert nearest.label in _glance(block, "vanilla_dip", None)[0], "and says which it is"
+    more = [replace(one, settings={"lr": 2e-4}, image=name, departures={}) for name in "yz" for one in records[:1]]
+    nearest = blocks_of(tmp_path / "more", *records, *more)[0].nearest("vanilla_dip")
+    assert nearest is not None and nearest.rows[0].record.settings == {"lr": 2e-4}, "of two, the one on more images"

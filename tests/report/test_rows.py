@@ -65,8 +65,22 @@ def test_csv_holds_one_line_a_reconstruction(outputs: Path, tmp_path: Path) -> N
         assert float(line["result_psnr_db"]) == record.score.psnr_db
         assert float(line["best_step"]) == record.scores["best"].step
         assert float(line["tflop"]) == pytest.approx(record.flops_per_step * record.steps / 1e12)
+        assert [float(line[f"{name}_seconds"]) for name in record.seconds] == [*record.seconds.values()]
         assert (line["stopped_psnr_db"] == "") == ("stopped" not in record.scores)
         assert line["command"] == "python run.py " + " ".join(record.command)
+
+
+def test_a_curve_is_of_what_is_the_result_and_whole(tmp_path: Path) -> None:
+    last = made.record("mri", "accel4", "aseqdip", "x", steps=100)
+    psnr = last.curve.psnr
+    averaged = replace(last, image="y", result="ema", curve=replace(last.curve, psnr_ema=[v + 1 for v in psnr]))
+    short = replace(last, image="z", curve=replace(last.curve, psnr=psnr[:-1]))
+    made.write(tmp_path, [last, averaged, short])
+    rows = {row.label: row for row in load([tmp_path]).rows}
+    assert rows["x"].reached == pytest.approx(psnr, rel=1e-6)
+    assert rows["y"].reached == pytest.approx([v + 1 for v in psnr], rel=1e-6), "the average, which is the result"
+    assert rows["y"].curve == pytest.approx(psnr, rel=1e-6) and not len(rows["y"].ssim)
+    assert not len(rows["z"].curve), "one of another length than its steps is none"
 
 
 @pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])

@@ -69,6 +69,31 @@ def test_units_do_not_matter() -> None:
     assert float(strong.image.norm() / plain.image.norm()) == pytest.approx(1e3, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {**SMALL, "method": "sgld_dip", "burn_in": 0.5, "thinning": 1},
+        {**SMALL, "method": "vanilla_dip", "residual": "norm", "stop": "discrepancy", "noise_std": 0.25},
+        {"method": "tv", "iterations": 20, "noise_std": 0.1, "device": "cpu"},
+    ],
+    ids=lambda settings: settings["method"],
+)
+def test_all_that_is_given_and_found_is_in_the_user_s_units(settings: dict[str, Any]) -> None:
+    """Images 256 times as large, seen by an operator four times as strong: noise, start, deviations."""
+    y, more = (2 * picture(1, 1, 32, 32)).clamp_max(1), dict(settings)
+    if "noise_std" in settings:
+        more["noise_std"] *= 1024
+    plain = aseqdip.reconstruct(y, (lambda x: x, lambda x: x), truth=y, **settings)
+    large = aseqdip.reconstruct(1024 * y, (lambda x: 4 * x, lambda x: 4 * x), truth=256 * y, **more)
+    assert large.which == plain.which and large.score.step == plain.score.step
+    assert plain.score.step in (None, 4), "a norm is not below the noise's energy, but below its root"
+    assert large.curve["loss"] == pytest.approx(plain.curve["loss"], rel=1e-3)
+    assert large.score.psnr_db == pytest.approx(plain.score.psnr_db, abs=1e-2)
+    found = [{"image": one.image, "start": one.start, **one.arrays} for one in (plain, large)]
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name] / 256, tensor, rtol=0.01, atol=1e-3)
+
+
 @pytest.mark.parametrize("strength", [30.0, 1.5, 0.02])
 @pytest.mark.parametrize(
     "settings",

@@ -21,6 +21,7 @@ from aseqdip.operators.mask import Mask
 from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.problem import Problem
 from aseqdip.records import read_curve
+from aseqdip.run.holdout import fitted_case
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.runner import run
 from aseqdip.stopping.holdout import outer_columns, part_of, split
@@ -37,8 +38,15 @@ def mri() -> MultiCoilMRI:
     return MultiCoilMRI(normal(3, 24, 32, complex_=True) / 3, mask)
 
 
+def mri_points() -> MultiCoilMRI:
+    mask = normal(24, 32, seed=4) > 0.5
+    mask[9:15, 13:19] = True
+    return MultiCoilMRI(mri().maps, mask)
+
+
 OPERATORS: dict[str, tuple[Callable[[], Operator], int]] = {
     "mri": (mri, 2),
+    "mri, points": (mri_points, 2),
     "ct": (lambda: ParallelBeam(size=32, views=9), 1),
     "denoising": (Identity, 3),
     "inpainting": (lambda: Mask((normal(1, 1, 24, 32, seed=5) > 0).float()), 3),
@@ -99,10 +107,26 @@ def test_the_split_belongs_to_image_and_seed() -> None:
     assert not torch.equal(split(problem("denoising"), None), split(problem("denoising", seed=1), None))
 
 
+def test_a_tenth_of_outer_columns_is_held_out_and_a_twentieth_of_all_else() -> None:
+    assert int((~split(problem("mri"), None)).sum()) == 1, "of 9 columns outside the centre"
+    assert int((~split(problem("denoising"), None)).sum()) == round(24 * 32 / 20)
+    assert int((~split(problem("ct"), None)).sum()) == round(int((problem("ct").y != 0).sum()) / 20)
+
+
+def test_what_is_held_out_beside_a_hole_is_interpolated_from_known_pixels_alone() -> None:
+    make, channels = OPERATORS["inpainting"]
+    A = make()
+    y = A(torch.ones(1, channels, 24, 32))
+    z0 = part_of(Problem(y, A, y, "a", 0), 0.2).z0
+    assert torch.allclose(z0, y, atol=1e-5), "white where it is known, and the hole stays what it is"
+
+
 def test_the_centre_of_k_space_is_never_held_out() -> None:
     outer = outer_columns(mri().mask)
     assert not outer[13:18].any(), "13 is sampled beside the centre, and belongs to the block"
     assert int(outer.sum()) == int(mri().mask.sum()) - 5
+    whole = problem("mri, points")
+    assert split(whole, 0.5)[9:15, 13:19].all(), "its points neither"
     full = outer_columns(torch.ones(100, dtype=torch.bool))
     assert (~full).nonzero().flatten().tolist() == list(range(46, 54))
 
@@ -205,6 +229,14 @@ def test_a_run_is_given_the_part_alone_and_scored_on_the_whole(
     assert record.facts["heldout"] == pytest.approx(float(held), rel=1e-4)
 
 
+def test_the_start_image_of_ct_is_clipped_without_them_too(configure: Configure) -> None:
+    cfg = configure("task=ct", "stop=holdout")
+    case = case_of(cfg)
+    z0 = fitted_case(case, cfg.rule).problem.z0
+    assert not torch.equal(z0, case.problem.z0)
+    assert (float(z0.min()), float(case.problem.z0.min())) == (0, 0)
+
+
 def test_before_anything_is_judged_the_latest_iterate_stays(configure: Configure) -> None:
     words = ("task=mri", "method=vanilla_dip", "stop=holdout", "steps=8", "lr=0.01")
     (record,) = run(configure(*words, "holdout_every=50")).records
@@ -235,6 +267,7 @@ def test_the_refit_is_a_plain_run_on_all_measurements_ended_where_the_rule_chose
     step = chosen.scores["stopped"].step
     assert refit.result == "last" and plain.curve is not None and plain.curve.every == 1 and step is not None
     assert refit.scores["last"].psnr_db == pytest.approx(plain.curve.psnr[step - 1], abs=6e-4)
+    assert refit.scores["ema"].psnr_db == pytest.approx(plain.curve.psnr_ema[step - 1], abs=6e-4), "begun anew"
     assert refit.scores["stopped"] == chosen.scores["stopped"]
     assert (refit.steps, refit.facts["refit_from_step"]) == (chosen.steps + step, chosen.steps)
     assert refit.facts["heldout"] == chosen.facts["heldout"], "not the error of an image that was fitted to them"

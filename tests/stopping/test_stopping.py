@@ -9,8 +9,8 @@ from aseqdip.errors import UserError
 from aseqdip.operators.identity import Identity
 from aseqdip.problem import Problem
 from aseqdip.run.runner import run
-from aseqdip.stopping.base import StoppingRule
-from aseqdip.stopping.discrepancy import noise_energy
+from aseqdip.stopping.base import MinimumRule, StoppingRule
+from aseqdip.stopping.discrepancy import Discrepancy, noise_energy
 from aseqdip.stopping.emv import ExponentialVariance
 from aseqdip.stopping.wmv import WindowedVariance
 from aseqdip.stopping.zero import Zero
@@ -53,6 +53,35 @@ def test_windowed_variance_is_its_definition() -> None:
         exact = (window - window.mean(0)).square().flatten(1).mean(1).mean()
         value = values[step - 1]
         assert float(value) == pytest.approx(float(exact), rel=1e-6)
+
+
+def test_exponential_variance_is_its_definition() -> None:
+    """EMV(t) = (1 - a) (EMV(t-1) + a ||x_t - EMA(t-1)||^2), a = 0.1."""
+    images, rule = stream(120, 40), emv(1000, True)
+    mean, variance = images[0], 0.0
+    for step, image in enumerate(images, start=1):
+        value = rule.statistic(image, step)
+        variance = 0.9 * (variance + 0.1 * float((image - mean).square().sum()))
+        mean = 0.9 * mean + 0.1 * image
+        assert value is None or float(value) == pytest.approx(variance, rel=1e-4)
+
+
+class Given(MinimumRule):
+    """A rule whose statistic is the image's value."""
+
+    name, title = "given", "given"
+
+    def statistic(self, image: Tensor, step: int) -> Tensor | None:
+        return None if step == 1 else image.mean()
+
+
+@pytest.mark.parametrize(("lower", "kept"), [(5, 5), (6, 6), (7, 2)])
+def test_a_minimum_counts_until_patience_is_exhausted(lower: int, kept: int) -> None:
+    rule = Given(Given.Options(patience=4))
+    for step in range(1, 9):
+        rule.add(torch.full((1, 1, 2, 2), {2: 1.0, lower: 0.5}.get(step, 2.0)), step, LOSS)
+        assert rule.stopped(step) == (step > rule.step + 4)
+    assert rule.step == kept
 
 
 @pytest.mark.parametrize("rule", [wmv(10, 60), emv(60, True)])
@@ -165,6 +194,10 @@ def test_noise_energy_counts_what_is_measured() -> None:
     y = torch.tensor([[[[1.0, 0.0], [2.0, 3.0]]]])
     assert noise_energy(Problem(y, operator, y, "a", 0, noise_std=2.0)) == 3 * 4
     assert noise_energy(Problem(torch.complex(y, y), operator, y, "a", 0, noise_std=2.0)) == 6 * 4
+    rule = Discrepancy()
+    for squared, threshold in ((True, 12.0), (False, 12**0.5)):
+        rule.begin(Problem(y, operator, y, "a", 0, noise_std=2.0), squared)
+        assert rule.threshold == pytest.approx(threshold), "that of the data term, which is a squared norm or a norm"
     for unknown, advice in ((None, "no setting tells it"), (0.0, "give a level")):
         with pytest.raises(UserError, match=f"its level must be known; that of a is not: .*{advice}"):
             noise_energy(Problem(y, operator, y, "a", 0, noise_std=unknown))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aseqdip.records import Record, Score, scan
-from aseqdip.studies.choice import Budget, broken, budgets, chosen, reading
+from aseqdip.studies.choice import Budget, broken, budgets, chosen, patient, reading
 
 RESULTS = Path(__file__).parents[2] / "results"
 #: made before there was the rule, or smaller than it asks for; the page says so, and how they break it
@@ -39,6 +39,14 @@ def test_a_fair_study_breaks_no_rule() -> None:
     assert broken(fair()) == []
     assert budgets(fair())["mri", "accel4", "aseqdip"] == Budget(2, 4, (4000,))
     assert len(budgets(fair())) == 2
+
+
+def test_slices_of_one_ct_patient_are_one_object() -> None:
+    first, again, other = ("12_TCGA-17-Z034.npz", "ct/93_TCGA-17-Z034.npz", "12_TCGA-17-Z035.npz")
+    assert patient(first) == patient(again) != patient(other)
+    made = [replace(record("tv", 1, "a", 30.0), task="ct", source=name, image=name) for name in (first, again)]
+    made[1] = replace(made[1], dataset="public_ct")
+    assert any("chosen and reported on the same" in line for line in broken(made))
 
 
 def without(*gone: Callable[[Record], bool]) -> list[Record]:
@@ -83,6 +91,12 @@ def test_no_committed_study_of_choice_breaks_a_rule_unsaid(folder: Path) -> None
         return
     page = (RESULTS.parent / "docs" / SAID[folder.name]).read_text()
     assert found and [line for line in found if line not in page] == []
+
+
+def test_seeds_of_one_image_count_each() -> None:
+    low, high = (record("aseqdip", lr, "a", psnr) for lr, psnr in ((1e-4, 20.0), (1e-3, 28.0)))
+    other = record("aseqdip", 1e-4, "b", 30.0)
+    assert chosen([replace(low, seed=1), high, other, replace(high, image="b", content="cb"), low]) == reading(low)
 
 
 def test_a_reconstruction_made_twice_counts_once() -> None:

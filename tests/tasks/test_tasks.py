@@ -15,8 +15,10 @@ from aseqdip.data import open_dataset
 from aseqdip.data.base import Sample
 from aseqdip.errors import UserError
 from aseqdip.operators.coils import simulated_coils
-from aseqdip.operators.mri import fft2c, to_complex
+from aseqdip.operators.espirit import espirit
+from aseqdip.operators.mri import cartesian_mask, fft2c, ifft2c, to_complex
 from aseqdip.problem import generator
+from aseqdip.tasks._pictures import resized
 
 
 def test_mri_is_scaled_by_its_own_zero_filled_image(configure: Configure) -> None:
@@ -43,6 +45,16 @@ def test_mri_noise_is_relative_to_the_peak(configure: Configure) -> None:
     peak = float((simulated_coils(15, (96, 96), generator(0, "brain00", "coils")) * image).abs().max())
     assert float(difference.abs().square().mean().sqrt()) == pytest.approx(0.05 * peak, rel=0.03)
     assert noisy.problem.noise_std == pytest.approx(0.05 * peak * noisy.facts["scale"] / 2**0.5, rel=1e-4)
+    assert clean.problem.noise_std == 0
+
+
+@pytest.mark.parametrize(("accel", "fraction"), [(4, 0.08), (8, 0.04)])
+def test_the_sampled_centre_is_smaller_at_higher_acceleration(
+    configure: Configure, accel: int, fraction: float
+) -> None:
+    mask = case_of(configure(f"accel={accel}", "size=96")).problem.operator.mask
+    rng = np.random.RandomState(generator(0, "brain00", "mask").initial_seed() % 2**32)  # noqa: NPY002
+    assert torch.equal(mask, cartesian_mask("random", 96, accel, fraction, rng))
 
 
 def write_scan(path: Path, size: int = 48, **extra: np.ndarray) -> np.ndarray:
@@ -76,6 +88,7 @@ def test_kspace_is_cropped_in_image_space(configure: Configure, tmp_path: Path) 
     case = case_of(configure("dataset=kspace", f"data_root={tmp_path}", "size=64"))
     assert case.problem.z0.shape == (1, 2, 64, 64)
     assert case.facts["maps"] == "espirit"
+    assert case.problem.noise_std is None, "a scan has noise of its own"
     from aseqdip.data.brain import brain
 
     expected = brain(80).abs()[8:-8, 8:-8]
@@ -102,11 +115,17 @@ def test_prospective_scan_has_no_truth(configure: Configure, tmp_path: Path) -> 
     mask[16:32] = True
     write_scan(tmp_path / "a.h5", mask=mask)
     with h5py.File(tmp_path / "a.h5", "r+") as file:
-        file["kspace"][...] = np.where(mask, file["kspace"], 0)
-    case = case_of(configure("dataset=kspace", f"data_root={tmp_path}"))
+        file["kspace"][...] = measured = np.where(mask, file["kspace"], 0)
+    case = case_of(configure("dataset=kspace", f"data_root={tmp_path}", "noise=0.02", "size=32"))
     assert case.scoring is None
     assert case.facts["sampled_columns"] == mask.sum()
     assert case.facts["prospective"] is True
+    assert case.problem.z0.shape == (1, 2, 32, 48), "its columns have gaps: only the readout is cropped"
+    kspace = torch.from_numpy(measured[0])
+    kspace = fft2c(ifft2c(kspace)[:, 8:40])
+    assert torch.equal(case.problem.operator.maps, espirit(kspace, calibration=(24, 16))), "of columns without a gap"
+    peak = float(ifft2c(kspace).abs().max())
+    assert case.problem.noise_std == pytest.approx(0.02 * peak * case.facts["scale"] / 2**0.5, rel=1e-4)
 
 
 def test_stored_maps_are_normalised(configure: Configure, tmp_path: Path) -> None:
@@ -130,13 +149,27 @@ def test_ct_operator_has_unit_norm_and_a_clipped_start(configure: Configure) -> 
 
 
 def test_ct_photon_noise_falls_with_the_dose(configure: Configure) -> None:
-    clean = case_of(configure("task=ct")).problem.y
+    known = case_of(configure("task=ct")).problem
+    clean = known.y
+    assert known.noise_std == 0
     errors = [
         float((case_of(configure("task=ct", f"photons={n}")).problem.y - clean).norm() / clean.norm())
         for n in (1e3, 1e5)
     ]
     assert errors[1] == pytest.approx(errors[0] / 10, rel=0.5)
     assert errors[1] > 0
+
+
+def test_ct_photons_are_counted_by_the_law_of_beer_and_lambert(configure: Configure) -> None:
+    """Counts N leave noise of 1 / sqrt(N) in the attenuation; a ray without any is taken to have one."""
+    name, sample, case = sampled(configure("task=ct", "photons=1e5"))
+    assert case.problem.noise_std is None, "it differs from ray to ray"
+    attenuation = 0.02 * sample.hu_width / 1000 * 350 / 64 * case.facts["operator_norm"]
+    clean = attenuation * case.problem.operator(case.truth)
+    spread = (attenuation * case.problem.y - clean) * (1e5 * torch.exp(-clean)).sqrt()
+    assert float(spread.std()) == pytest.approx(1, rel=0.1)
+    few = make_task(configure("task=ct", "photons=5")).make(name, sample)
+    assert float(few.problem.y.max()) == pytest.approx(math.log(5) / attenuation, rel=1e-4)
 
 
 def test_denoising_noise_is_not_clipped(configure: Configure) -> None:
@@ -196,6 +229,7 @@ def test_known_pixels_are_put_back_with_their_noise(configure: Configure) -> Non
 def test_inpainting_with_a_mask_file(configure: Configure, tmp_path: Path) -> None:
     mask = np.full((64, 64), 255, dtype=np.uint8)
     mask[10:20, 30:50] = 0
+    mask[10:20, 40:50] = 100  # nearer to black
     Image.fromarray(mask).save(tmp_path / "mask.png")
     case = case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}"))
     assert float(case.problem.operator.mask.sum()) == 64 * 64 - 200
@@ -210,6 +244,7 @@ def test_deblurring_blurs(configure: Configure) -> None:
         case = case_of(configure("task=deblurring", f"kernel={kernel}"))
         assert float((case.problem.y - case.scoring.truth).norm()) > 0.01
         assert torch.equal(case.problem.y, case.problem.operator(case.scoring.truth))
+        assert case.problem.noise_std == 0, "known to be none"
 
 
 def test_a_picture_can_be_the_measurement(configure: Configure, tmp_path: Path) -> None:
@@ -226,6 +261,19 @@ def test_resizing_a_noisy_measurement_is_warned_of(
     Image.new("RGB", (70, 66), (90, 20, 200)).save(tmp_path / "a.png")
     case_of(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none", "sigma=25"))
     assert "use size=native" in caplog.text
+
+
+def test_resizing_leaves_no_value_beyond_black_and_white() -> None:
+    stripes = (torch.arange(50) // 5 % 2).float().expand(1, 1, 50, 50)
+    small = resized(stripes, 32)
+    assert (small.shape, float(small.min()), float(small.max())) == ((1, 1, 32, 32), 0, 1)
+
+
+def test_images_have_noise_of_their_own(configure: Configure) -> None:
+    cfg = configure("task=denoising")
+    _, sample, _ = sampled(cfg)
+    a, b = (make_task(cfg).make(name, sample).problem.y for name in "ab")
+    assert float((a - b).std()) == pytest.approx(2**0.5 * 15 / 255, rel=0.05)
 
 
 def test_same_seed_same_measurements(configure: Configure) -> None:
