@@ -6,7 +6,6 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
-# without byte code: it takes a minute to write for all files, and few are ever imported
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: setup demo test check bench fuzz torture gpu-check gpu-bench campaign report docs clean
@@ -20,6 +19,8 @@ setup: .venv/.ready
 	# the PyTorch that is there stays: everything else has to go with it
 	$(BIN)/python -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' > .venv/torch.txt
 	$(PIP) --constraint constraints.txt --constraint .venv/torch.txt --editable '.[dev,launchers]'
+	# by all cores, which pip does not; some packages have files that are no Python of this version
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib aseqdip || true
 	touch $@
 
 demo: setup
