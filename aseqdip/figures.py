@@ -70,8 +70,8 @@ def _array(image: "Tensor") -> np.ndarray:
 
 
 def white(*images: np.ndarray) -> float:
-    """What is shown as white: of scans, (height, width), the 99th percentile, since tissue beside a coil can be several
-    times as bright as all else; of pictures in colour the maximum.
+    """What is shown as white: of images of one channel, (height, width), the 99th percentile, since in a scan tissue
+    beside a coil can be several times as bright as all else; of pictures in colour the maximum.
     """
     return max(*(float(np.quantile(i, 0.99) if i.ndim == 2 else i.max()) for i in images), 1e-12)
 

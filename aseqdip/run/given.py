@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LEARNING = ("steps", "lr", "residual")
 
 
-#: a setting's default may be a task's, here that of the operator; in this order
+#: a setting's default may be a task's: here that which the operator is of
 TASK_OF: dict[type[Operator], str] = {
     MultiCoilMRI: "mri",
     ParallelBeam: "ct",
