@@ -1,8 +1,11 @@
 """The command line: check the words, compose the configuration, run, say how it ended."""
 
+import gc
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +50,9 @@ def _main(given: list[str], command: Command) -> None:
 
         export.main(given[1:])
         return
-    # what takes its time to be imported only now, when signals are heard
-    from aseqdip import usage, words
-    from aseqdip.files import check_writable, config_folder
+    with importing():  # what takes its time only now, when signals are heard
+        from aseqdip import usage, words
+        from aseqdip.files import check_writable, config_folder
 
     if given[:1] == ["recommend"]:
         from aseqdip import recommend
@@ -84,6 +87,19 @@ def _main(given: list[str], command: Command) -> None:
     hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Imports make objects by the hundred thousand that stay: to look for garbage among them is a fifth of a start."""
+    first = "torch" not in sys.modules
+    gc.disable()
+    try:
+        yield
+    finally:
+        if first:  # later there may be garbage, which would stay as well
+            gc.freeze()
+        gc.enable()
+
+
 def job(composed: "DictConfig") -> dict[str, Any]:
     """One composed config: what Hydra calls, once or for each job of a sweep, there perhaps in another process."""
     import logging
@@ -91,8 +107,9 @@ def job(composed: "DictConfig") -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from aseqdip import compose
-    from aseqdip.run import runner
+    with importing():
+        from aseqdip import compose
+        from aseqdip.run import runner
 
     log = logging.getLogger(__name__)
     running = HydraConfig.get()

@@ -1,5 +1,6 @@
 """Shared by all tests: composed configs, real data if there is any, and the three checks of a linear operator."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -7,12 +8,16 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import numpy as np
+import omegaconf._utils
 import pytest
 import torch
+import yaml
 from fuzz import summary
 
 from aseqdip import figures
@@ -21,6 +26,13 @@ from aseqdip.config import Config
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ASEQDIP_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+# Thousands of configs are composed here, a third of the time of all tests. What reads their YAML is made anew for every
+# file and of Python; made once and in C it reads the same. Commands, in processes of their own, have the usual one.
+omegaconf._utils.get_yaml_loader = cache(omegaconf._utils.get_yaml_loader)
+with mock.patch.object(yaml, "SafeLoader", yaml.CSafeLoader):
+    omegaconf._utils.get_yaml_loader()
+gc.freeze()  # what was imported stays: no looking for garbage among it
 
 
 def load_script(name: str) -> ModuleType:

@@ -1,11 +1,13 @@
 """The lists of images that ``data=`` names."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import Configure
 
+from aseqdip.compose import compose
 from aseqdip.data import open_dataset
 from aseqdip.files import config_folder
 from aseqdip.studies.choice import patient
@@ -23,14 +25,17 @@ def test_every_list_of_images_is_complete(configure: Configure, data: str, task:
     assert cfg.dataset.name.startswith((f"{data}_" if data in CHOOSING else "public_", "paper_"))
 
 
+@cache
+def patients(data: str, task: str) -> set[str]:
+    return {patient(file) for file in compose([f"data={data}", f"task={task}"]).dataset.files or []}
+
+
 @pytest.mark.parametrize("task", ["mri", "ct", "denoising"])
 @pytest.mark.parametrize("choosing", CHOOSING)
-def test_settings_are_chosen_on_images_in_no_other_list(configure: Configure, choosing: str, task: str) -> None:
-    own = configure(f"data={choosing}", f"task={task}").dataset.files or []
+def test_settings_are_chosen_on_images_in_no_other_list(choosing: str, task: str) -> None:
+    assert patients(choosing, task)
     for data, other in LISTS:
-        if data != choosing:
-            files = configure(f"data={data}", f"task={other}").dataset.files or []
-            assert not {patient(f) for f in own} & {patient(f) for f in files}, (data, other)
+        assert data == choosing or not patients(choosing, task) & patients(data, other), (data, other)
 
 
 def test_the_lists_have_no_subject_of_mri_in_common(configure: Configure, data: Path) -> None:
