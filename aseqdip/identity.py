@@ -29,8 +29,9 @@ from aseqdip.priors.published import PUBLISHED
 #: raised whenever the same settings give other numbers than before, by code that is no part's own (engine, operators)
 RESULTS = 4
 
-#: what the paper states (Sec. 3, 4.1, Algorithm 1; App. C.6 for TV-DIP), fp32 as in its authors' scripts; the record
-#: names any departure from it. It says of other methods' networks nothing. Of a task, the defaults are the paper's.
+#: what the paper states (Sec. 3, 4.1, Algorithm 1; App. C.6 for TV-DIP); fp32 and the U-Net's width and depth as in its
+#: authors' scripts; the record names any departure from it. It says of other methods' networks nothing. Of a task, the
+#: defaults are the paper's.
 PAPER: dict[str, Any] = {
     "steps": 4000, "N": 2, "lam": 1.0, "lr": 1e-4, "residual": "squared", "input_update": "network", "start": "paper",
     "rho": 1.0, "network": "unet", "network.width": 64, "network.depth": 3, "network.init": "normal", "ema": 0.0,

@@ -5,8 +5,14 @@ import math
 import numpy as np
 import pytest
 from scipy.signal import lfilter
+from scipy.special import stdtrit
 
-from aseqdip.averages import FEWEST, MeanCurve, falls, interval, mean_curve, onset, paired, summary
+from aseqdip.averages import FEWEST, MeanCurve, both, falls, interval, mean_curve, onset, paired, summary
+
+
+def student(images: int) -> float:
+    """Half of the width of a 95 % interval in standard errors, these being of the spread over n, not over n - 1."""
+    return float(stdtrit(images - 1, 0.975)) * (images / (images - 1)) ** 0.5
 
 
 def names(count: int) -> list[str]:
@@ -44,6 +50,16 @@ def test_few_images_have_no_interval() -> None:
     assert found is not None and 0 < found[0] < values.mean() < found[1] < FEWEST - 1
 
 
+@pytest.mark.parametrize("images", [6, 10, 20])
+def test_95_of_100_intervals_have_the_mean(images: int) -> None:
+    rng, draws = np.random.default_rng(4), 2000
+    found = [both(rng.standard_normal(images), np.arange(images), draws) for _ in range(400)]
+    assert 0.92 < np.mean([low < 0 < high for low, high in found]) < 0.98
+    bands = interval(rng.standard_normal((images, 400)), draws)
+    assert bands is not None
+    assert 0.92 < np.mean((bands[0] < 0) & (bands[1] > 0)) < 0.98
+
+
 def test_seeds_of_one_image_are_no_independent_pairs() -> None:
     rng = np.random.default_rng(2)
     images = [name for name in names(12) for _ in range(10)]
@@ -53,7 +69,7 @@ def test_seeds_of_one_image_are_no_independent_pairs() -> None:
     by_pair = paired(list(reference + difference), list(reference), names(120))
     assert by_image.mean == pytest.approx(by_pair.mean)
     wide, narrow = by_image.high - by_image.low, by_pair.high - by_pair.low
-    assert wide == pytest.approx(2 * 1.96 * np.std(difference[::10]) / 12**0.5, rel=0.15)
+    assert wide == pytest.approx(2 * student(12) * np.std(difference[::10]) / 12**0.5, rel=0.15)
     assert wide > 2.5 * narrow
 
 
@@ -143,7 +159,7 @@ def test_the_interval_of_a_difference_counts_seeds_and_images() -> None:
     found = paired(list(1 + seeds), [0.0] * 16, list(images))
     means = seeds.reshape(8, 2).mean(axis=1)
     spread = math.sqrt(means.var() / 8 + seeds.reshape(8, 2).var(axis=1).mean() / 2 / 8)
-    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.1), "that of images alone is narrower"
+    assert found.high - found.low == pytest.approx(2 * student(8) * spread, rel=0.1), "that of images alone is narrower"
 
 
 def test_mean_curve_averages_seeds_before_images_and_ends_with_the_shortest() -> None:

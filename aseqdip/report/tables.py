@@ -13,7 +13,8 @@ from aseqdip.report.blocks import Block, Cell
 HEADLINE = (
     "Ours is each reconstruction's result: the last iterate, or what the method's own stopping rule or averaging keeps "
     "(named then). Oracle is the iterate with the highest PSNR against the truth, which nobody has in practice: for "
-    "diagnosis only. The paper's result (eq. 5) is its last iterate."
+    "diagnosis only; it is one output of the part that was run, so that an average may be above it, and a run that its "
+    "rule ended might have gone higher. The paper's result (eq. 5) is its last iterate."
 )
 INTERVAL = (
     "Against aSeqDIP: PSNR minus aSeqDIP's on the images and seeds that both have, mean and 95 % bootstrap interval "
@@ -65,9 +66,11 @@ def size(cell: Cell) -> str:
 
 
 def falls_from(cell: Cell) -> str:
-    """Where the mean PSNR starts to fall."""
-    if cell.curve is None or len(cell.curve.each) < FEWEST:
-        return "–" if cell.curve is None else "few images"
+    """Where the mean PSNR starts to fall; a dash for a method that fits no network."""
+    if cell.curve is None or not cell.rows[0].record.fitted:
+        return "–"
+    if len(cell.curve.each) < FEWEST:
+        return "few images"
     return f"none by {cell.curve.end}" if cell.falls is None else f"{cell.falls}"
 
 
@@ -160,7 +163,7 @@ DOCUMENT = (
     "published", "ours", "n", "difference", "best", "versus", "wins", "ssim_published", "ssim", "heldout", "seconds",
 )  # fmt: skip
 SCREEN = ("n", "start", "ours", "ssim", "heldout", "best", "versus", "seconds")
-WIDE = ("n", "start", "ours", "ssim", "heldout", "best", "ema", "versus", "onset", "seconds", "tflop")
+WIDE = ("n", "start", "ours", "ssim", "heldout", "best", "ema", "versus", "wins", "onset", "tflop")
 WIDTH = 120  # characters of a terminal's line
 
 
@@ -216,9 +219,17 @@ def lines(block: Block, wanted: Sequence[str], std: bool = True) -> list[list[st
     return [head, *([name, *(found.get(key, "–") for key in keys)] for name, found in table)]
 
 
-def wide(block: Block) -> str:
-    """A block's table under its title, for a document, which may be wider than a screen."""
-    return f"{block.title}\n\n{markdown(lines(block, WIDE, std=False))}"
+def verdict(found: Paired | None) -> str:
+    """What the interval of a difference says of who is ahead."""
+    if found is None or found.low != found.low:
+        return "too few images"
+    return "ahead" if found.low > 0 else "behind" if found.high < 0 else "not told apart"
+
+
+def wide(block: Block, wanted: Sequence[str] = WIDE) -> str:
+    """A block's table under its title and cautions, for a document, which may be wider than a screen."""
+    parts = [block.title, *block.cautions, markdown(lines(block, wanted, std=False))]
+    return "\n\n".join(parts)
 
 
 def means(blocks: Sequence[Block]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from aseqdip.config import knobs_of, parts
 from aseqdip.files import config_folder
 from aseqdip.methods import METHODS
 from aseqdip.plain import dumps
@@ -27,11 +28,19 @@ WHERE = ("data=", "data_root=", "images=", "outputs=", "tracker=", "device=", "s
 
 @dataclass(frozen=True)
 class Budget:
-    """What a method's settings were chosen from: distinct settings, reconstructions, and their numbers of steps."""
+    """What a method's settings were chosen from.
+
+    Attributes:
+        readings: distinct settings; runs: those that differ in more than the rule that ends them.
+        reconstructions, steps: how many, and of which lengths.
+        candidates: what had a result to be chosen by: readings, and averages of runs without a rule.
+    """
 
     readings: int
     reconstructions: int
     steps: tuple[int, ...]
+    runs: int
+    candidates: int
 
 
 def chooses(record: Record) -> bool:
@@ -65,10 +74,15 @@ def budgets(records: Iterable[Record]) -> dict[tuple[str, str, str], Budget]:
     for r in records:
         if chooses(r) and has_choice(r.method):
             spent.setdefault((r.task, r.setting, r.method), []).append(r)
-    return {
-        key: Budget(len({reading(r) for r in tried}), len(tried), tuple(sorted({s for r in tried if (s := steps(r))})))
-        for key, tried in sorted(spent.items())
-    }
+    return {key: _budget(tried) for key, tried in sorted(spent.items())}
+
+
+def _budget(tried: Sequence[Record]) -> Budget:
+    rule = {"stop", *(known.name for kind, _, part in parts() if kind == "stop" for known in knobs_of(part.Options))}
+    runs = {written({k: v for k, v in r.settings.items() if k not in rule}) for r in tried}
+    scored = {words for r in tried for words, _ in judged(r)}
+    lengths = tuple(sorted({s for r in tried if (s := steps(r))}))
+    return Budget(len({reading(r) for r in tried}), len(tried), lengths, len(runs), len(scored))
 
 
 def has_choice(method: str) -> bool:
@@ -162,9 +176,10 @@ def _same(record: Record) -> Any:
 
 def table(records: Iterable[Record]) -> list[list[str]]:
     """What each method's settings were chosen from."""
-    lines = [["task", "setting", "method", "readings", "reconstructions", "steps"]]
+    lines = [["task", "setting", "method", "readings", "reconstructions", "steps", "runs", "candidates"]]
     for key, b in budgets(records).items():
-        lines.append([*key, str(b.readings), str(b.reconstructions), ", ".join(map(str, b.steps))])
+        counts = str(b.readings), str(b.reconstructions), ", ".join(map(str, b.steps)), str(b.runs), str(b.candidates)
+        lines.append([*key, *counts])
     return lines
 
 

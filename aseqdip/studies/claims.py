@@ -9,21 +9,24 @@ python -m aseqdip.studies.claims page   results/claims docs/claims.md
 Each can be repeated, goes on where it was killed, and several processes may share one. ``tune`` tries three readings of
 each method on one image of data=tuning and the better two on another; ``choose`` writes the best into recipe=best;
 ``report`` reconstructs images of data=public with it, and with each network's authors' own settings; ``vary`` changes
-what the paper ablates in aSeqDIP's. ``results/claims/begun`` has tries of tasks that were not tried to the end.
+what the paper does in aSeqDIP's: lam (Fig. 9, and 0 of Fig. 4) and N (Fig. 10). ``results/claims/begun`` has tries of
+tasks that were not tried to the end.
 """
 
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
+from aseqdip.averages import lost
 from aseqdip.compose import compose
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain, save
@@ -33,7 +36,7 @@ from aseqdip.methods import METHODS
 from aseqdip.records import Record
 from aseqdip.report.blocks import Block, Cell, build, versus
 from aseqdip.report.rows import load
-from aseqdip.report.tables import HEADLINE, INTERVAL, ahead, falls_from, fill_in, markdown, wide
+from aseqdip.report.tables import HEADLINE, INTERVAL, WIDE, ahead, fill_in, markdown, verdict, wide
 from aseqdip.run.interrupt import UNFINISHED
 from aseqdip.run.scores import EMA_DECAY
 from aseqdip.studies import choice
@@ -74,8 +77,9 @@ RHO["deblurring"] = ("1e-6", "1e-4")
 ALPHA = {"mri": ""}
 ORIGIN = "Of three readings the best on data=tuning (aseqdip.studies.claims, docs/claims.md)."
 AUTHORS = "original, paper"
-#: what the paper's ablations change, the rest being aSeqDIP's best reading
-VARIED = ("lam=0", "lam=0.1", "lam=10", "N=1", "N=10", "N=50")
+#: what the paper's ablations change (Figs. 4, 9, 10), the rest being aSeqDIP's best reading
+VARIED = ("lam=0", "lam=0.5", "lam=2", "N=1", "N=4")
+FALLS = 0.5  # dB that a run must lose to count as one that falls
 
 
 def cells(task: str) -> dict[str, tuple[str, ...]]:
@@ -161,13 +165,18 @@ def choose(tuning: Path, recipes: Path) -> None:
             sys.stderr.write(f"{task} {method}: not tried to the end; run tune. What recipe=best has of it stays.\n")
             continue
         mine = [r for r in records if (r.task, r.method) == (task, method)]
-        best, usual = json.loads(choice.chosen(mine)), settings(compose(words(task, method, "")))
-        other = {k: v for k, v in best.items() if v != usual.get(k) and k not in (*choice.NO_CHOICE, "network.width")}
+        other = own_settings(task, method, json.loads(choice.chosen(mine)))
         knobs = {k: v for k, v in other.items() if not k.startswith("network")}
         if network := {k.partition(".")[2] or "name": v for k, v in other.items() if k.startswith("network")}:
             knobs["network"] = network
         text = f"# @package _global_\n# {ORIGIN}\n{OmegaConf.to_yaml(OmegaConf.create(knobs))}"
         write_text(recipes / f"best_{method}_{task}.yaml", text)
+
+
+def own_settings(task: str, method: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a reading's settings those that the method does not have by itself; but for the width of its network."""
+    usual = settings(compose(words(task, method, "")))
+    return {k: v for k, v in found.items() if v != usual.get(k) and k not in (*choice.NO_CHOICE, "network.width")}
 
 
 def best(task: str, method: str, more: str = "") -> list[str]:
@@ -232,7 +241,8 @@ def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
         folder=folder, path=path, size=SIZE, steps=STEPS, width=WIDTH, skip=OWN_WIDTH["skip"],
         picture=path.with_suffix(".png").name, headline=HEADLINE,
         interval=INTERVAL, answers="\n\n".join(answers(block, varied.get(block.first.task)) for block in blocks),
-        reported=tables(blocks), authors=tables(build(authors)), varied=tables(varied.values()),
+        falls=FALLS, reported=tables(blocks), chosen=markdown(used(blocks)), authors=tables(build(authors)),
+        varied=tables(varied.values()),
         checked=checked(folder), tried=markdown(tried(tuning)),
         budgets=markdown(choice.table(tuning)),
         broken="\n".join(f"- {line}" for line in broken) or "Nowhere.",
@@ -248,7 +258,7 @@ def checked(folder: Path) -> str:
     same = {(row.image, row.record.seed, choice.reading(row.record)) for row in again}
     tries = load([folder / "tuning"]).rows
     own = [row for row in tries if (row.image, row.record.seed, choice.reading(row.record)) in same]
-    return tables(build([*own, *again]))
+    return tables(build([*own, *again]), ("n", "start", "ours", "ssim", "best"))
 
 
 def unfinished(block: Block) -> str:
@@ -259,9 +269,9 @@ def unfinished(block: Block) -> str:
     return f"{block.place}: " + ", ".join(f"{title} {n} of {whole}" for title, n in found.items()) if found else ""
 
 
-def tables(blocks: Iterable[Block]) -> str:
+def tables(blocks: Iterable[Block], columns: Sequence[str] = WIDE) -> str:
     """One below the other."""
-    return "\n\n".join(map(wide, blocks)) or "Not run yet."
+    return "\n\n".join(wide(block, columns) for block in blocks) or "Not run yet."
 
 
 def draw(path: Path, blocks: Sequence[Block]) -> None:
@@ -289,28 +299,70 @@ def answers(block: Block, varied: Block | None) -> str:
     """
     networks = [c for c in block.cells if c.psnr and c.rows[0].record.titles.get("group") == "untrained network"]
     own = next((cell for cell in networks if cell.method == "aseqdip"), None)
-    # on the images and seeds that both have: a method may not have been run on all of them yet
-    found = {cell.key: one.mean for cell in networks if own is not None and (one := versus(cell, own)) is not None}
-    if varied is None or own is None or not found:
+    if varied is None or own is None or len(networks) < 2:
         return f"{block.place}: too little has been run."
-    order = sorted(networks, key=lambda cell: -found.get(cell.key, 0.0))
-    rival = next(cell for cell in order if cell.key in found)
-    place = f"{1 + sum(gain > 0 for gain in found.values())} of {1 + len(found)}; "
-    place += f"minus {rival.label}: {ahead(versus(own, rival))}"
-    fall = "; ".join(f"{c.label} {falls_from(c)} ({_lost(c)})" for c in order)
-    table = [["claim", block.place], ["aSeqDIP is first of the untrained networks (Table 2)", place]]
-    table.append(["it does not over-fit, others do (Fig. 4): falls from (last minus best)", fall])
-    chosen = own.rows[0].record.settings
-    same = next(c for c in varied.cells if c.rows[0].record.settings == chosen)
-    for name, said in (("lam", "lam = 1 is best (Fig. 9)"), ("N", "how often the input is updated (N)")):
-        values = [(c.rows[0].record.settings[name], c) for c in varied.cells]
-        others = [f"{name}={value:g} {ahead(versus(c, same))}" for value, c in values if value != chosen[name]]
-        table.append([f"{said}: minus {name}={chosen[name]:g}", "; ".join(others) or "not run yet"])
-    return markdown(table)
+    same = next(c for c in varied.cells if c.rows[0].record.settings == own.rows[0].record.settings)
+    others = [c for c in varied.cells if c is not same]
+    zero = [c for c in others if c.rows[0].record.settings["lam"] == 0]
+    rivals = [c for c in networks if c is not own]
+    return markdown(
+        [
+            ["claim", block.place],
+            ["aSeqDIP is first of the untrained networks (Table 2)", first(block.first.task, own, rivals)],
+            ["it does not over-fit, others do (Fig. 4)", overfitting([own, *zero, *rivals])],
+            ["lam = 1 is best (Fig. 9; 0 is Fig. 4's)", changed("lam", same, others)],
+            ["how often the input is updated matters little (N, Fig. 10)", changed("N", same, others)],
+        ]
+    )
 
 
-def _lost(cell: Cell) -> str:
-    return f"{cell.scores['last_psnr_db'].mean - cell.scores['best_psnr_db'].mean:+.2f}"
+def first(task: str, own: Cell, rivals: Sequence[Cell]) -> str:
+    """Who is ahead of aSeqDIP, and who behind, by the intervals; a method counts once it has all images."""
+    told: dict[str, list[tuple[float, str]]] = {"ahead": [], "behind": [], "not told apart": []}
+    few = [METHODS[m].title for m in cells(task) if METHODS[m].learns and m not in {c.method for c in (own, *rivals)}]
+    for cell in rivals:
+        found = versus(cell, own)
+        if len({row.image for row in cell.rows}) < REPORTED:
+            few.append(cell.label)
+        elif found is not None:
+            told[verdict(found)].append((-found.mean, f"{cell.label} {ahead(found)}"))
+    lines = [f"{what}: " + (", ".join(text for _, text in sorted(said)) or "none") for what, said in told.items()]
+    return "; ".join([*lines, *([f"not run on {REPORTED} images: {', '.join(few)}"] if few else [])])
+
+
+def overfitting(networks: Sequence[Cell]) -> str:
+    """On how many images each run that went to its end falls; and which did not go there."""
+    whole, cut = [], []
+    for cell in networks:
+        if cell.rows[0].record.settings.get("stop", "none") != "none":
+            cut.append(cell.label)
+        elif cell.curve is not None:
+            whole.append(f"{cell.label} {int((lost(cell.curve) > FALLS).sum())} of {len(cell.curve.each)}")
+    return f"fall: {', '.join(whole)}" + (f"; ended by a rule: {', '.join(cut)}" if cut else "")
+
+
+def changed(name: str, same: Cell, others: Sequence[Cell]) -> str:
+    """aSeqDIP with another value of one knob against itself."""
+    value, said = same.rows[0].record.settings[name], []
+    for cell in others:
+        other = cell.rows[0].record.settings[name]
+        if other != value and (found := versus(cell, same)) is not None:
+            said.append(f"{name}={other:g}: {ahead(found)}, median {found.median:+.2f}: {verdict(found)}")
+    return "; ".join(said) or "not run yet"
+
+
+def used(blocks: Iterable[Block]) -> list[list[str]]:
+    """What each method was reported with: its settings, the size of its network and its precision."""
+    table = [["task", "method", "parameters", "precision", "settings"]]
+    for place, cell in ((block.place, cell) for block in blocks for cell in block.cells):
+        record = cell.rows[0].record
+        if cell.method in UNTUNED:
+            continue
+        own = own_settings(record.task, cell.method, record.settings)
+        said = " ".join(f"{name}={value}" for name, value in own.items() if value is not None) or "its own"
+        network = [f"{record.network_parameters:,}", record.precision] if record.fitted else ["–", "–"]
+        table.append([place, METHODS[cell.method].title, *network, said])
+    return table
 
 
 def tried(records: Sequence[Record]) -> list[list[str]]:
@@ -327,7 +379,9 @@ def tried(records: Sequence[Record]) -> list[list[str]]:
                 shown = said if reading == choice.reading(record) else f"{said} ema={EMA_DECAY}"
                 scores.setdefault((shown, reading), []).append(psnr_db)
         for (shown, reading), found in scores.items():
-            table.append([task, method, shown, str(len(found)), f"{fmean(found):.2f}", mark * (reading == best)])
+            mean = f"{fmean(found):.2f}"
+            mean = mean if len(found) == len(ROUNDS) else f"({mean})"  # of other images
+            table.append([task, method, shown, str(len(found)), mean, mark * (reading == best)])
     return table
 
 

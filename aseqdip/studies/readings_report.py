@@ -337,7 +337,7 @@ def draw(path: Path, studies: Sequence[Study]) -> None:
         shown += [study.changed(residual="norm"), study.vanilla, study.one("self_guided_dip")]
         _panel(short, study, [*shown, study.one("vanilla_dip")])
         _panel(long, study, study.longest())
-    save_figure(figure, path, dpi=80)
+    save_figure(figure, path, dpi=76)
 
 
 def _panel(axis: Any, study: Study, shown: Sequence[Row | None]) -> None:

@@ -37,7 +37,7 @@ def fair() -> list[Record]:
 
 def test_a_fair_study_breaks_no_rule() -> None:
     assert broken(fair()) == []
-    assert budgets(fair())["mri", "accel4", "aseqdip"] == Budget(2, 4, (4000,))
+    assert budgets(fair())["mri", "accel4", "aseqdip"] == Budget(2, 4, (4000,), 2, 2)
     assert len(budgets(fair())) == 2
 
 

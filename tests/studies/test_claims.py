@@ -159,13 +159,44 @@ def test_the_page_answers_each_claim(tuning: Path, tmp_path: Path) -> None:
         del known["recipe"]
     claims.page(tmp_path, tmp_path / "claims.md")
     text = " ".join((tmp_path / "claims.md").read_text().split())
-    assert "1 of 2; minus Vanilla DIP: +1.00 [+1.00, +1.00] (6 of 6)" in text
-    assert "lam=0 -2.00 [-2.00, -2.00] (0 of 6)" in text
-    assert "N=2 | not run yet" in text
+    assert "ahead: none; behind: Vanilla DIP -1.00 [-1.00, -1.00] (0 of 6); not told apart: none; not run on 6" in text
+    assert "fall: aSeqDIP 0 of 6, aSeqDIP (lam=0.0) 0 of 6, Vanilla DIP 0 of 6 |" in text
+    assert "lam=0: -2.00 [-2.00, -2.00] (0 of 6), median -2.00: behind" in text
+    assert "Fig. 10) | not run yet" in text
     assert "tasks: mri, denoising, inpainting, deblurring." in text
     assert "recipe original, paper" in text
     assert "aSeqDIP 6 of 12" in text and "TV-DIP 0 of 12" in text
-    assert "| ct | views30 | aseqdip | 3 | 5 | 4000 |" in " ".join(text.split())
+    assert "| ct | views30 | aseqdip | 3 | 5 | 4000 | 2 | 5 |" in text, "a rule makes no other run, an average two of one"
+    assert "| CT, 30 views | aSeqDIP | 9 | |" in text
+
+
+def test_who_is_ahead_is_told_by_intervals_from_all_images(tmp_path: Path) -> None:
+    known: dict[str, Any] = {"dataset": "public_ct", "recipe": "best"}
+    for number, image in enumerate("uvwxyz"):
+        made(tmp_path, "aseqdip", "", 31.0, image, **known)
+        made(tmp_path, "tv_dip", "", 31.1 + (number % 2), image, **known)
+        made(tmp_path, "es_dip", "", 31.0 + (number - 2.4), image, **known)
+        made(tmp_path, "vanilla_dip", "", 29.0 + number / 9, image, **known)
+        if number:
+            made(tmp_path, "sgld_dip", "", 40.0, image, **known)
+    (block,) = build(load([tmp_path]).rows)
+    own, *rivals = sorted(block.cells, key=lambda cell: cell.method)
+    said = claims.first("ct", own, rivals)
+    told = dict(part.split(": ", 1) for part in said.split("; "))
+    assert "TV-DIP +0.60" in told["ahead"] and "ES-DIP +0.10" in told["not told apart"]
+    assert "Vanilla DIP -1.72" in told["behind"]
+    assert set(told["not run on 6 images"].split(", ")) == {"Ref-Guided DIP", "Self-Guided DIP", "SGLD-DIP"}
+
+
+def test_a_run_that_loses_half_a_db_falls_and_one_that_a_rule_ends_says_nothing(tmp_path: Path) -> None:
+    for image in "uvwxyz":
+        made(tmp_path, "aseqdip", "", 31.0, image)
+        made(tmp_path, "tv_dip", "stop=wmv", 31.0, image)
+    (block,) = build(load([tmp_path]).rows)
+    own, rival = sorted(block.cells, key=lambda cell: cell.method)
+    own.curve.each[:2, -10:] -= 0.6
+    own.curve.each[2, -10:] -= 0.4
+    assert claims.overfitting([own, rival]) == "fall: aSeqDIP 2 of 6; ended by a rule: TV-DIP"
 
 
 def test_the_committed_page_is_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> None:
