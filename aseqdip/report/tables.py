@@ -69,9 +69,7 @@ def falls_from(cell: Cell) -> str:
     """Where the mean PSNR starts to fall; a dash for a method that fits no network."""
     if cell.curve is None or not cell.rows[0].record.fitted:
         return "–"
-    if len(cell.curve.each) < FEWEST:
-        return "few images"
-    return f"none by {cell.curve.end}" if cell.falls is None else f"{cell.falls}"
+    return "few images" if len(cell.curve.each) < FEWEST else str(cell.falls or f"none by {cell.curve.end}")
 
 
 def against(found: Paired | None) -> str:
@@ -228,8 +226,7 @@ def verdict(found: Paired | None) -> str:
 
 def wide(block: Block, wanted: Sequence[str] = WIDE) -> str:
     """A block's table under its title and cautions, for a document, which may be wider than a screen."""
-    parts = [block.title, *block.cautions, markdown(lines(block, wanted, std=False))]
-    return "\n\n".join(parts)
+    return "\n\n".join([block.title, *block.cautions, markdown(lines(block, wanted, std=False))])
 
 
 def means(blocks: Sequence[Block]) -> str:
