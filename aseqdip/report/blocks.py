@@ -200,8 +200,8 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
         block.notes = protocol.notes(first.task, first.setting, first.dataset, printed)
     if copies := sum(len(cell.copies) for cell in block.cells):
         block.cautions.append(f"Left out: {copies} older of two with the same image, seed and settings.")
-    if any(len({row.record.results_version for row in cell.rows}) > 1 for cell in block.cells):
-        block.cautions.append("A mean has results of an older version of the program, which may differ now.")
+    if len({row.record.results_version for cell in block.cells for row in cell.rows}) > 1:
+        block.cautions.append("Some results are of an older version of the program than others, and may differ now.")
     block.notes += block.cautions
     alike, pairs = agreement(block)
     if pairs:
