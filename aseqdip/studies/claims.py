@@ -246,7 +246,7 @@ def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
         checked=checked(folder), tried=markdown(tried(tuning)),
         budgets=markdown(choice.table(tuning)),
         broken="\n".join(f"- {line}" for line in broken) or "Nowhere.",
-        unfinished="; ".join(filter(None, map(unfinished, blocks))) or "nothing",
+        unfinished=". ".join(filter(None, map(unfinished, blocks))) or "all",
         missing=", ".join(task for task in SETTINGS if task not in tasks) or "none",
     )  # fmt: skip
     return text, blocks
@@ -265,8 +265,12 @@ def unfinished(block: Block) -> str:
     """What is still to be reconstructed of a task, in words; "" where nothing is."""
     task, whole = block.first.task, REPORTED * len(SEEDS)
     have = Counter(row.record.method for cell in block.cells for row in cell.rows)
-    found = {METHODS[method].title: have[method] for method in (*UNTUNED, *cells(task)) if have[method] < whole}
-    return f"{block.place}: " + ", ".join(f"{title} {n} of {whole}" for title, n in found.items()) if found else ""
+    found: dict[int, list[str]] = {}
+    for method in (*UNTUNED, *cells(task)):
+        if have[method] < whole:
+            found.setdefault(have[method], []).append(METHODS[method].title)
+    said = [f"{n} of {whole} by {', '.join(titles)}" for n, titles in sorted(found.items())]
+    return f"{block.place}: {'; '.join(said)}" if said else ""
 
 
 def tables(blocks: Iterable[Block], columns: Sequence[str] = WIDE) -> str:

@@ -165,7 +165,7 @@ def test_the_page_answers_each_claim(tuning: Path, tmp_path: Path) -> None:
     assert "Fig. 10) | not run yet" in text
     assert "tasks: mri, denoising, inpainting, deblurring." in text
     assert "recipe original, paper" in text
-    assert "aSeqDIP 6 of 12" in text and "TV-DIP 0 of 12" in text
+    assert "6 of 12 by Direct, Vanilla DIP, aSeqDIP." in text and "0 of 12 by TV, l1-wavelet, PnP-HQS, TV-DIP," in text
     assert "| ct | views30 | aseqdip | 3 | 5 | 4000 | 2 | 5 |" in text, "a rule makes no run, an average a candidate"
     assert "| CT, 30 views | aSeqDIP | 9 | |" in text
 
