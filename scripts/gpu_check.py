@@ -380,8 +380,8 @@ def fallback(setup: Setup) -> str:
 
 
 def parallel(setup: Setup) -> str:
-    """Several images at once are each as alone, over more recordings than there are CUDA streams (tiny: fewer)."""
-    words = "task=mri", "N=1", "steps=6", "images=0:4" if setup.tiny else "images=0:12"
+    """Several images at once are each as alone, over more recordings than there are CUDA streams to deal out."""
+    words = "task=mri", "N=1", "steps=6", "images=0:12"
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         alone = reconstruct(setup.config(*words, outputs=one))
         at_once = reconstruct(setup.config(*words, "parallel=4", outputs=other))

@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, real sweeps, a real kill, a real wheel."""
 
+import gc
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from aseqdip import __version__, usage
-from aseqdip.cli import main
+from aseqdip.cli import importing, main
 from aseqdip.compose import choices
 from aseqdip.config import PREFIX, knobs_of, parts, shared_knobs
 
@@ -195,6 +196,15 @@ runpy.run_path({str(ROOT / "run.py")!r})
 def test_interrupted_while_importing() -> None:
     result = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
+
+
+def test_garbage_is_looked_for_again_after_imports() -> None:
+    frozen = gc.get_freeze_count()
+    with pytest.raises(ImportError), importing():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    assert gc.get_freeze_count() <= frozen, "what is garbage later must not stay"
 
 
 @pytest.mark.slow

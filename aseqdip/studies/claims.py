@@ -343,7 +343,8 @@ def overfitting(networks: Sequence[Cell]) -> str:
             cut.append(cell.label)
         elif cell.curve is not None:
             whole.append(f"{cell.label} {int((lost(cell.curve) > FALLS).sum())} of {len(cell.curve.each)}")
-    return f"fall: {', '.join(whole)}" + (f"; ended by a rule: {', '.join(cut)}" if cut else "")
+    said = f"fall: {', '.join(whole) or 'none went to its end'}"
+    return f"{said}; ended by a rule: {', '.join(cut)}" if cut else said
 
 
 def changed(name: str, same: Cell, others: Sequence[Cell]) -> str:
@@ -360,9 +361,9 @@ def used(blocks: Iterable[Block]) -> list[list[str]]:
     """What each method was reported with: its settings, the size of its network and its precision."""
     table = [["task", "method", "parameters", "precision", "settings"]]
     for place, cell in ((block.place, cell) for block in blocks for cell in block.cells):
-        record = cell.rows[0].record
         if cell.method in UNTUNED:
             continue
+        record = cell.rows[0].record
         own = own_settings(record.task, cell.method, record.settings)
         said = " ".join(f"{name}={value}" for name, value in own.items() if value is not None) or "its own"
         network = [f"{record.network_parameters:,}", record.precision] if record.fitted else ["–", "–"]

@@ -15,7 +15,7 @@ from aseqdip.report.page import _glance, section
 from aseqdip.report.rows import load
 from aseqdip.report.tables import cells as in_columns
 from aseqdip.report.tables import document as markdown
-from aseqdip.report.tables import each, latex, means, tex
+from aseqdip.report.tables import each, latex, means, tex, wide
 
 
 def blocks_of(outputs: Path, *records: Record) -> list[Block]:
@@ -248,7 +248,11 @@ def test_of_two_with_the_same_settings_the_newer_counts_and_that_is_said(tmp_pat
     assert cell.psnr is not None and cell.psnr.mean > 29
     assert "Left out: 1 older" in means([block]) and "older version" not in means([block])
     made.write(tmp_path / "b", old[1:])
-    assert "of an older version of the program" in means(build(load([tmp_path]).rows))
+    said = "of an older version of the program"
+    assert said in means(build(load([tmp_path]).rows))
+    made.write(tmp_path / "y", [replace(old[0], method="tv")])
+    both = build(load([tmp_path / "y", tmp_path / "z"]).rows)
+    assert said in wide(both[0]) and said not in wide(build(load([tmp_path / "z"]).rows)[0]), "of another method, too"
 
 
 def test_what_is_newest_is_in_the_records(tmp_path: Path) -> None:

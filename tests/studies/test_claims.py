@@ -197,6 +197,7 @@ def test_a_run_that_loses_half_a_db_falls_and_one_that_a_rule_ends_says_nothing(
     own.curve.each[:2, -10:] -= 0.6
     own.curve.each[2, -10:] -= 0.4
     assert claims.overfitting([own, rival]) == "fall: aSeqDIP 2 of 6; ended by a rule: TV-DIP"
+    assert claims.overfitting([rival]) == "fall: none went to its end; ended by a rule: TV-DIP"
 
 
 def test_the_committed_page_is_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> None:
