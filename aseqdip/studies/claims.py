@@ -274,18 +274,24 @@ def unfinished(block: Block) -> str:
     return f"{block.place}: {'; '.join(said)}" if said else ""
 
 
+def complete(cell: Cell) -> bool:
+    """Whether it has all images: a mean over some says nothing beside one over all."""
+    return len({row.image for row in cell.rows}) >= REPORTED
+
+
 def tables(blocks: Iterable[Block], columns: Sequence[str] = WIDE) -> str:
     """One below the other."""
     return "\n\n".join(wide(block, columns) for block in blocks) or "Not run yet."
 
 
 def draw(path: Path, blocks: Sequence[Block]) -> None:
-    """The mean PSNR of every network along the run, a panel a task."""
+    """The mean PSNR along the run of every network with all images, a panel a task; a method's colour is its own."""
     figure, axes = new_figure(len(blocks), 3.6, 4.6)
     for axis, block in zip(axes, blocks, strict=True):
-        for number, cell in enumerate(c for c in block.cells if c.curve is not None and c.rows[0].record.steps > 500):
-            curve, colour = cell.curve, f"C{number}"
-            assert curve is not None
+        for cell in (c for c in block.cells if complete(c) and c.rows[0].record.steps > 500):
+            curve, colour = cell.curve, f"C{(*UNTUNED, *TRIES).index(cell.method)}"
+            if curve is None:
+                continue
             axis.plot(curve.at, curve.mean, color=colour, linewidth=1.2, label=plain(cell.label))
             if cell.falls:
                 axis.plot(cell.falls, np.interp(cell.falls, curve.at, curve.mean), "o", color=colour, markersize=5)
@@ -327,7 +333,7 @@ def first(task: str, own: Cell, rivals: Sequence[Cell]) -> str:
     few = [METHODS[m].title for m in cells(task) if METHODS[m].learns and m not in {c.method for c in (own, *rivals)}]
     for cell in rivals:
         found = versus(cell, own)
-        if len({row.image for row in cell.rows}) < REPORTED:
+        if not complete(cell):
             few.append(cell.label)
         elif found is not None:
             told[verdict(found)].append((-found.mean, f"{cell.label} {ahead(found)}"))
