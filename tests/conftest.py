@@ -27,7 +27,7 @@ from aseqdip.config import Config
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ASEQDIP_TEST_DATA", ROOT.parent / "shared" / "data"))
 
-# Thousands of configs are composed here, a third of the time of all tests. What reads their YAML is made anew for every
+# Thousands of configs are composed here, half of the time of small runs. What reads their YAML is made anew for every
 # file and of Python; made once and in C it reads the same. Commands, in processes of their own, have the usual one.
 omegaconf._utils.get_yaml_loader = cache(omegaconf._utils.get_yaml_loader)
 with mock.patch.object(yaml, "SafeLoader", getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
