@@ -19,8 +19,8 @@ setup: .venv/.ready
 	# the PyTorch that is there stays: everything else has to go with it
 	$(BIN)/python -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' > .venv/torch.txt
 	$(PIP) --constraint constraints.txt --constraint .venv/torch.txt --editable '.[dev,launchers]'
-	# by all cores, which pip does not, and without tests of others; some have files that are no Python of this version
-	$(BIN)/python -m compileall -qq -j 0 -x "/tests?/" .venv/lib aseqdip || true
+	# by all cores, which pip does not, and without what nothing here imports; some files are no Python of this version
+	$(BIN)/python -m compileall -qq -j 0 -x "/(tests?|sympy|networkx|_inductor)/" .venv/lib aseqdip || true
 	touch $@
 
 demo: setup

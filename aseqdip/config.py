@@ -270,12 +270,13 @@ def typed(values: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
     dataset, network = dict(values["dataset"]), dict(values["network"])
     part = NETWORKS[network["name"]]
     settings = {**part.defaults, **_plain(NetworkSettings, network, "network.")}
-    reader = _chosen("dataset.reader", dataset["reader"], dataset)
+    holds = {group: str(values[group]["name"]) for group in ("task", "preset")}
+    reader = _chosen("dataset.reader", dataset["reader"], dataset, holds)
     cfg = Config(
         **_plain(Config, values),
-        task=_chosen("task", values["task"]["name"], values),
-        method=_chosen("method", values["method"]["name"], values),
-        rule=None if values["stop"] in (None, "none") else _chosen("stop", values["stop"], values),
+        task=_chosen("task", values["task"]["name"], values, holds),
+        method=_chosen("method", values["method"]["name"], values, holds),
+        rule=None if values["stop"] in (None, "none") else _chosen("stop", values["stop"], values, holds),
         network=NetworkSettings(**settings, options=make_options(part.Options, network, "network.")),
         dataset=DatasetSettings(reader, **_plain(DatasetSettings, dataset, "dataset.")),
         tracker=make_options(TrackerSettings, values["tracker"], "tracker."),
@@ -296,10 +297,10 @@ def _plain(cls: type, values: Mapping[str, Any], prefix: str = "") -> dict[str, 
     return {known.field.name: known.typed(value) for known, value in own if value is not None}
 
 
-def _chosen(kind: str, name: str, values: Mapping[str, Any]) -> Chosen[Any]:
-    """A part by name, with its options among the values."""
+def _chosen(kind: str, name: str, values: Mapping[str, Any], holds: Mapping[str, str]) -> Chosen[Any]:
+    """A part by name, with its options among the values; ``holds``: the task and preset, whose defaults hold."""
     part = REGISTRIES[kind][name]
-    return Chosen(name, part, make_options(part.Options, values, PREFIX[kind]))
+    return Chosen(name, part, make_options(part.Options, values, PREFIX[kind], **holds))
 
 
 def _refuse_unknown(values: Mapping[str, Any]) -> None:

@@ -209,19 +209,23 @@ class Chosen(Generic[P]):
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
-def make_options(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+def make_options(cls: type[T], values: Mapping[str, Any], prefix: str = "", *, task: str = "", preset: str = "") -> T:
     """An instance of a dataclass of knobs, from values as a user or a YAML file writes them; None means the default.
 
     Args:
         prefix: before the knobs' names in messages: "network." in ``network.width``.
+        task, preset: those whose defaults hold, where a knob has another for them.
 
     Raises UserError for a value of the wrong type or out of range.
     """
     kinds = get_type_hints(cls)
     given = {}
     for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if values.get(f.name) is not None:
-            given[f.name] = convert(prefix + f.name, f, kinds[f.name], values[f.name])
+        others = {**f.metadata.get("by_preset", {}), **f.metadata.get("by_task", {})}
+        own = next((others[name] for name in (task, preset) if name in others), None)
+        value = values[f.name] if values.get(f.name) is not None else own
+        if value is not None:
+            given[f.name] = convert(prefix + f.name, f, kinds[f.name], value)
     return cls(**given)
 
 

@@ -15,9 +15,13 @@ def dumps(content: Any, indent: int | None = None) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if type(value) in (str, int, bool, type(None)):
+        return value
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
+        if {*map(type, value)} <= {float} and math.isfinite(sum(value)):  # a curve, nearly always
+            return value
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)

@@ -202,6 +202,10 @@ def test_a_users_own_configs(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"by_preset:...} says nothing for preset=slow: add slow: or default:"):
         configure(where, "experiment=fig9", "preset=slow")
     check(["--config-dir", str(tmp_path), "method=mine"])
+    (method / "weak.yaml").write_text("# @package _global_\ndefaults: [tv_dip]\nrho: null\n")
+    (method / "few.yaml").write_text("# @package _global_\ndefaults: [mcg]\niterations: null\n")
+    assert configure(where, "method=weak", "task=ct").method.options.rho == 0.001, "null: the task's default"
+    assert configure(where, "method=few", "task=mri").method.options.iterations == 4, "or the preset's"
     (method / "tv_dip.yaml").write_text("rho: 3\n")
     with pytest.raises(UserError, match=r"has the name of a method there is: .*defaults: \[tv_dip\]"):
         check(["--config-dir", str(tmp_path)])

@@ -102,10 +102,10 @@ class Given:
         self.known: list[str] = []
 
     def options(self, cls: type[Any], prefix: str = "") -> Any:
-        knobs = {f.name: f.metadata["by_task"] for f in dataclasses.fields(cls) if "help" in f.metadata}
-        self.known += [prefix + n for n in knobs]
-        values = {n: self.left.pop(prefix + n, by_task.get(self.task)) for n, by_task in knobs.items()}
-        return make_options(cls, values, prefix)
+        knobs = [f.name for f in dataclasses.fields(cls) if "help" in f.metadata]
+        self.known += [prefix + name for name in knobs]
+        values = {name: self.left.pop(prefix + name, None) for name in knobs}
+        return make_options(cls, values, prefix, task=self.task)
 
     def shared(self, network: str, method: type[Method[Any]]) -> Shared:
         part = NETWORKS[network]

@@ -298,6 +298,7 @@ def test_a_setting_s_default_is_that_of_the_operator_s_task() -> None:
         ("tv_dip", mri, 0.01, 0.001, "rho"),
     ):
         assert torch.equal(last(operator, method), last(operator, method, **{name: task}))
+        assert torch.equal(last(operator, method), last(operator, method, **{name: None})), "None: the default"
         assert not torch.equal(last(operator, method), last(operator, method, **{name: usual}))
 
 
