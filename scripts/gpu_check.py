@@ -34,13 +34,14 @@ import emulation  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+import aseqdip  # noqa: E402
 from aseqdip import engine, figures  # noqa: E402
 from aseqdip.compose import compose  # noqa: E402
 from aseqdip.config import Config  # noqa: E402
 from aseqdip.engine import Engine, Graph  # noqa: E402
 from aseqdip.errors import UserError  # noqa: E402
 from aseqdip.methods import METHODS  # noqa: E402
-from aseqdip.operators import ct  # noqa: E402
+from aseqdip.operators import MultiCoilMRI, ct  # noqa: E402
 from aseqdip.records import COLUMNS, Record, read_curve  # noqa: E402
 from aseqdip.run import checkpoint, runner  # noqa: E402
 from aseqdip.run.reconstruction import Reconstruction  # noqa: E402
@@ -303,6 +304,24 @@ def same_operator(setup: Setup, *words: str) -> str:
     return figure
 
 
+def from_python(setup: Setup) -> str:
+    """``aseqdip.reconstruct``: wherever what it is given lies, the same image; the operator is left where it was."""
+    A = MultiCoilMRI(torch.full((2, 32, 32), 0.5**0.5, dtype=torch.complex64), torch.arange(32) % 2 == 0)
+    x = torch.randn(1, 2, 32, 32, generator=torch.Generator().manual_seed(0))
+    y, found = A(x), []
+    small: dict[str, Any] = {"steps": 4, "network_width": 4, "network_depth": 2, "precision": "fp32"}
+    for home, *places in itertools.product({"cpu": 0, setup.device: 1}, repeat=4):
+        A, (given, truth, start) = A.to(home), (t.to(place) for t, place in zip((y, x, x), places, strict=True))
+        result = aseqdip.reconstruct(given, A, truth=truth, start=start, device=setup.device, **small)
+        if A.mask.device.type != torch.device(home).type:
+            raise Wrong(f"the operator was on {home} and is on {A.mask.device}")
+        found.append(result.image)
+    apart = max(float((image - found[0]).abs().max()) for image in found)
+    if not apart < 1e-3:
+        raise Wrong(f"{apart:.1e} apart")
+    return f"{apart:.1e} apart, {len(found)} times"
+
+
 def full_precision(setup: Setup) -> str:
     """fp32 is fp32, also where TF32 was chosen for the whole process."""
     backends: Any = torch.backends
@@ -495,6 +514,7 @@ STAGES: dict[str, tuple[Callable[..., str], Callable[[Setup], Iterable[tuple[str
     "fp32": (full_precision, once),
     "fallback": (fallback, once),
     "operators": (same_operator, tasks),
+    "python": (from_python, once),
     "recorded": (compare, combinations),
     "cpu": (as_on_a_cpu, comparisons),
     "optimiser": (without_training, lambda setup: [("task=mri",)] if setup.tiny else tasks(setup)),

@@ -24,10 +24,12 @@ from aseqdip.problem import Problem
 from aseqdip.records import COLUMNS, Score
 from aseqdip.run.given import (
     Given,
+    borrowed,
     check_adjoint,
     check_numbers,
     check_start_name,
     direct,
+    home_of,
     measured,
     named,
     operator_of,
@@ -145,17 +147,18 @@ def reconstruct(
     signed = isinstance(A, MultiCoilMRI) if complex_images is None else complex_images
     if holds_out(picked) and start is not None and not isinstance(start, str):
         raise UserError("stop=holdout makes the start image of what it keeps: leave start out, or name a method.")
-    case, unit = _case(A, y, None if isinstance(start, str) else start, truth, noise_std, signed, name, seed)
+    home = home_of(A, y)
+    case, unit = _case(A, y, home, None if isinstance(start, str) else start, truth, noise_std, signed, name, seed)
     if isinstance(start, str):
         check_start_name(part, start)
         check_start(picked, start, case.problem.kind())
     engine = Engine(device, precision)
     made = part(options, shared, engine, signed)
     check_method(picked, part, options, shared, case.problem.kind())
-    case = fitted_case(case, picked).to(engine.device)
-    case.problem.references = _wanted(made, case, references, unit)
     average = part.defaults.get("ema", 0.0) if ema is None else ema
-    with engine.current():
+    with borrowed(A, home), engine.current():
+        case = fitted_case(case, picked).to(engine.device)
+        case.problem.references = _wanted(made, case, references, unit)
         begin = time.perf_counter()
         if isinstance(start, str):
             for problem in to_be_fitted(case, picked):
@@ -187,6 +190,7 @@ def reconstruct(
 def _case(
     A: Operator,
     y: Array,
+    home: torch.device,
     start: Array | None,
     truth: Array | None,
     noise_std: float | None,
@@ -195,11 +199,11 @@ def _case(
     seed: int,
 ) -> tuple[Case, float]:
     """The case, scaled, and what one in its images is in the user's."""
-    y = torch.as_tensor(y)
+    y = torch.as_tensor(y).to(home)
     y = measured(A, y.to(torch.complex64 if y.is_complex() else torch.float32))
     if not torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all():
         raise UserError("y holds values that are NaN or infinite: repair the measurements.")
-    z0 = direct(A, y) if start is None else torch.as_tensor(start)
+    z0 = direct(A, y) if start is None else torch.as_tensor(start).to(home)
     if z0.ndim != 4 or z0.shape[0] != 1 or z0.is_complex():
         raise UserError(
             f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); a "
@@ -234,10 +238,10 @@ def _case(
         log.warning("A is not linear, so nothing is scaled, and the start image reaches %.3g: methods expect 1.", peak)
     noise = None if noise_std is None else noise_std * factor / unit
     problem = Problem(y * (factor / unit), scaled, z0 / unit, name, seed, noise)
-    support = torch.ones(1, 1, *z0.shape[-2:]) if signed else None
+    support = torch.ones(1, 1, *z0.shape[-2:], device=z0.device) if signed else None
     case = Case(problem, None, signed, support, bounded=False)
     if truth is not None:
-        case.truth = _like(truth, z0, "truth") / unit
+        case.truth = _like(truth, z0, "truth").to(z0) / unit
         shown = case.show(case.truth)
         if not float(shown.max()) > 0:
             raise UserError("truth: its largest value is what PSNR is measured by, so it must be above 0; shift both.")

@@ -4,7 +4,8 @@ import dataclasses
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,6 +59,21 @@ def operator_of(given: Any) -> Operator:
             f"{type(given).__name__}. One that is not linear is a class that extends Operator."
         )
     return Functions(*given)
+
+
+def home_of(A: Operator, y: Any) -> torch.device:
+    """Where an operator computes: where its tensors are, or the measurements, if it has none."""
+    held = (*A.parameters(), *A.buffers(), y)[0]
+    return held.device if isinstance(held, Tensor) else torch.device("cpu")
+
+
+@contextmanager
+def borrowed(A: Operator, home: torch.device) -> Iterator[None]:
+    """For moving the user's operator, which is done in place: it is back in the end."""
+    try:
+        yield
+    finally:
+        A.to(home)
 
 
 def check_numbers(noise_std: float | None, ema: float | None) -> None:

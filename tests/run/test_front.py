@@ -15,6 +15,8 @@ from aseqdip.methods.base import Method
 from aseqdip.methods.vanilla_dip import VanillaDIP
 from aseqdip.operators import Identity, Mask, MotionBlur, MultiCoilMRI, Operator, ParallelBeam
 from aseqdip.operators.mask import center_hole
+from aseqdip.run.given import home_of
+from aseqdip.run.reconstruction import Reconstruction
 
 SMALL = {"steps": 4, "lr": 1e-3, "network_width": 8, "device": "cpu", "precision": "fp32"}
 
@@ -300,6 +302,31 @@ def test_a_setting_s_default_is_that_of_the_operator_s_task() -> None:
         assert torch.equal(last(operator, method), last(operator, method, **{name: task}))
         assert torch.equal(last(operator, method), last(operator, method, **{name: None})), "None: the default"
         assert not torch.equal(last(operator, method), last(operator, method, **{name: usual}))
+
+
+class Watched(Identity):
+    """Notes where it is told to go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def to(self, device: Any) -> "Watched":  # type: ignore[override]
+        self.asked.append(str(device))
+        return self
+
+
+def test_an_operator_is_left_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    A, y = Watched(), picture(1, 1, 32, 32)
+    aseqdip.reconstruct(y, A, **SMALL)
+    assert A.asked == ["cpu"] * 2, "there and back"
+    monkeypatch.setattr(Reconstruction, "run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        aseqdip.reconstruct(y, A, **SMALL)
+    assert A.asked == ["cpu"] * 4, "whatever comes"
+    A.register_buffer("there", torch.zeros(1, device="meta"))
+    assert home_of(A, y) == home_of(Identity(), y.to("meta")) == torch.device("meta"), "where it, or else y, lies"
+    assert home_of(Identity(), y.numpy()) == torch.device("cpu")
 
 
 def test_a_method_s_own_defaults_count() -> None:
