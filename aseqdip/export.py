@@ -360,15 +360,20 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--data", type=Path, help="the folder of the data that they were computed from")
     words = parser.parse_args(argv)
     runs: dict[Path, list[Result]] = {}
+    refused: list[str] = []  # others may be of the kind
     for trace in records.scan(words.folder):
         if trace.record is not None and trace.lines is None:
             result = load(trace.folder, trace.record, None)
             if words.to in HEADERS and result.origin["kind"] == words.to:
                 result.source = source(trace.record, words.data)
-            WRITERS[words.to](trace.folder, [result])
+            try:
+                WRITERS[words.to](trace.folder, [result])
+            except UserError as error:
+                refused.append(f"{trace.folder}: {error}")
+                continue
             sys.stdout.write(f"{trace.folder}\n")
             runs.setdefault(trace.folder.parent, []).append(result)
-    if not runs:
+    if not runs and not refused:
         raise UserError(f"There is no finished result below {', '.join(map(str, words.folder))}.")
     for run, results in runs.items():
         for name, slices in begun(results).items():
@@ -378,6 +383,8 @@ def main(argv: Sequence[str]) -> None:
                 continue
             WRITERS[words.to](run / name, slices)
             sys.stdout.write(f"{run / name}\n")
+    if refused:
+        raise UserError("\n".join(refused))
 
 
 def source(record: Record, data: Path | None) -> Path | None:

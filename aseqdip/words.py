@@ -343,7 +343,9 @@ def rehearse(words: Sequence[str]) -> list[str]:
 def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
     """Of the knobs a user named, those that this run does not use, each with a line that says so."""
     used, found = in_force(cfg), _otherwise(cfg, names)
-    idle = cfg.method.part.idle(cfg.method.options)
+    idle = dict(cfg.method.part.idle(cfg.method.options))
+    if cfg.dataset.reader.part.gives == "sinogram":
+        idle |= dict.fromkeys(("size", "views", "photons"), "a measured sinogram has its own")
     for name in names:
         if name in idle:
             found[name] = f"{name} has no effect: {idle[name]}."

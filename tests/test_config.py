@@ -412,6 +412,7 @@ SMOKE = ("preset=smoke",)
             ["lam has no effect: it belongs to method=aseqdip and method=autoencoder, and this is method=vanilla_dip."],
         ),
         (("network.skip=4",), ["network.skip has no effect: it belongs to network=skip, and this is network=unet."]),
+        (("task=ct", "dataset=sinogram", "views=18"), ["views has no effect: a measured sinogram has its own."]),
         (("window=5",), ["window has no effect: it belongs to stop=wmv, and this is stop=none."]),
         (
             ("method=vanilla_dip", "start=tv", "input_noise=1"),

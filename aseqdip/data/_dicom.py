@@ -28,6 +28,8 @@ class DicomReader(VolumeReader):
 
     def is_bare(self, path: Path) -> bool:
         """Scanners and archives often write DICOM files without a suffix: their magic word tells them."""
+        if path.name.upper() == "DICOMDIR":  # the index of a disc, which holds no image
+            return False
         try:
             with opened(path, EXPECTED) as file:
                 return file.read(132)[128:] == b"DICM"
@@ -46,9 +48,9 @@ class DicomReader(VolumeReader):
         below = sorted(f for f in folder.rglob("*") if not any(n.startswith(".") for n in f.relative_to(folder).parts))
         if any(self._is_own(f) for f in below if f.parent == folder):
             return super()._found(folder)
-        # results of ours are no data
-        nested = [f for f in below if self._is_own(f) and not f.stem.startswith("reconstruction")]
-        return nested or super()._found(folder)
+        # results of ours are no data: nothing in the folder of a run is, whose images' folders hold records
+        runs = {f.parent.parent for f in below if f.name == "record.json"}
+        return [f for f in below if self._is_own(f) and runs.isdisjoint(f.parents)] or super()._found(folder)
 
     def paths(self) -> dict[str, Path]:
         names = super().paths()
@@ -69,6 +71,8 @@ class DicomReader(VolumeReader):
     def _read_of(self, volume: str, path: Path, index: int | None) -> Sample:
         sample = super()._read_of(volume, path, index)
         origin = sample.origin
+        if self.is_dicom(path) and (uid := _place(path)[0]):
+            sample.scan = hashlib.sha256(uid.encode()).hexdigest()[:16]
         if path in self.series and origin.slices == 1:
             origin.volume, origin.slice, origin.slices = self.series[path]
             origin.volume_digest = self._series_digest(origin.volume)

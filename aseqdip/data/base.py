@@ -20,6 +20,7 @@ from aseqdip.errors import UserError
 from aseqdip.parts import NoOptions, Part, knob
 
 R = TypeVar("R")
+HOUNSFIELD = "Hounsfield units"  # a unit of files
 #: slices of one file that ``slice=all`` makes images of; a file that declares more is damaged or needs a choice
 MOST_SLICES = 10_000
 
@@ -66,7 +67,8 @@ class Sample:
         sinogram: line integrals in any unit, (detectors, views); angles: of the views, in radians, (views,).
         aspect: whether a resized picture keeps its aspect.
         patient: whose image it is, as the file says; else the file. Never recorded.
-        hu_width: CT: Hounsfield units from 0 to 1.
+        scan: which scan it is of, where the file says so; its images share what is drawn for a scan. Never recorded.
+        hu_width, hu_low: CT: Hounsfield units from 0 to 1, and at 0.
         notes: what had to be guessed, a line each, for the user and the record.
         origin: where it stands in its file, for results in the same kind.
     """
@@ -80,7 +82,9 @@ class Sample:
     angles: Tensor | None = None
     aspect: bool = False
     patient: str = ""
+    scan: str = ""
     hu_width: float = 3024.0
+    hu_low: float = -1024.0
     notes: list[str] = field(default_factory=list)
     origin: Origin = field(default_factory=Origin)
 

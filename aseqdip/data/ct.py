@@ -8,7 +8,7 @@ import numpy as np
 
 from aseqdip.data._dicom import DicomReader, check_grey, read_dicom
 from aseqdip.data._files import printable
-from aseqdip.data.base import Sample, VolumeReader, finite
+from aseqdip.data.base import HOUNSFIELD, Sample, VolumeReader, finite
 from aseqdip.data.complex import load_numbers
 from aseqdip.errors import UserError
 from aseqdip.parts import knob
@@ -47,10 +47,10 @@ class CT(DicomReader):
     def read_slice(self, path: Path, index: int | None) -> Sample:
         read = read_ct if self.is_dicom(path) else read_numpy
         hu, patient, notes = read(path, self.options.max_gib)
-        sample = self.sample(path, patient, hu_width=self.options.hu_high - self.options.hu_low, notes=notes)
-        hu = self.one_slice(sample, path, hu, index)
         low, high = self.options.hu_low, self.options.hu_high
-        sample.origin = replace(sample.origin, low=low, high=high, unit="Hounsfield units")
+        sample = self.sample(path, patient, hu_width=high - low, hu_low=low, notes=notes)
+        hu = self.one_slice(sample, path, hu, index)
+        sample.origin = replace(sample.origin, low=low, high=high, unit=HOUNSFIELD)
         if self.is_dicom(path):
             sample.origin.kind = "dicom"
         scaled = finite((hu.astype(np.float32) - low) / (high - low), printable(path))

@@ -182,6 +182,8 @@ def sampled_columns(kspace: Tensor, mask: Tensor | None, where: str) -> tuple[Te
     if (gaps & mask).any():
         note = f"{int((gaps & mask).sum())} columns that the mask calls acquired are empty: taken as not acquired"
         return mask & ~gaps, [note]
+    if mask.all():
+        return None, ["the mask stored with k-space says that all of it was acquired: undersampling is simulated"]
     return mask, []
 
 

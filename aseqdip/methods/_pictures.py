@@ -32,7 +32,7 @@ class Denoiser(OneStep):
     def solve(self, problem: Problem) -> Tensor:
         sigma = problem.noise_std or estimated_sigma(problem.y)
         self.facts["sigma_used"] = float(f"{sigma:.4g}")
-        return self.denoise(problem, sigma)
+        return self.denoise(problem, sigma) if sigma else problem.y.clone()
 
 
 def estimated_sigma(picture: Tensor) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from aseqdip.errors import UserError
 from aseqdip.methods._pictures import Denoiser, as_array, as_tensor
 from aseqdip.parts import knob
 from aseqdip.problem import Problem
@@ -29,6 +30,8 @@ class NLM(Denoiser):
         from skimage.restoration import denoise_nl_means
 
         o: Any = self.options
+        if o.patch % 2 == 0:
+            raise UserError(f"patch={o.patch}: expected an odd number of pixels, such as {o.patch + 1}.")
         sizes = {"patch_size": o.patch, "patch_distance": o.reach, "fast_mode": True}
         found = denoise_nl_means(as_array(problem.y), h=o.strength * sigma, sigma=sigma, channel_axis=-1, **sizes)
         return as_tensor(found)

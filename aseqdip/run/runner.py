@@ -24,6 +24,7 @@ from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed, without_folders
 from aseqdip.methods import METHODS
 from aseqdip.methods._classical import image_by
+from aseqdip.methods.base import Shared
 from aseqdip.methods.direct import Direct
 from aseqdip.networks import check_size
 from aseqdip.records import Failure, Record
@@ -277,7 +278,7 @@ class Seed:
                 log.warning("%s: %s", name, note)
             if sample.notes:
                 case.facts["notes"] = sample.notes
-            method = cfg.method.part(cfg.method.options, cfg.shared(), engine, case.signed)
+            method = cfg.method.part(cfg.method.options, unsquashed(cfg.shared(), case), engine, case.signed)
             facts = {"settings": self.identity, "version of results": identity.RESULTS}
             if start is not None:
                 method.before, facts["slice before it"] = start.left(engine.device), start.said
@@ -394,6 +395,13 @@ class Seed:
             (folder / "failure.json").unlink()
             if not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def unsquashed(shared: Shared, case: Case) -> Shared:
+    """The settings, without a network's own sigmoid where images may be brighter than 1; with one that is asked for."""
+    if case.bounded or shared.network.sigmoid is not None:
+        return shared
+    return replace(shared, network=replace(shared.network, sigmoid=False))
 
 
 def origin_of(record: Record, read: Origin) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class Holdout(MinimumRule):
 
     def begin(self, problem: Problem, squared: bool) -> None:
         """Take the whole problem: its operator predicts the held-out values. UserError where these are all zero."""
+        if self.options.holdout_every > self.options.patience:
+            raise UserError(
+                f"holdout_every={self.options.holdout_every} patience={self.options.patience}: it would stop before it "
+                "looks again; use a larger patience."
+            )
         kept = split(problem, self.options.holdout_fraction)
         self.operator, self.y, self.held = problem.operator, problem.y, ~kept
         self.size = float((self.held * self.y).norm())

@@ -19,10 +19,11 @@ from aseqdip.tasks.base import Task, operator_norm
 log = logging.getLogger(__name__)
 
 ROUNDING = 1e-3  # by which the values of an image may leave 0 to 1
+NOISY = 1.0  # and those of a noisy one: more is another scale
 
 
 def real_image(task: str, sample: Sample, known: bool) -> Tensor:
-    """A sample's image, (1, channels, height, width), in [0, 1] if it is the truth. UserError if it is none."""
+    """A sample's image, (1, channels, height, width), in [0, 1] if it is the truth. UserError for another scale."""
     if sample.image is None:
         raise UserError(f"task={task} needs images, but {sample.source} holds k-space: use task=mri.")
     if sample.image.is_complex() and bool((sample.image.imag != 0).any()):
@@ -31,20 +32,25 @@ def real_image(task: str, sample: Sample, known: bool) -> Tensor:
         )
     image = (sample.image.real if sample.image.is_complex() else sample.image)[None].float()
     low, high = float(image.min()), float(image.max())
-    if known and not -ROUNDING <= low <= high <= 1 + ROUNDING:
+    beyond = ROUNDING if known else NOISY
+    if not -beyond <= low <= high <= 1 + beyond:
         raise UserError(f"{sample.source} has values from {low:g} to {high:g}; task={task} needs 0 to 1: rescale it.")
     return image.clamp(0, 1) if known else image
 
 
-def resized(image: Tensor, size: int | None, aspect: bool = False) -> Tensor:
-    """Bicubic to ``size`` x ``size``, or with its own aspect to ``size`` on the short side; None: as it is."""
+def resized(image: Tensor, size: int | None, aspect: bool = False, known: bool = True) -> Tensor:
+    """Bicubic to ``size`` x ``size``, or with its own aspect to ``size`` on the short side; None: as it is.
+
+    Of an image that is known, and so in [0, 1], what overshoots is cut off.
+    """
     if size is None:
         return image
     short = min(image.shape[-2:])
     height, width = (round(n * size / short) if aspect else size for n in image.shape[-2:])
     if image.shape[-2:] == (height, width):
         return image
-    return F.interpolate(image, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    found = F.interpolate(image, size=(height, width), mode="bicubic", antialias=True)
+    return found.clamp(0, 1) if known else found
 
 
 class PictureTask(Task):
@@ -76,7 +82,7 @@ class PictureTask(Task):
     def make(self, name: str, sample: Sample) -> Case:
         known, sigma = self.truth == "known", self.options.sigma
         original = real_image(self.name, sample, known)
-        image = resized(original, self.size, sample.aspect)
+        image = resized(original, self.size, sample.aspect, known)
         if not known and sigma and image.shape != original.shape:
             log.warning("%s is resized, which changes its noise from sigma=%g: use size=native.", name, sigma)
         operator = self.operator(name, *image.shape[-2:])

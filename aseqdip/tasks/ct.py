@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from aseqdip.case import Case, Scoring
-from aseqdip.data.base import Sample, center_crop, central
+from aseqdip.data.base import HOUNSFIELD, Sample, center_crop, central
 from aseqdip.errors import UserError
 from aseqdip.operators.base import Operator
 from aseqdip.operators.ct import ParallelBeam
@@ -17,6 +17,8 @@ from aseqdip.problem import Problem
 from aseqdip.tasks._pictures import real_image, resized
 from aseqdip.tasks.base import Task
 
+#: Hounsfield units between which an image's 0 is air, and so attenuates nothing
+AIR = (-1100.0, -900.0)
 #: attenuation of water at the mean energy of a 120 kV beam, per mm, and the field of view; only for photon noise
 WATER_PER_MM, FIELD_OF_VIEW_MM = 0.02, 350.0
 
@@ -61,6 +63,7 @@ class CT(Task):
         operator = ParallelBeam(size=image.shape[-1], views=o.views)
         y = operator(image)
         if o.photons is not None:
+            self._check_air(sample)
             per_pixel = WATER_PER_MM * sample.hu_width / 1000 * FIELD_OF_VIEW_MM / image.shape[-1]
             expected = o.photons * torch.exp(-per_pixel * operator.radon_norm * y)
             counts = torch.poisson(expected, self.rng(name, "photons"))
@@ -72,6 +75,17 @@ class CT(Task):
         side = min(original.shape[-2:])
         region = central(original.shape[-2:], side, side)
         return Case(problem, Scoring(image, 1.0), facts=facts, truth=image, region=region)
+
+    def _check_air(self, sample: Sample) -> None:
+        """Photons need attenuation. UserError where an image's 0 is not air's; a note where its units are not known."""
+        if not AIR[0] <= sample.hu_low <= AIR[1]:
+            raise UserError(
+                f"photons={self.options.photons:g} counts what air lets through, and 0 in {sample.source} is "
+                f"{sample.hu_low:g} Hounsfield units, of which air is no more to be told: use dataset.hu_low=-1024."
+            )
+        if sample.origin.kind and sample.origin.unit != HOUNSFIELD:
+            high = sample.hu_low + sample.hu_width
+            sample.notes.append(f"photons: its 0 to 1 are taken for {sample.hu_low:g} to {high:g} Hounsfield units")
 
     def _measured(self, name: str, sinogram: Tensor, angles: Tensor) -> Case:
         """Of a sinogram, (detectors, views): an image as wide as the detector, its largest FBP value 1.
@@ -87,9 +101,9 @@ class CT(Task):
             raise UserError(f"{name}: its filtered back-projection is nowhere above 0: expected line integrals.")
         y = y / level
         start = fitted_adjoint(A, y) if self.start == "adjoint" else A.direct(y)
-        problem = Problem(y, A, start.clamp(0, 1), name, self.seed, None)
+        problem = Problem(y, A, start.clamp_min(0), name, self.seed, None)
         facts = {"operator_norm": A.radon_norm, "scaled_by_norm": True, "scale": 1 / level}
-        return Case(problem, None, facts=facts)
+        return Case(problem, None, facts=facts, bounded=False)  # what is small is brighter than its back-projection
 
     def reference(self, name: str, sample: Sample, like: Tensor) -> Tensor:
         return self._slice(real_image(self.name, sample, known=True))

@@ -102,7 +102,8 @@ class MRI(Task):
             drawn = torch.randn(kspace.shape, generator=self.rng(name, "noise"), dtype=torch.complex64)
             kspace = kspace + noise_std * drawn
         if sample.mask is None:
-            mask = self._sampling(sample.origin.volume or name, kspace.shape[-1])  # one for all slices of a scan
+            scan = sample.scan or sample.origin.volume or name
+            mask = self._sampling(scan, kspace.shape[-1])  # one for all slices of a scan
         else:
             mask, noise_std = sample.mask, self.options.noise * float(ifft2c(kspace).abs().max())
             what = f"{int(mask.sum())} of {mask.numel()} {'columns' if mask.dim() == 1 else 'points'}"

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import Configure
 from PIL import Image
 
 import aseqdip.data
-from aseqdip.data import READERS, Reader, make_reader, select
+from aseqdip.data import READERS, Reader, make_reader, open_dataset, select
 from aseqdip.data.base import unique_names
 from aseqdip.errors import UserError
 from aseqdip.parts import Registry
@@ -160,6 +161,14 @@ def test_names_are_unique(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.jpg", "a.png", "a.png.bmp", "b"]
     assert names(tmp_path, "p/c.png", "q/c.png", "b.png") == ["p_c.png", "q_c.png", "b"]
     assert names(tmp_path, "p/q/d.png", "p_q/d.png") == ["p_q_d.png", "p_q_d.png+"]
+
+
+def test_a_folder_that_is_named_must_be_there(configure: Configure, tmp_path: Path) -> None:
+    Image.new("L", (32, 32)).save(tmp_path / "a.png")
+    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}")
+    assert list(open_dataset(configure(*words))) == ["a"]
+    with pytest.raises(UserError, match=r"dataset.folder=pateint1: there is no such folder: .*pateint1"):
+        open_dataset(configure(*words, "dataset.folder=pateint1"))
 
 
 def test_names_that_would_lead_out_of_a_folder(tmp_path: Path) -> None:

@@ -234,6 +234,12 @@ def test_columns_that_the_mask_wrongly_calls_acquired(tmp_path: Path) -> None:
     assert "9 columns that the mask calls acquired are empty" in sample.notes[0]
 
 
+def test_a_mask_of_all_columns_undersamples_nothing(tmp_path: Path) -> None:
+    for mask in (np.ones(20), np.ones((24, 20))):
+        sample = load(write_h5(tmp_path / "scan.h5", kspace=kspace(), mask=mask), slice="0")
+        assert sample.mask is None and "all of it was acquired" in sample.notes[0]
+
+
 def test_a_mask_along_rows_is_found_out(tmp_path: Path) -> None:
     k = kspace(rows=20)
     path = write_h5(tmp_path / "scan.h5", kspace=np.where(MASK[:, None], k, 0), mask=MASK)

@@ -373,6 +373,19 @@ def test_noise_of_a_picture_is_estimated_where_it_is_not_given() -> None:
     assert method.facts["sigma_used"] == pytest.approx(0.1, rel=0.1)
 
 
+@pytest.mark.parametrize("method", ["nlm", "wavelet_shrinkage", "bm3d"])
+def test_a_picture_without_noise_stays(method: str) -> None:
+    flat = torch.full((1, 3, 32, 32), 0.25)
+    found = aseqdip.reconstruct(flat, Identity(), method)
+    assert torch.equal(found.image, flat) and found.facts["sigma_used"] == 0
+
+
+def test_surroundings_have_a_middle() -> None:
+    noisy = phantom(32) + 0.1 * draw(1, 1, 32, 32)
+    with pytest.raises(UserError, match="patch=4: expected an odd number of pixels, such as 5"):
+        aseqdip.reconstruct(noisy, Identity(), "nlm", patch=4)
+
+
 def test_biharmonic_keeps_what_is_known(configure: Configure) -> None:
     case, (last,) = solved(configure("task=inpainting", "method=biharmonic"))
     known = case.problem.operator(torch.ones_like(case.problem.z0)) > 0

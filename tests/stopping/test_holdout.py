@@ -24,7 +24,7 @@ from aseqdip.records import read_curve
 from aseqdip.run.holdout import fitted_case
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.runner import run
-from aseqdip.stopping.holdout import outer_columns, part_of, split
+from aseqdip.stopping.holdout import Holdout, outer_columns, part_of, split
 
 
 def normal(*shape: int, seed: int = 0, complex_: bool = False) -> torch.Tensor:
@@ -163,6 +163,11 @@ def test_what_cannot_go_with_it_is_refused(configure: Configure, words: tuple[st
     task = () if words[0].startswith("task") else ("task=denoising",)
     with pytest.raises(UserError, match=why):
         run(configure(*task, *words, "stop=holdout"))
+
+
+def test_patience_lasts_until_it_looks_again(configure: Configure) -> None:
+    with pytest.raises(UserError, match="holdout_every=60 patience=50: it would stop before it looks again"):
+        Holdout(Holdout.Options(patience=50, holdout_every=60)).begin(case_of(configure("task=ct")).problem, True)
 
 
 def test_held_out_zeros_judge_nothing(configure: Configure) -> None:

@@ -216,9 +216,13 @@ def test_values_outside_the_range_of_images_are_refused(configure: Configure, tm
     for task in ("denoising", "ct"):
         with pytest.raises(UserError, match="values from 0 to 4000.*rescale"):
             case_of(configure(f"task={task}", "dataset=complex", f"data_root={tmp_path}"))
+    noisy = ("task=denoising", "dataset=complex", f"data_root={tmp_path}", "truth=none", "sigma=25")
+    with pytest.raises(UserError, match="values from 0 to 4000.*rescale"):
+        case_of(configure(*noisy))
     np.save(tmp_path / "magnitude.npy", np.linspace(-0.4, 1.4, 64 * 64).reshape(64, 64))
     noisy = ("task=denoising", "dataset=complex", f"data_root={tmp_path}", "truth=none", "sigma=25")
-    assert float(case_of(configure(*noisy)).problem.y.min()) < -0.3, "a measurement is not clipped"
+    for size in ("size=64", "size=48"):
+        assert float(case_of(configure(*noisy, size)).problem.y.min()) < -0.3, "a measurement is not clipped"
 
 
 def test_known_pixels_are_put_back_with_their_noise(configure: Configure) -> None:
@@ -237,6 +241,20 @@ def test_inpainting_with_a_mask_file(configure: Configure, tmp_path: Path) -> No
         case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}", "size=48"))
     with pytest.raises(UserError, match="expected center, random, or a picture file"):
         case_of(configure("task=inpainting", "mask=nowhere.png"))
+
+
+def test_photons_need_an_image_whose_zero_is_air(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "a.npz", hu=np.linspace(-1000, 500, 64 * 64).reshape(64, 64))
+    words = ("task=ct", "dataset=ct", f"data_root={tmp_path}", "photons=1e5")
+    with pytest.raises(UserError, match=r"0 in a.npz is -160 Hounsfield units.*dataset.hu_low=-1024"):
+        case_of(configure(*words, "dataset.hu_low=-160", "dataset.hu_high=240"))
+    case_of(configure(*words, "dataset.hu_high=240"))
+    Image.new("L", (64, 64), 90).save(tmp_path / "a.png")
+    _, sample, _ = sampled(configure("task=ct", "dataset=folder", f"data_root={tmp_path}", "photons=1e5"))
+    assert any("taken for -1024 to 2000 Hounsfield units" in note for note in sample.notes)
+    assert not sampled(configure("task=ct", "photons=1e5"))[1].notes, "the bundled body is in them"
 
 
 def test_deblurring_blurs(configure: Configure) -> None:
