@@ -67,7 +67,10 @@ def _others(cfg: Config) -> str:
     data = cfg.dataset
     reader = data.reader.part(data.reader.options, Path(cfg.data_root), data.folder, data.files, cfg.size, data.name)
     if isinstance(reader, FileReader):
-        return _folder_digest(reader.data_folder(), data.files)
+        folder, paths = reader.data_folder(), reader.paths().values()
+        # those it reads, and no results that may lie among them; of a pair of files both
+        read = sorted({p for path in paths for p in (path, path.with_suffix(".hdr")) if p == path or p.is_file()})
+        return _folder_digest(folder, data.files or [str(path.relative_to(folder)) for path in read])
     return digest({name: content(load()) for name, load in reader.items().items()})
 
 

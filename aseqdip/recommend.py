@@ -4,6 +4,7 @@ Three commands, the one that does best on real images first (docs/quality.md), e
 """
 
 import logging
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.run import runner
 from aseqdip.run.terminal import about
+from aseqdip.words import written
 
 #: readers of files, those first whose files others would take for theirs; and the task of what they read
 TASKS = {
@@ -59,7 +61,7 @@ def main(words: Sequence[str]) -> None:
         for method in map(METHODS.__getitem__, CHOICES[TASKS[reader]]):
             line = [*own[:1], f"method={method.name}", *own[1:]]
             sys.stdout.write(f"  {method.title}, {KINDS[method.group]}; {_time(line, len(items))}:\n")
-            sys.stdout.write(f"    {program} {' '.join(line)}\n")
+            sys.stdout.write(f"    {program} {shlex.join(line)}\n")
         if reader == "picture":
             sys.stdout.write("  sigma is the noise that the pictures have, on the 0..255 scale\n")
 
@@ -97,9 +99,9 @@ def _time(words: Sequence[str], images: int) -> str:
     logging.disable(logging.INFO)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            given = [word.replace("SIGMA", "25") for word in words if not word.startswith("images=")]
+            given = written([word.replace("=SIGMA", "=25") for word in words if not word.startswith("images=")])
             whole = compose.compose(given)
-            few = [*given, "images=0", "tracker=none", f"outputs={folder}"]
+            few = [*given, "images=0", "tracker=none", *written([f"outputs={folder}"])]
             count, tried = whole.steps, STEPS
             if not whole.learns:
                 count, tried = getattr(whole.method.options, "iterations", 1), ITERATIONS

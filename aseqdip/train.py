@@ -48,6 +48,8 @@ UNITS = {"denoiser": "/255", "unrolled": "x", "autoencoder": ""}
 ERROR = 0.0065
 #: the least factor that an image is made smaller by before a patch is cut out
 LEAST_SCALE = 0.5
+#: the least that the largest value of all images may be: those that are darker are on another scale
+DARKEST = 0.1
 #: measurements of MRI: accelerations, coils, largest standard deviation of the noise
 ACCELERATIONS, COILS, NOISE = (4, 8), 8, 0.03
 
@@ -85,15 +87,29 @@ class Source:
         """Whether a file of this name belongs to it."""
         return any(fnmatch(name, p) for p in self.files) and not any(fnmatch(name, p) for p in self.without)
 
-    def images(self, root: Path) -> list[Tensor]:
-        """Real images in [0, 1], (channels, height, width). Raises UserError where there are none."""
+    def read_by(self, root: Path) -> FileReader:
         reader = make_reader(self.reader, root, self.folder)
         assert isinstance(reader, FileReader)
-        paths = [path for path in reader.paths().values() if self.has(path.name)]
+        return reader
+
+    def paths(self, root: Path) -> list[Path]:
+        """Its files."""
+        return [path for path in self.read_by(root).paths().values() if self.has(path.name)]
+
+    def images(self, root: Path) -> list[Tensor]:
+        """Real images in [0, 1], (channels, height, width). Raises UserError where there are none."""
+        reader, paths = self.read_by(root), self.paths(root)
         if not paths:
             raise UserError(f"No {', '.join(self.files)} in {root / self.folder}: set data_root=... (docs/data.md).")
-        images = [image.abs() for path in paths if (image := reader.read(path).image) is not None]
-        if (largest := max(float(image.max()) for image in images)) > 1.001:
+        images = []
+        for path in paths:
+            sample = reader.read(path)
+            for note in sample.notes:
+                log.warning("%s: %s", sample.source, note)
+            if sample.image is not None:
+                images.append(sample.image.abs())
+        largest = max((float(image.max()) for image in images), default=0.0)
+        if not DARKEST <= largest <= 1.001:
             raise UserError(
                 f"{root / self.folder}: expected magnitudes up to 1; found {largest:g}: rescale the images."
             )
@@ -118,6 +134,17 @@ class Recipe:
     network: str = "denoiser"
     side: int = 64
 
+    def check(self) -> None:
+        """Raise ValueError for values that go with no training, or not with each other."""
+        if self.network not in UNITS:
+            raise ValueError(f"network: {self.network}; expected {', '.join(UNITS)}")
+        if self.channels not in ((2,) if self.complex else (1, 3)):
+            raise ValueError(f"channels: {self.channels}; expected 2 with complex: true, and 1 or 3 without")
+        if self.side < 1 or min(source.share for source in self.sources) < 0:
+            raise ValueError("side and share: expected at least 1, and at least 0")
+        if not sum(source.share for source in self.sources) > 0:
+            raise ValueError("share: expected one above 0, at least")
+
     def files(self) -> list[str]:
         """Patterns of all files that are trained on, as a card says them."""
         return [f"{source.folder}/{pattern}" for source in self.sources for pattern in source.files]
@@ -132,8 +159,10 @@ def recipe(name: str) -> Recipe:
     try:
         given: Any = OmegaConf.to_container(OmegaConf.load(path))
         sources = [Source(**source) for source in given.pop("sources")]
-        return Recipe(sources=sources, validation=Source(**given.pop("validation")), **given)
-    except (TypeError, KeyError, AttributeError) as error:
+        found = Recipe(sources=sources, validation=Source(**given.pop("validation")), **given)
+        found.check()
+        return found
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is no recipe of a training: {error}.") from error
 
 
@@ -410,6 +439,8 @@ def train(settings: Settings) -> Training:
         root = Path(settings.data_root)
         images = [source.images(root) for source in plan.sources]
         held_out = plan.validation.images(root)
+        if shared := {*plan.validation.paths(root)} & {path for source in plan.sources for path in source.paths(root)}:
+            raise UserError(f"validation: {min(shared)} is trained on, too: leave it out there (without: ...).")
         if ranks.first:
             log.info("%s images, %s held out, in %s", sum(map(len, images)), len(held_out), out)
         training = Training(settings, plan, Patches(plan, images, settings.batch, settings.seed), ranks)

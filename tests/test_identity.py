@@ -111,7 +111,12 @@ def test_the_data_sets_other_images_count_where_they_are_looked_at(
     plain, guided = (run_folder(configure(*words, f"method={m}")) for m in ("vanilla_dip", "ref_guided_dip"))
     picture("set/b.png", 2)
     assert run_folder(configure(*words, "method=vanilla_dip")) == plain
-    assert run_folder(configure(*words, "method=ref_guided_dip")) != guided
+    both = run_folder(configure(*words, "method=ref_guided_dip"))
+    assert both != guided
+    (folder / "outputs").mkdir()
+    for name in ("notes.txt", "outputs/a.png"):
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    assert run_folder(configure(*words, "method=ref_guided_dip")) == both, "what it does not read is no image of it"
 
 
 def test_content_is_every_array_that_was_read() -> None:

@@ -1,5 +1,6 @@
 """``recommend`` says what files are, and a command that works; a sweep says how far it is."""
 
+import shlex
 from pathlib import Path
 
 import h5py
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from aseqdip import cli
+from aseqdip.compose import compose
 from aseqdip.errors import UserError
 from aseqdip.recommend import main
 from aseqdip.run.interrupt import Command
@@ -42,6 +44,16 @@ def test_noisy_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     chosen = [line.split()[2] for line in text.splitlines() if "truth=none sigma=SIGMA size=native" in line]
     assert chosen == ["method=pnp", "method=nlm", "method=rethinking_dip"]
     assert text.count("an image on this machine") == 3 and "cannot be tried" not in text
+
+
+def test_a_folder_s_name_may_hold_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "my scans (1), a=b"
+    folder.mkdir()
+    np.savez(folder / "a.npz", sinogram=np.ones((32, 20)), angles=np.arange(0, 180, 9))
+    main(written([f"data_root={folder}"]))
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if "method=" in line]
+    assert [word for line in lines for word in line if word.startswith("data_root=")] == [f"data_root={folder}"] * 3
+    assert compose(written(lines[0][1:])).data_root == str(folder)
 
 
 def test_its_word(monkeypatch: pytest.MonkeyPatch) -> None:

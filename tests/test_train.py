@@ -202,6 +202,42 @@ def test_images_beyond_the_range_are_refused(tmp_path: Path) -> None:
         Source("complex", "", ["*"]).images(tmp_path)
 
 
+def test_images_too_dark_to_be_on_that_scale_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((8, 8), 2e-6))
+    with pytest.raises(UserError, match="expected magnitudes up to 1; found 2e-06"):
+        Source("complex", "", ["*"]).images(tmp_path)
+
+
+def test_that_one_slice_was_taken_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.save(tmp_path / "a.npy", np.ones((4, 8, 8)))
+    assert len(Source("complex", "", ["*"]).images(tmp_path)) == 1
+    assert "a.npy, slice 2: slice 2 of 4 was taken" in caplog.text
+
+
+def test_what_is_trained_on_cannot_be_held_out(pictures: Path) -> None:
+    path = pictures / "mine.yaml"
+    path.write_text(path.read_text().replace("without: [held*]", "without: []"))
+    with pytest.raises(UserError, match="held_out.png is trained on, too"):
+        train(words(pictures))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("licence", "network: denoisr\nlicence", "network: denoisr; expected denoiser, unrolled, autoencoder"),
+        ("channels: 3", "channels: 2", "channels: 2; expected 2 with complex: true"),
+        ("channels: 3", "channels: 1\ncomplex: true", "channels: 1; expected 2 with complex: true"),
+        ("share: 1", "share: 0", "share: expected one above 0"),
+        ("licence", "side: 0\nlicence", "side and share: expected at least 1"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_refused(pictures: Path, old: str, new: str, why: str) -> None:
+    path = pictures / "mine.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=f"mine.yaml is no recipe of a training: {why}"):
+        recipe(str(path))
+
+
 def test_another_training_s_checkpoint_is_refused(pictures: Path) -> None:
     train(words(pictures, "steps=1"))
     (pictures / "mine.yaml").write_text((pictures / "mine.yaml").read_text().replace("channels: 3", "channels: 1"))

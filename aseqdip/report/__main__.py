@@ -68,7 +68,7 @@ def write(words: argparse.Namespace) -> None:
     if words.compact is not None:
         from aseqdip.report.compact import compact
 
-        compact(words.folder, words.compact)
+        compact(words.folder, words.compact, words.method or ())
     written = [path for name in FILES if (path := getattr(words, name)) is not None]
     if words.mean or not written:
         sys.stdout.write((tables.means(blocks) if words.mean else tables.each(blocks)) + "\n")

@@ -4,7 +4,7 @@ Left out are arrays, whole curves and checkpoints. ``records.scan`` reads the fi
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,23 @@ from aseqdip.thumbnails import arrays_of, draw
 SIDE, QUALITY = 152, 38  # pixels of a picture's longer side, and how well they are kept
 
 
-def compact(folders: Iterable[Path], target: Path) -> list[Path]:
+def compact(folders: Iterable[Path], target: Path, methods: Collection[str] = ()) -> list[Path]:
     """Write ``target/task/setting.jsonl`` for all that is finished below the folders; returns the files.
 
     What a target's file holds already stays, and a later campaign adds to it: of two of one name the newer is kept.
     Raises UserError where something cannot be read, since what is left out of the compact form may be deleted next.
+
+    Args:
+        methods: of these alone, if any are named.
     """
     found: dict[Path, dict[str, Trace]] = {}
     for root in folders:
         for trace in scan([root]):
             if trace.state == "damaged":
                 raise UserError(f"{trace.folder}: {trace.error}. Mend or delete it first.")
-            if trace.record is not None:
-                *place, run, image = trace.folder.relative_to(root).parts
-                name = "/".join(place) or root.name
+            if trace.record is not None and (not methods or trace.record.method in methods):
+                *place, run, image = trace.folder.absolute().parts
+                name = "/".join(place[min(len(root.absolute().parts), len(place) - 2) :])  # task and setting, at least
                 here = found.setdefault(target / f"{name}.jsonl", {})
                 if (other := here.get(f"{run}/{image}")) is None or _newer(trace.record, other.record):
                     here[f"{run}/{image}"] = trace

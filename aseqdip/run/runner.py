@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import threading
 import time
 import traceback
@@ -137,6 +138,8 @@ class Seed:
         self.busy: set[str] = set()  # volumes that another process is at work on, from slice to slice
         self.task: Task = make_task(cfg)
         self.identity = identity.digest(identity.identity(cfg))
+        # once, as its folder: what lies in one may change while images are written
+        self.problem, self.settings = identity.problem(cfg), identity.settings(cfg)
 
     def run(self, names: list[str]) -> None:
         """All of them, several at a time if the config says so."""
@@ -352,8 +355,8 @@ class Seed:
             seed=cfg.seed,
             departures=identity.departures(cfg),
             origin=sample.origin.recorded,
-            problem=identity.problem(cfg),
-            settings=identity.settings(cfg),
+            problem=self.problem,
+            settings=self.settings,
             command=command(cfg, name),
             identity=self.identity,
             results_version=identity.RESULTS,
@@ -429,8 +432,10 @@ def command(cfg: Config, name: str) -> list[str]:
         left = [*(word for word in left if not word.startswith("dataset.slice=")), "dataset.slice=all"]
     if cfg.configs is not None:
         left = [f"--config-dir={cfg.configs}", *left]
+    alike = re.fullmatch(r"-?\d{1,9}|all", name)  # a name that would be taken for an index, or for all
     # what begins with another slice is made again with all of them
-    return [*map(without_folders, left), f"images={'all' if cfg.warm else name}", f"seed={cfg.seed}"]
+    images = "all" if cfg.warm else f"./{name}" if alike else name
+    return [*map(without_folders, left), f"images={images}", f"seed={cfg.seed}"]
 
 
 def run_id(folder: Path) -> str:

@@ -225,6 +225,23 @@ def test_a_later_campaign_adds_to_the_compact_form(tmp_path: Path) -> None:
     assert file.read_text() == before
 
 
+def test_any_folder_of_results_is_made_compact_under_task_and_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [("mri", "accel4", "aseqdip"), ("mri", "accel4", "tv_dip")]
+    run = made.write(tmp_path / "full", made.campaign(cells, 1))[0].parent
+    compact([tmp_path / "full"], tmp_path / "all")
+    for number, root in enumerate((run, run.parent, run.parent.parent, tmp_path / "all" / "mri" / "accel4.jsonl")):
+        (file,) = compact([root], tmp_path / str(number))
+        assert file == tmp_path / str(number) / "mri" / "accel4.jsonl"
+        assert len(file.read_text().splitlines()) == (1 if root == run else 2)
+    words = ["report", str(tmp_path / "full"), "--method", "tv_dip", "--compact", str(tmp_path / "one")]
+    monkeypatch.setattr(sys, "argv", words)
+    report.main()
+    (line,) = (tmp_path / "one" / "mri" / "accel4.jsonl").read_text().splitlines()
+    assert json.loads(line)["record"]["method"] == "tv_dip"
+
+
 def test_nothing_is_made_compact_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "record.json").write_text("{}")

@@ -54,6 +54,26 @@ def test_an_operator_of_one_s_own() -> None:
     assert aseqdip.reconstruct(A(x), A, **SMALL).score.psnr_db is None, "without a truth there is no score"
 
 
+def test_arrays_of_any_order_and_tensors_with_a_graph() -> None:
+    x, A = picture(1, 1, 32, 32), EveryOtherRow()
+    usual = aseqdip.reconstruct(A(x), A, truth=x, start=x, **SMALL)
+    turned = x.numpy()[..., ::-1].copy()[..., ::-1]
+    again = aseqdip.reconstruct(A(x).numpy().astype(">f4"), A, truth=turned, start=turned, **SMALL)
+    graph = aseqdip.reconstruct(A(x.clone().requires_grad_()), A, truth=x, start=x, **SMALL)
+    assert torch.equal(usual.image, again.image) and torch.equal(usual.image, graph.image)
+    assert usual.score == again.score == graph.score
+
+
+@pytest.mark.parametrize("scale", [0.95, 50])
+def test_maps_on_another_scale_are_no_other_problem(scale: float) -> None:
+    maps, x = torch.full((2, 32, 32), 0.5**0.5, dtype=torch.complex64), picture(1, 2, 32, 32)
+    found = []
+    for factor in (1.0, scale):
+        A = MultiCoilMRI(factor * maps, torch.arange(32) % 2 == 0)
+        found.append(aseqdip.reconstruct(A(x), A, "varnet", truth=x, device="cpu", precision="fp32").score.psnr_db)
+    assert found[1] == pytest.approx(found[0], abs=0.01)
+
+
 def test_two_functions_are_an_operator() -> None:
     x, A = picture(1, 1, 32, 32), EveryOtherRow()
     same = aseqdip.reconstruct(A(x).numpy(), (A.forward, A.adjoint), **SMALL)

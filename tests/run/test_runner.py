@@ -63,6 +63,18 @@ def test_record_is_complete(configure: Configure) -> None:
     assert not (folder / "checkpoint.pt").exists()
 
 
+def test_the_record_s_command_computes_an_image_that_is_called_like_an_index(
+    configure: Configure, tmp_path: Path
+) -> None:
+    for name in "123":
+        Image.new("L", (24, 24), 50 * int(name)).save(tmp_path / f"{name}.png")
+    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}", "method=direct", "images=0")
+    record, _ = only(run(configure(*words)))
+    assert record.image == "1" and "images=./1" in record.command
+    again, _ = only(run(configure(*record.command[:-2], *record.command[-2:], f"data_root={tmp_path}", "redo=true")))
+    assert again.image == "1"
+
+
 def test_the_record_s_command_computes_the_same_image(configure: Configure, tmp_path: Path) -> None:
     record, folder = only(run(configure("task=denoising", "seeds=[3]", "images=[1]", "steps=4")))
     again, other = only(run(configure(*record.command, f"outputs={tmp_path / 'again'}")))
