@@ -87,28 +87,21 @@ class Source:
         """Whether a file of this name belongs to it."""
         return any(fnmatch(name, p) for p in self.files) and not any(fnmatch(name, p) for p in self.without)
 
-    def read_by(self, root: Path) -> FileReader:
+    def images(self, root: Path) -> dict[Path, Tensor]:
+        """Real images in [0, 1], (channels, height, width), by file. Raises UserError where there are none."""
         reader = make_reader(self.reader, root, self.folder)
         assert isinstance(reader, FileReader)
-        return reader
-
-    def paths(self, root: Path) -> list[Path]:
-        """Its files."""
-        return [path for path in self.read_by(root).paths().values() if self.has(path.name)]
-
-    def images(self, root: Path) -> list[Tensor]:
-        """Real images in [0, 1], (channels, height, width). Raises UserError where there are none."""
-        reader, paths = self.read_by(root), self.paths(root)
+        paths = [path for path in reader.paths().values() if self.has(path.name)]
         if not paths:
             raise UserError(f"No {', '.join(self.files)} in {root / self.folder}: set data_root=... (docs/data.md).")
-        images = []
+        images = {}
         for path in paths:
             sample = reader.read(path)
             for note in sample.notes:
                 log.warning("%s: %s", sample.source, note)
             if sample.image is not None:
-                images.append(sample.image.abs())
-        largest = max((float(image.max()) for image in images), default=0.0)
+                images[path] = sample.image.abs()
+        largest = max((float(image.max()) for image in images.values()), default=0.0)
         if not DARKEST <= largest <= 1.001:
             raise UserError(
                 f"{root / self.folder}: expected magnitudes up to 1; found {largest:g}: rescale the images."
@@ -437,10 +430,11 @@ def train(settings: Settings) -> Training:
         if not free:
             raise UserError(f"Another process trains in {out}: set out=... to another folder.")
         root = Path(settings.data_root)
-        images = [source.images(root) for source in plan.sources]
-        held_out = plan.validation.images(root)
-        if shared := {*plan.validation.paths(root)} & {path for source in plan.sources for path in source.paths(root)}:
+        sources = [source.images(root) for source in plan.sources]
+        validation = plan.validation.images(root)
+        if shared := validation.keys() & {path for source in sources for path in source}:
             raise UserError(f"validation: {min(shared)} is trained on, too: leave it out there (without: ...).")
+        images, held_out = [list(source.values()) for source in sources], list(validation.values())
         if ranks.first:
             log.info("%s images, %s held out, in %s", sum(map(len, images)), len(held_out), out)
         training = Training(settings, plan, Patches(plan, images, settings.batch, settings.seed), ranks)
