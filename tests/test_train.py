@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data.test_ct_slices import write_dicom
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -206,6 +207,14 @@ def test_images_too_dark_to_be_on_that_scale_are_refused(tmp_path: Path) -> None
     np.save(tmp_path / "a.npy", np.full((8, 8), 2e-6))
     with pytest.raises(UserError, match="expected magnitudes up to 1; found 2e-06"):
         Source("complex", "", ["*"]).images(tmp_path)
+
+
+def test_slices_of_a_series_keep_one_scale(tmp_path: Path) -> None:
+    for name, value in (("a", 100), ("b", 400)):
+        kind = {"Modality": "MR", "SeriesInstanceUID": "1.2", "RescaleSlope": 1, "RescaleIntercept": 0}
+        write_dicom(tmp_path / f"{name}.dcm", np.full((16, 16), value, np.uint16), **kind)
+    found = Source("dicom", "", ["*"]).images(tmp_path)
+    assert sorted(float(image.max()) for image in found.values()) == [0.25, 1.0]
 
 
 def test_that_one_slice_was_taken_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
