@@ -363,12 +363,12 @@ def main(argv: Sequence[str]) -> None:
     refused: list[str] = []  # others may be of the kind
     for trace in records.scan(words.folder):
         if trace.record is not None and trace.lines is None:
-            result = load(trace.folder, trace.record, None)
-            if words.to in HEADERS and result.origin["kind"] == words.to:
-                result.source = source(trace.record, words.data)
             try:
+                result = load(trace.folder, trace.record, None)
+                if words.to in HEADERS and result.origin["kind"] == words.to:
+                    result.source = source(trace.record, words.data)
                 WRITERS[words.to](trace.folder, [result])
-            except UserError as error:
+            except (UserError, OSError) as error:
                 refused.append(f"{trace.folder}: {error}")
                 continue
             sys.stdout.write(f"{trace.folder}\n")
@@ -378,10 +378,14 @@ def main(argv: Sequence[str]) -> None:
     for run, results in runs.items():
         for name, slices in begun(results).items():
             if len(slices) < (count := count_of(slices)):
-                why = f"{len(slices)} of {count} slices are finished, so it is not written"
+                why = f"{len(slices)} of {count} slices are finished and could be written, so the volume is not"
                 sys.stderr.write(f"{run / name}: {why}.\n")
                 continue
-            WRITERS[words.to](run / name, slices)
+            try:
+                WRITERS[words.to](run / name, slices)
+            except (UserError, OSError) as error:
+                refused.append(f"{run / name}: {error}")
+                continue
             sys.stdout.write(f"{run / name}\n")
     if refused:
         raise UserError("\n".join(refused))

@@ -5,14 +5,15 @@ result for its own. Only a knob declared ``result=False`` is left out.
 """
 
 import ast
+import copy
 import dataclasses
 import hashlib
+import importlib.util
 import inspect
 import json
 import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -187,16 +188,49 @@ def sources(cfg: Config) -> str:
         parts.append(cfg.rule.part)
     modules = {c.__module__ for part in parts for c in part.__mro__}
     ours = sorted(m for m in modules if m.split(".")[0] not in (*sys.stdlib_module_names, "torch"))
-    return hashlib.sha256("\n".join(code(sys.modules[name]) for name in ours).encode()).hexdigest()[:16]
+    for name in ours:  # grows as it goes
+        ours += sorted(other for other in helpers(name) if other not in ours)
+    return hashlib.sha256("\n".join(code(name) for name in sorted(ours)).encode()).hexdigest()[:16]
 
 
 @cache
-def code(module: ModuleType) -> str:
-    """A module's code as a hash that comments, docstrings and layout do not change."""
+def helpers(name: str) -> set[str]:
+    """The modules of its own package that a part's module imports: of this one's those named ``_*``.
+
+    What else it takes of this package is not its own: ``RESULTS`` counts that.
+    """
+    package, found = name.rpartition(".")[0], set()
+    for node in ast.walk(_tree(name) or ast.Module([], [])):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            relative = "." * node.level + (node.module or "")
+            origin = importlib.util.resolve_name(relative, package) if node.level else relative
+            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+    top = name.partition(".")[0]
+    own = {n for n in found if n.partition(".")[0] == top and (top != "aseqdip" or n.rpartition(".")[2][0] == "_")}
+    return {n for n in own if _tree(n) is not None}
+
+
+@cache
+def _tree(name: str) -> ast.Module | None:
+    """What a module's source says, whether it is imported yet or not; None for what is none or has none."""
     try:
-        tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError):  # compiled, without its source
-        return f"{module.__name__} {getattr(module, '__version__', '')}"
+        if name in sys.modules:
+            return ast.parse(inspect.getsource(sys.modules[name]))
+        spec = importlib.util.find_spec(name)
+        return None if spec is None or spec.origin is None else ast.parse(Path(spec.origin).read_bytes())
+    except (OSError, TypeError, ValueError, ImportError, SyntaxError):
+        return None
+
+
+@cache
+def code(name: str) -> str:
+    """A module's code as a hash that comments, docstrings and layout do not change."""
+    tree = _tree(name)
+    if tree is None:  # compiled, without its source
+        return f"{name} {getattr(sys.modules.get(name), '__version__', '')}"
+    tree = copy.deepcopy(tree)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]

@@ -19,6 +19,13 @@ def ssim(image: Tensor, truth: Tensor, data_range: float) -> Tensor:
     return SSIM(truth, data_range)(image)
 
 
+def estimated_sigma(picture: Tensor) -> float:
+    """Standard deviation of white noise, from the finest diagonal differences (Donoho and Johnstone, 1994)."""
+    p = picture[..., : picture.shape[-2] // 2 * 2, : picture.shape[-1] // 2 * 2]
+    diagonal = (p[..., ::2, ::2] - p[..., 1::2, ::2] - p[..., ::2, 1::2] + p[..., 1::2, 1::2]) / 2
+    return float(diagonal.abs().median()) / 0.6745
+
+
 class SSIM:
     """Mean SSIM (Wang et al. 2004) against one truth, averaged over channels; a 0-d tensor, no host sync.
 

@@ -7,6 +7,7 @@ Nothing else lists it. Other packages add parts by entry point (``[project.entry
 import dataclasses
 import importlib
 import importlib.metadata
+import inspect
 import math
 import pkgutil
 import traceback
@@ -184,6 +185,13 @@ class Registry(Mapping[str, type[P]], Generic[P]):
             raise UserError(f"{where}: {part.__name__} says name = '{part.name}', but is known as '{name}'.")
         if abstract := getattr(part, "__abstractmethods__", None):
             raise UserError(f"{where}: {part.__name__} does not define {', '.join(sorted(abstract))}.")
+        kept = list(inspect.signature(self.base.__init__).parameters)  # as attributes of each object, before any method
+        own = [c for c in part.__mro__ if issubclass(c, self.base) and c is not self.base]
+        if hidden := sorted(name for c in own for name, v in vars(c).items() if name in kept and callable(v)):
+            raise UserError(
+                f"{where}: {part.__name__}.{hidden[0]} would never be called: {self.base.__name__} keeps a "
+                "value of that name."
+            )
         # a class that extends a dataclass is one, but its own fields count only if it says so itself
         fields = {f.name for f in dataclasses.fields(part.Options)} if dataclasses.is_dataclass(part.Options) else set()
         if not dataclasses.is_dataclass(part.Options) or set(vars(part.Options).get("__annotations__", {})) - fields:

@@ -3,6 +3,7 @@
 Three commands, the one that does best on real images first (docs/quality.md), each with how long it takes here.
 """
 
+import contextlib
 import logging
 import shlex
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 
 from aseqdip import compose
 from aseqdip.data import READERS, make_reader
-from aseqdip.data.base import FileReader, Items, Sample
+from aseqdip.data.base import FileReader, Sample
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.run import runner
+from aseqdip.run.interrupt import SIGNALLED
 from aseqdip.run.terminal import about
 from aseqdip.words import written
 
@@ -35,6 +37,7 @@ KINDS = {
     "classical": "without any training data",
     "untrained network": "by an untrained network",
 }
+TRIED = 12  # files, to see which are of a kind
 STEPS = 10  # to measure a network by; a multiple of the presets' N
 ITERATIONS = 2  # and others
 
@@ -50,24 +53,27 @@ def main(words: Sequence[str]) -> None:
     found = list(_readable(Path(cfg.data_root)))
     if not found:
         raise UserError(f"No file in {cfg.data_root} can be read by any of {', '.join(TASKS)}: see docs/data.md.")
-    for reader, items, sample in found:
+    for reader, count, images, sample in found:
         own = [f"task={TASKS[reader]}", f"dataset={'folder' if reader == 'picture' else reader}"]
         own += [f"data_root={cfg.data_root}", "images=all", "preset=quick"]
         if reader == "picture":
             own += ["truth=none", "sigma=SIGMA", "size=native"]
-        sys.stdout.write(f"{READERS[reader].title}: {len(items)} image(s), the first {_described(sample)}\n")
+        sys.stdout.write(f"{READERS[reader].title}: {images}, the first {_described(sample)}\n")
         sys.stdout.write("".join(f"  {note}\n" for note in sample.notes))
         program = "python run.py" if Path(sys.argv[0]).name == "run.py" else "aseqdip"
         for method in map(METHODS.__getitem__, CHOICES[TASKS[reader]]):
             line = [*own[:1], f"method={method.name}", *own[1:]]
-            sys.stdout.write(f"  {method.title}, {KINDS[method.group]}; {_time(line, len(items))}:\n")
+            sys.stdout.write(f"  {method.title}, {KINDS[method.group]}; {_time(line, count)}:\n")
             sys.stdout.write(f"    {program} {shlex.join(line)}\n")
         if reader == "picture":
             sys.stdout.write("  sigma is the noise that the pictures have, on the 0..255 scale\n")
 
 
-def _readable(root: Path) -> "list[tuple[str, Items, Sample]]":
-    """The readers that take a file of the folder, with all that they find and the first that can be read."""
+def _readable(root: Path) -> "list[tuple[str, int, str, Sample]]":
+    """The readers that take a file of the folder: of how many images, in words, too, and the first that can be read.
+
+    Files of one suffix may be of several kinds: a few, from all over the folder, tell how many are of this one.
+    """
     found = []
     for name in TASKS:
         part = READERS[name]
@@ -77,12 +83,15 @@ def _readable(root: Path) -> "list[tuple[str, Items, Sample]]":
             items = make_reader(name, root, options=options).items()
         except UserError:
             continue
-        for load in list(items.values())[:3]:
-            try:
-                found.append((name, items, load()))
-                break
-            except UserError:
-                continue
+        read, loads = [], list(items.values())
+        tried = [loads[i * len(loads) // min(len(loads), TRIED)] for i in range(min(len(loads), TRIED))]
+        for load in tried:
+            with contextlib.suppress(UserError):
+                read.append(load())
+        if read:
+            count = max(1, round(len(items) * len(read) / len(tried)))
+            said = f"{count} image(s)" if len(read) == len(tried) else f"some {count} of {len(items)} image(s)"
+            found.append((name, count, said, read[0]))
     return found
 
 
@@ -99,9 +108,10 @@ def _time(words: Sequence[str], images: int) -> str:
     logging.disable(logging.INFO)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            given = written([word.replace("=SIGMA", "=25") for word in words if not word.startswith("images=")])
+            kept = [word for word in words if not word.startswith("images=")]
+            given = written(["sigma=25" if word == "sigma=SIGMA" else word for word in kept])
             whole = compose.compose(given)
-            few = [*given, "images=0", "tracker=none", *written([f"outputs={folder}"])]
+            few = [*given, "images=0:1", "tracker=none", *written([f"outputs={folder}"])]
             count, tried = whole.steps, STEPS
             if not whole.learns:
                 count, tried = getattr(whole.method.options, "iterations", 1), ITERATIONS
@@ -112,6 +122,8 @@ def _time(words: Sequence[str], images: int) -> str:
             summary = runner.run(compose.compose(few))
     finally:
         logging.disable(logging.NOTSET)
+    if summary.interrupted is not None:
+        raise SystemExit(SIGNALLED + summary.interrupted)
     if not summary.records:
         return f"it cannot be tried: {'; '.join(summary.failed.values())}"
     seconds = summary.records[0].seconds

@@ -132,6 +132,22 @@ class Record:
         return "network" in self.settings
 
     @property
+    def classical(self) -> bool:
+        """Whether preset and recipe, which are for networks, say nothing of it but when it was made."""
+        return self.method == "direct" or self.titles.get("group") == "classical"
+
+    @property
+    def trained_on(self) -> str:
+        """What the weights of a learned method are; "" of any other method."""
+        facts = self.facts
+        if facts.get("prior_source"):
+            return "official weights"
+        if images := facts.get("prior_images"):
+            said = {"denoiser": "own prior, {} images", "unrolled": "own, {} images, not E2E-VarNet"}
+            return said.get(str(facts.get("prior_family")), "own network, {} images").format(images)
+        return f"prior {facts['prior_name']}" if "prior_name" in facts else ""
+
+    @property
     def known(self) -> bool:
         """Whether there was a truth to score against."""
         return self.score.psnr_db is not None

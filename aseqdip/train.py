@@ -131,6 +131,12 @@ class Recipe:
         """Raise ValueError for values that go with no training, or not with each other."""
         if self.network not in UNITS:
             raise ValueError(f"network: {self.network}; expected {', '.join(UNITS)}")
+        if not self.sources or any(isinstance(one.files, str) for one in (*self.sources, self.validation)):
+            raise ValueError("sources: expected one at least; files: expected a list")
+        if not isinstance(self.complex, bool) or isinstance(self.channels, bool) or not isinstance(self.side, int):
+            raise ValueError("expected complex: true or false, channels and side: whole numbers")
+        if self.network == "unrolled" and not self.complex:
+            raise ValueError("network: unrolled is one of complex images: complex: true")
         if self.channels not in ((2,) if self.complex else (1, 3)):
             raise ValueError(f"channels: {self.channels}; expected 2 with complex: true, and 1 or 3 without")
         if self.side < 1 or min(source.share for source in self.sources) < 0:
@@ -432,7 +438,8 @@ def train(settings: Settings) -> Training:
         root = Path(settings.data_root)
         sources = [source.images(root) for source in plan.sources]
         validation = plan.validation.images(root)
-        if shared := validation.keys() & {path for source in sources for path in source}:
+        trained = {path.resolve() for source in sources for path in source}
+        if shared := [path for path in validation if path.resolve() in trained]:
             raise UserError(f"validation: {min(shared)} is trained on, too: leave it out there (without: ...).")
         images, held_out = [list(source.values()) for source in sources], list(validation.values())
         if ranks.first:

@@ -343,9 +343,12 @@ def rehearse(words: Sequence[str]) -> list[str]:
 def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
     """Of the knobs a user named, those that this run does not use, each with a line that says so."""
     used, found = in_force(cfg), _otherwise(cfg, names)
-    idle = dict(cfg.method.part.idle(cfg.method.options))
-    if cfg.dataset.reader.part.gives == "sinogram":
+    idle = {**cfg.task.part.idle(cfg.task.options), **cfg.method.part.idle(cfg.method.options)}
+    gives = cfg.dataset.reader.part.gives
+    if gives == "sinogram":
         idle |= dict.fromkeys(("size", "views", "photons"), "a measured sinogram has its own")
+    elif cfg.task.name == "mri":
+        idle |= {"coils": "k-space has its own"} if gives == "kspace" else {"calibration": "coils are simulated"}
     for name in names:
         if name in idle:
             found[name] = f"{name} has no effect: {idle[name]}."

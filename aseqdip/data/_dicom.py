@@ -16,6 +16,9 @@ T = TypeVar("T")
 EXPECTED = "a DICOM image"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
+#: what the folder of an image of ours holds, from its beginning on
+MARKS = ("record.json", "failure.json", "reconstruction.npz", ".claim")
+
 
 class DicomReader(VolumeReader):
     """A reader of DICOM files: those of one series in its folder are a volume, in order of their positions."""
@@ -48,8 +51,8 @@ class DicomReader(VolumeReader):
         below = sorted(f for f in folder.rglob("*") if not any(n.startswith(".") for n in f.relative_to(folder).parts))
         if any(self._is_own(f) for f in below if f.parent == folder):
             return super()._found(folder)
-        # results of ours are no data: nothing in the folder of a run is, whose images' folders hold records
-        runs = {f.parent.parent for f in below if f.name == "record.json"}
+        # results of ours are no data, nor what unfinished and failed runs leave: nothing in the folder of a run is
+        runs = {f.parent.parent for f in folder.rglob("*") if f.name in MARKS}
         return [f for f in below if self._is_own(f) and runs.isdisjoint(f.parents)] or super()._found(folder)
 
     def paths(self) -> dict[str, Path]:

@@ -56,5 +56,10 @@ class Sinogram(FileReader):
         sample.angles = finite(
             angles.astype(np.float64) * (1.0 if radians else math.pi / 180), f"{printable(path)}: angles"
         )
+        if float(sinogram[[0, -1]].mean()) > 0.8 * float(sinogram.max()) > 0:
+            sample.notes.append(
+                "'sinogram' is brightest at the outermost detectors, as counts of photons are; expected line "
+                "integrals: -log(counts / counts without an object)"
+            )
         sample.origin.unit = "the sinogram's unit per detector width"
         return sample

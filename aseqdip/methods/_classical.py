@@ -26,6 +26,12 @@ class Classical(Method[State]):
 
     group = "classical"
     learns = False
+    #: what it begins from instead of the start image; "" where it takes that
+    instead: ClassVar[str] = ""
+
+    @classmethod
+    def idle(cls, options: Any) -> dict[str, str]:
+        return {"start": cls.instead} if cls.instead else {}
 
     def __init__(self, options: Any, shared: Shared, engine: Engine, signed: bool) -> None:
         steps = getattr(options, "iterations", 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from aseqdip.errors import UserError
 from aseqdip.methods._classical import OneStep
 from aseqdip.methods.base import Shared
+from aseqdip.metrics import estimated_sigma
 from aseqdip.problem import Kind, Problem
 
 
@@ -17,6 +18,8 @@ class Denoiser(OneStep):
     """A method that takes Gaussian noise off a picture; where its level is not given it is estimated from the
     picture.
     """
+
+    instead = "it takes the measurement"
 
     @classmethod
     def check(cls, options: Any, shared: Shared, kind: Kind) -> None:
@@ -30,16 +33,9 @@ class Denoiser(OneStep):
         """The picture without noise of standard deviation ``sigma``."""
 
     def solve(self, problem: Problem) -> Tensor:
-        sigma = problem.noise_std or estimated_sigma(problem.y)
+        sigma = estimated_sigma(problem.y) if problem.noise_std is None else problem.noise_std
         self.facts["sigma_used"] = float(f"{sigma:.4g}")
         return self.denoise(problem, sigma) if sigma else problem.y.clone()
-
-
-def estimated_sigma(picture: Tensor) -> float:
-    """Standard deviation of white noise, from the finest diagonal differences (Donoho and Johnstone, 1994)."""
-    p = picture[..., : picture.shape[-2] // 2 * 2, : picture.shape[-1] // 2 * 2]
-    diagonal = (p[..., ::2, ::2] - p[..., 1::2, ::2] - p[..., ::2, 1::2] + p[..., 1::2, 1::2]) / 2
-    return float(diagonal.abs().median()) / 0.6745
 
 
 def as_array(picture: Tensor) -> np.ndarray[Any, Any]:

@@ -67,4 +67,7 @@ class TrainedAutoencoder(Learned):
             size = (s["square"] / (1 - 0.999**t)).sqrt() + 1e-8
             s["z"] = z.detach() - self.options.rate * s["mean"] / (1 - 0.9**t) / size
             terms = {"loss": loss, "data": data, "autoencoding": encoding}
+            if t == self.steps:  # the last is of the final z
+                with torch.no_grad(), g.counting():
+                    x = g(s["z"])
             yield Iterate(t, x.detach(), {name: term.detach() for name, term in terms.items()})

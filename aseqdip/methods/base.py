@@ -139,6 +139,7 @@ class Method(Part, ABC, Generic[S]):
         pool: the folder that references come from; None for the data set's other images.
         before: "network" and input "z" that the slice before this one ended with, under warm=slice.
         code: classes of other rooms that its results depend on.
+        bounded: whether images that are not complex lie in [0, 1]; not where a start image alone tells how bright.
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
@@ -151,6 +152,7 @@ class Method(Part, ABC, Generic[S]):
     pool: str | None = None
     before: dict[str, Any] | None = None
     code: ClassVar[tuple[type, ...]] = ()
+    bounded: bool = True
 
     def __init__(self, options: Any, shared: Shared, engine: Engine, signed: bool) -> None:
         self.options, self.shared, self.engine, self.signed = options, shared, engine, signed

@@ -17,6 +17,7 @@ class Biharmonic(OneStep):
 
     name = "biharmonic"
     title = "Biharmonic"
+    instead = "it takes the measurement"
     paper = "Damelin, Hoang: On surface completion and image inpainting by biharmonic functions, 2018"
 
     @classmethod

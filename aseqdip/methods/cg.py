@@ -26,6 +26,7 @@ class CG(Converging):
         "Pruessmann, Weiger, Bornert, Boesiger: Advances in sensitivity encoding with arbitrary k-space "
         "trajectories, MRM 2001"
     )
+    instead = "it begins from 0"
     every = 1  # a few iterations are all there are
     #: the part of the noise that is fitted at the end, as for TV
     fitted: ClassVar[float] = 0.35

@@ -72,7 +72,7 @@ class DPS(VPSampler):
         with torch.enable_grad(), s.network.counting():
             x = s.extra["x"].detach().requires_grad_()
             x0, v = self.estimate(s, x, ab)
-            x0 = x0 if self.signed else x0.clamp(-1, 1)
+            x0 = x0 if self.signed else x0.clamp(-1, 1 if self.bounded else None)
             (gradient,) = torch.autograd.grad(self.norm(problem, x0), x)
         with torch.no_grad():
             x0 = x0.detach()

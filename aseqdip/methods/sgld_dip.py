@@ -1,5 +1,6 @@
 """A Bayesian deep image prior by stochastic gradient Langevin dynamics (Cheng et al., CVPR 2019)."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,13 +12,15 @@ from aseqdip.methods.vanilla_dip import VanillaDIP
 from aseqdip.parts import knob
 from aseqdip.problem import Problem
 
+log = logging.getLogger(__name__)
+
 
 class SGLDDIP(VanillaDIP):
     """Vanilla DIP whose convolution weights receive N(0, (weight_noise * lr)^2) noise after each Adam step.
 
     The result is the mean of the outputs, one in ``thinning`` after ``burn_in`` of the steps (7000 of 20000 in the
-    original: 1400 of 4000); their pixel-wise standard deviation is saved as "std". Until the first sample the
-    output itself is the estimate.
+    original: 1400 of 4000); of two and more, the pixel-wise standard deviation is saved as "std" (divided by their
+    number, which is in the facts). Until the first sample the output itself is the estimate.
     """
 
     name = "sgld_dip"
@@ -52,7 +55,9 @@ class SGLDDIP(VanillaDIP):
         return extra["sum"] / extra["count"]
 
     def arrays(self, state: NetworkState) -> dict[str, Tensor]:
-        if not state.extra.get("count"):  # stopped before its first sample
+        self.facts["samples"] = count = int(state.extra.get("count", 0))
+        if count < 2:
+            log.warning("method=sgld_dip: %d sample(s), so there is no std: set a smaller thinning or burn_in.", count)
             return {}
         mean = state.extra["sum"] / state.extra["count"]
         return {"std": (state.extra["squares"] / state.extra["count"] - mean.square()).clamp_min(0).sqrt()}

@@ -1,7 +1,7 @@
 """Deep image prior with a fixed input (Ulyanov et al., CVPR 2018), and what differs from it by a penalty."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -132,10 +132,10 @@ class VanillaDIP(NetworkMethod):
                 return x, {"loss": data, "data": data}
             return x, {"loss": data + penalty, "data": data, "regulariser": penalty}
 
-        for iterate in self.guarded(self.descend(state, objective, lambda: f(z)), state):
+        for iterate in self.guarded(self.descend(state, objective, lambda: f(z)), state, lambda: f(z)):
             yield replace(iterate, image=self.estimate(iterate.image, state))
 
-    def guarded(self, steps: Iterator[Iterate], state: NetworkState) -> Iterator[Iterate]:
+    def guarded(self, steps: Iterator[Iterate], state: NetworkState, output: Callable[[], Tensor]) -> Iterator[Iterate]:
         """The steps; the weights go back to those of the last good fit after one that lost ``backtrack`` dB of it."""
         if not self.options.backtrack:
             yield from steps
@@ -152,6 +152,8 @@ class VanillaDIP(NetworkMethod):
             with torch.no_grad():
                 for weight, piece in zip(weights, pieces, strict=True):
                     weight.copy_(piece.view_as(weight))
+                if iterate.step == self.shared.steps:  # the last is of the final weights, which may be older ones
+                    iterate = replace(iterate, image=output())
             yield iterate
             before = flat(weights)
 

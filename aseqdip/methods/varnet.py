@@ -53,6 +53,10 @@ class VarNet(Learned):
             raise UserError(f"method=varnet is for task=mri; found task={kind.task}: use method=pnp.")
         super().check(options, shared, kind)
 
+    @classmethod
+    def idle(cls, options: Any) -> dict[str, str]:
+        return {"start": "it takes the measurement"}
+
     def start(self, problem: Problem) -> TrainedState:
         A = bare(problem.operator)
         if not isinstance(A, MultiCoilMRI):

@@ -21,6 +21,7 @@ class Wiener(OneStep):
 
     name = "wiener"
     title = "Wiener"
+    instead = "it takes the measurement"
     paper = (
         "Orieux, Giovannelli, Rodet: Bayesian estimation of regularization and point spread function "
         "parameters for Wiener-Hunt deconvolution, JOSA A 2010"

@@ -22,6 +22,7 @@ class Mask(Operator):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
+        mask = torch.as_tensor(mask)
         if mask.dim() != 4 or mask.shape[:2] != (1, 1):
             raise UserError(
                 "The in-painting mask must be (1, 1, height, width), the same for all channels; found "

@@ -84,6 +84,7 @@ class MultiCoilMRI(Operator):
 
     def __init__(self, maps: Tensor, mask: Tensor) -> None:
         super().__init__()
+        maps, mask = torch.as_tensor(maps), torch.as_tensor(mask)
         if mask.shape not in (maps.shape[-1:], maps.shape[-2:]):
             raise UserError(
                 f"The sampling mask has {' x '.join(map(str, mask.shape))} columns, the k-space has {maps.shape[-1]}: "
@@ -133,9 +134,9 @@ def center_width(mask: Tensor) -> int:
 
 def centre_side(mask: Tensor) -> int:
     """Side of the largest square around the middle of k-space of which every point, (height, width), is sampled."""
-    half = [n // 2 for n in mask.shape]
     sides = range(min(mask.shape), 0, -1)
-    return next((s for s in sides if bool(mask[half[0] - s // 2 :, half[1] - s // 2 :][:s, :s].all())), 0)
+    corners = ((s, *((n - s + 1) // 2 for n in mask.shape)) for s in sides)  # as ESPIRiT takes it
+    return next((s for s, top, left in corners if bool(mask[top:, left:][:s, :s].all())), 0)
 
 
 MASKS = ("random", "equispaced", "variable_density")

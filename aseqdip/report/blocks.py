@@ -88,8 +88,9 @@ class Block:
 
     @cached_property
     def first(self) -> Record:
-        """Any of its records: they agree in task, setting, data set, preset and recipe."""
-        return self.cells[0].rows[0].record
+        """One of its records: of networks, if there are any, which agree in preset and recipe, too."""
+        records = [cell.rows[0].record for cell in self.cells]
+        return next((record for record in records if not record.classical), records[0])
 
     @property
     def known(self) -> bool:
@@ -135,10 +136,23 @@ def build(rows: Sequence[Row]) -> list[Block]:
         r = row.record
         key = r.task, r.setting, r.dataset, r.preset, r.recipe, _text(r.problem)
         groups.setdefault(key, []).append(row)
+    _share(groups)
     labels = _differences(groups, lambda key: key[:5], lambda key: json.loads(key[5]))
     return [
         _block(f"b{number}", labels[key], groups[key]) for number, key in enumerate(sorted(groups, key=_place), start=1)
     ]
+
+
+def _share(groups: dict[tuple[str, ...], list[Row]]) -> None:
+    """Classical results stand beside the networks of every preset and recipe on the same measurements."""
+    for key, rows in list(groups.items()):
+        alike = [other for other in groups if other != key and (*other[:3], other[5]) == (*key[:3], key[5])]
+        beside = [groups[other] for other in alike if not all(row.record.classical for row in groups[other])]
+        for there in beside:
+            made = {row.made for row in there}
+            there += [row for row in rows if row.record.classical and row.made not in made]
+        if beside and all(row.record.classical for row in rows):
+            del groups[key]
 
 
 def _text(knobs: dict[str, Any]) -> str:
@@ -202,6 +216,10 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
         block.cautions.append(f"Left out: {copies} older of two with the same image, seed and settings.")
     if len({row.record.results_version for cell in block.cells for row in cell.rows}) > 1:
         block.cautions.append("Some results are of an older version of the program than others, and may differ now.")
+    records = [(cell.key, row.record) for cell in block.cells for row in cell.rows if row.record.identity]
+    codes = {(key, r.seed, r.identity) for key, r in records}
+    if len(codes) > len({code[:2] for code in codes}):  # of one seed nothing else makes another identity
+        block.cautions.append("The code of a method changed between its results: redo=true computes the older anew.")
     block.notes += block.cautions
     alike, pairs = agreement(block)
     if pairs:
@@ -232,7 +250,7 @@ def _cell(key: str, variant: str, rows: list[Row], printed: Published | None) ->
     if first.method == "direct":  # a direct reconstruction is named after what it is
         label = first.titles.get("start", label)
         label = label[:1].upper() + label[1:]
-    behind = ", ".join(filter(None, (trained_on(first), variant)))
+    behind = ", ".join(filter(None, (first.trained_on, variant)))
     label += f" ({behind})" if behind else ""
     scores, means = {}, {}
     for which in ("start", "result", "last", "best", "ema"):
@@ -267,17 +285,6 @@ def _age(row: Row) -> tuple[int, int, float]:
     """A file's own date says little: copies and checkouts have another. Older records have no other, though."""
     r = row.record
     return r.results_version, r.finished, (row.lines or row.folder / "record.json").stat().st_mtime
-
-
-def trained_on(record: Record) -> str:
-    """What the weights of a learned method are; "" of any other method."""
-    facts = record.facts
-    if facts.get("prior_source"):
-        return "official weights"
-    if images := facts.get("prior_images"):
-        said = {"denoiser": "own prior, {} images", "unrolled": "own, {} images, not E2E-VarNet"}
-        return said.get(str(facts.get("prior_family")), "own network, {} images").format(images)
-    return f"prior {facts['prior_name']}" if "prior_name" in facts else ""
 
 
 def _compare(block: Block) -> None:

@@ -32,8 +32,9 @@ def compact(folders: Iterable[Path], target: Path, methods: Collection[str] = ()
             if trace.state == "damaged":
                 raise UserError(f"{trace.folder}: {trace.error}. Mend or delete it first.")
             if trace.record is not None and (not methods or trace.record.method in methods):
-                *place, run, image = trace.folder.absolute().parts
-                name = "/".join(place[min(len(root.absolute().parts), len(place) - 2) :])  # task and setting, at least
+                *place, run, image = trace.folder.resolve().parts
+                below = place[len(root.resolve().parts) :]  # task and setting, at least
+                name = "/".join(below if len(below) > 1 else (trace.record.task, trace.record.setting))
                 here = found.setdefault(target / f"{name}.jsonl", {})
                 if (other := here.get(f"{run}/{image}")) is None or _newer(trace.record, other.record):
                     here[f"{run}/{image}"] = trace

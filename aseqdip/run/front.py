@@ -172,6 +172,7 @@ def reconstruct(
         finally:
             for one in bar:
                 one.bar.close()
+        arrays = {} if run.scores.headline == "stopped" else made.arrays(run.state)  # else of later iterates
         table, facts = np.asarray(run.scores.rows, dtype=float).T, run.facts()
         if "sigma_used" in facts:
             facts["sigma_used"] *= unit
@@ -181,7 +182,7 @@ def reconstruct(
             scores=run.scores.summary(),
             which=run.scores.headline,
             curve=dict(zip(COLUMNS, table, strict=True)),
-            arrays={key: array.cpu() * unit for key, array in made.arrays(run.state).items()},
+            arrays={key: array.cpu() * unit for key, array in arrays.items()},
             facts=facts,
             seconds=dict(run.clock.seconds),
         )
@@ -223,7 +224,7 @@ def _case(
         raise UserError(f"The operator gives {kinds[0]} measurements, but y is {kinds[1]}.")
     factor, unit, scaled = 1.0, 1.0, A
     if A.linear:
-        if isinstance(A, MultiCoilMRI):  # a bound that is met; networks may be trained on maps of unit sum of squares
+        if type(A) is MultiCoilMRI:  # its bound, nearly met; networks may be trained on maps of unit sum of squares
             size, near_one = float(A.maps.abs().square().sum(-3).max().sqrt()), 1e-3
         else:
             size, near_one = A.norm(tuple(z0.shape)), 0.1

@@ -50,13 +50,16 @@ def named(method: Any) -> str:
 
 
 def operator_of(given: Any) -> Operator:
-    """The operator, or that of two functions. Raises UserError for what is neither."""
+    """The operator, or that of two functions, ``forward`` and ``adjoint``. Raises UserError for what is neither."""
     if isinstance(given, Operator):
         return given
+    forward, adjoint = (getattr(given, name, None) for name in ("forward", "adjoint"))
+    if callable(forward) and callable(adjoint) and not isinstance(given, type):
+        return Functions(forward, adjoint)
     if not (isinstance(given, (tuple, list)) and len(given) == 2 and all(map(callable, given))):
         raise UserError(
-            "operator: expected one of aseqdip.operators, or two functions (A, adjoint); found "
-            f"{type(given).__name__}. One that is not linear is a class that extends Operator."
+            "operator: expected one of aseqdip.operators, an object with forward and adjoint, or these two functions, "
+            f"(A, adjoint); found {type(given).__name__}. One that is not linear is a class that extends Operator."
         )
     return Functions(*given)
 

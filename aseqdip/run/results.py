@@ -41,7 +41,9 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
         except Exception as error:  # whatever it is, a picture is not worth the reconstruction
             log.warning("%s: its pictures could not be drawn: %s", known.image, error)
         arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
-        records.write_arrays(folder / "reconstruction.npz", **arrays, **run.method.arrays(run.state))
+        if run.scores.headline != "stopped":  # else they are of later iterates than the result
+            arrays |= run.method.arrays(run.state)
+        records.write_arrays(folder / "reconstruction.npz", **arrays)
         export.beside(folder, [export.Result(known, export.plain(result.cpu().numpy()), source)])
     run.clock.settle()
     engine, (passes, flops) = run.method.engine, run.cost()

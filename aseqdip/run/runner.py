@@ -1,6 +1,7 @@
 """Runs a config's images, one after another, whatever happens to any of them."""
 
 import errno
+import json
 import logging
 import os
 import re
@@ -140,6 +141,7 @@ class Seed:
         self.identity = identity.digest(identity.identity(cfg))
         # once, as its folder: what lies in one may change while images are written
         self.problem, self.settings = identity.problem(cfg), identity.settings(cfg)
+        self.departures = identity.departures(cfg)
 
     def run(self, names: list[str]) -> None:
         """All of them, several at a time if the config says so."""
@@ -217,10 +219,11 @@ class Seed:
             with self.lock:  # another thread's slices of a volume must come to the same one
                 if folder not in self.others:
                     self.others[folder] = Seed(cfg, self.engine, self.items, folder, self.summary, self.interrupt)
-                    self.summary.folder = folder
             own = self.others[folder]
         if not own.said:
             own.said = True
+            used = [one.folder for one in (self, *self.others.values()) if one.said]
+            self.summary.folder = Path(os.path.commonpath(used))
             how = "Undersampled here" if sample.mask is None and sample.sinogram is None else "As it was measured"
             log.info("%s: %s %s -> %s", how, self.cfg.task.name, own.task.setting, own.folder)
         return own
@@ -282,6 +285,7 @@ class Seed:
             if sample.notes:
                 case.facts["notes"] = sample.notes
             method = cfg.method.part(cfg.method.options, unsquashed(cfg.shared(), case), engine, case.signed)
+            method.bounded = case.bounded
             facts = {"settings": self.identity, "version of results": identity.RESULTS}
             if start is not None:
                 method.before, facts["slice before it"] = start.left(engine.device), start.said
@@ -329,7 +333,7 @@ class Seed:
             return case
         for problem in to_be_fitted(case, self.cfg.rule):
             image = image_by(self.cfg.start, problem, self.engine, case.signed)
-            problem.z0 = image if case.signed else image.clamp(0, 1)
+            problem.z0 = image if case.signed else image.clamp(0, 1 if case.bounded else None)
         return case
 
     def known(self, name: str, sample: Sample, content: str) -> Record:
@@ -353,7 +357,7 @@ class Seed:
                 "start": task.start_title if cfg.start in task.starts else METHODS[cfg.start].title,
             },
             seed=cfg.seed,
-            departures=identity.departures(cfg),
+            departures=self.departures,
             origin=sample.origin.recorded,
             problem=self.problem,
             settings=self.settings,
@@ -414,7 +418,8 @@ def origin_of(record: Record, read: Origin) -> dict[str, Any]:
 
 def open_pool(cfg: Config, folder: str) -> Items:
     """The images that may serve as a reference: every file of the folder, in the data set's format."""
-    return open_dataset(replace(cfg, data_root=folder, dataset=replace(cfg.dataset, files=None)))
+    words = [word for word in cfg.words if not word.startswith("dataset.folder=")]  # it is the pool's own
+    return open_dataset(replace(cfg, data_root=folder, dataset=replace(cfg.dataset, files=None), words=words))
 
 
 def why_not_written(error: OSError) -> str:
@@ -432,9 +437,12 @@ def command(cfg: Config, name: str) -> list[str]:
         left = [*(word for word in left if not word.startswith("dataset.slice=")), "dataset.slice=all"]
     if cfg.configs is not None:
         left = [f"--config-dir={cfg.configs}", *left]
-    alike = re.fullmatch(r"-?\d{1,9}|all", name)  # a name that would be taken for an index, or for all
+    # a name that would be taken for an index, for all, or for another value
+    alike = re.fullmatch(r"-?\d{1,9}|all|~.*|(?i:null|true|false|[+-]?(nan|inf))", name)
     # what begins with another slice is made again with all of them
     images = "all" if cfg.warm else f"./{name}" if alike else name
+    if re.search(r"[,{}[\]]", images):
+        images = f"[{json.dumps(images, ensure_ascii=False)}]"
     return [*map(without_folders, left), f"images={images}", f"seed={cfg.seed}"]
 
 

@@ -13,7 +13,11 @@ PYTHON = "give noise_std=..., its standard deviation per real number, above 0, o
 
 
 class Discrepancy(Crossing):
-    """The last iterate before the data are fitted better than the noise in them allows."""
+    """The last iterate before the data are fitted better than the noise in them allows.
+
+    It is told by the objective's data term, which is that of the iterate's step: an image from after an update of the
+    input (aSeqDIP), or without the noise on the input (``perturb``, at the last step), may fit a bit better than that.
+    """
 
     name = "discrepancy"
     title = "discrepancy principle"

@@ -103,7 +103,7 @@ def split(problem: Problem, fraction: float | None) -> Tensor:
         grid = y.shape[-2:] if y.ndim > 2 else y.shape
         candidates, share = (y.reshape(-1, *grid) != 0).any(0).cpu(), fraction or POSITIONS
         if isinstance(A, MultiCoilMRI) and (side := centre_side(A.mask)):  # coil maps may be estimated from it
-            top, left = (n // 2 - side // 2 for n in grid)
+            top, left = ((n - side + 1) // 2 for n in grid)
             candidates[top : top + side, left : left + side] = False
     places = candidates.flatten().nonzero().squeeze(1)
     if len(places) < 2:

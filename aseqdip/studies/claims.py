@@ -33,6 +33,7 @@ from aseqdip.figures import new_figure, plain, save
 from aseqdip.files import write_text
 from aseqdip.identity import settings
 from aseqdip.methods import METHODS
+from aseqdip.networks import NETWORKS
 from aseqdip.records import Record
 from aseqdip.report.blocks import Block, Cell, build, versus
 from aseqdip.report.rows import load
@@ -169,6 +170,8 @@ def choose(tuning: Path, recipes: Path) -> None:
         other = own_settings(task, method, json.loads(choice.chosen(mine)))
         knobs = {k: v for k, v in other.items() if not k.startswith("network")}
         if network := {k.partition(".")[2] or "name": v for k, v in other.items() if k.startswith("network")}:
+            if "name" in network:  # the width that is left over is another network's; the study's is narrow
+                network["width"] = NETWORKS[network["name"]].defaults["width"]
             knobs["network"] = network
         text = f"# @package _global_\n# {ORIGIN}\n{OmegaConf.to_yaml(OmegaConf.create(knobs))}"
         write_text(recipes / f"best_{method}_{task}.yaml", text)

@@ -19,11 +19,15 @@ from aseqdip.tasks.base import Task, operator_norm
 log = logging.getLogger(__name__)
 
 ROUNDING = 1e-3  # by which the values of an image may leave 0 to 1
-NOISY = 1.0  # and those of a noisy one: more is another scale
+NOISY = 1.0, 6  # and those of a noisy one, or so many standard deviations of its noise: more is another scale
 
 
-def real_image(task: str, sample: Sample, known: bool) -> Tensor:
-    """A sample's image, (1, channels, height, width), in [0, 1] if it is the truth. UserError for another scale."""
+def real_image(task: str, sample: Sample, known: bool, sigma: float = 0.0) -> Tensor:
+    """A sample's image, (1, channels, height, width), in [0, 1] if it is the truth. UserError for another scale.
+
+    Args:
+        sigma: of its noise, on the 0..255 scale, where it is not the truth.
+    """
     if sample.image is None:
         raise UserError(f"task={task} needs images, but {sample.source} holds k-space: use task=mri.")
     if sample.image.is_complex() and bool((sample.image.imag != 0).any()):
@@ -32,9 +36,12 @@ def real_image(task: str, sample: Sample, known: bool) -> Tensor:
         )
     image = (sample.image.real if sample.image.is_complex() else sample.image)[None].float()
     low, high = float(image.min()), float(image.max())
-    beyond = ROUNDING if known else NOISY
+    beyond = ROUNDING if known else max(NOISY[0], NOISY[1] * sigma / 255)
     if not -beyond <= low <= high <= 1 + beyond:
-        raise UserError(f"{sample.source} has values from {low:g} to {high:g}; task={task} needs 0 to 1: rescale it.")
+        noise = "" if known else ", but for the noise"
+        raise UserError(
+            f"{sample.source} has values from {low:g} to {high:g}; task={task} needs 0 to 1{noise}: rescale it."
+        )
     return image.clamp(0, 1) if known else image
 
 
@@ -81,7 +88,7 @@ class PictureTask(Task):
 
     def make(self, name: str, sample: Sample) -> Case:
         known, sigma = self.truth == "known", self.options.sigma
-        original = real_image(self.name, sample, known)
+        original = real_image(self.name, sample, known, sigma)
         image = resized(original, self.size, sample.aspect, known)
         if not known and sigma and image.shape != original.shape:
             log.warning("%s is resized, which changes its noise from sigma=%g: use size=native.", name, sigma)
@@ -99,4 +106,4 @@ class PictureTask(Task):
         return Case(problem, scoring, facts=facts, truth=image if known else None)
 
     def reference(self, name: str, sample: Sample, like: Tensor) -> Tensor:
-        return resized(real_image(self.name, sample, known=False), self.size, sample.aspect)
+        return resized(real_image(self.name, sample, False, self.options.sigma), self.size, sample.aspect)

@@ -69,6 +69,11 @@ class Task(Part, ABC):
     def check(self) -> None:
         """Raise UserError for settings that cannot go together, before any data are read."""
 
+    @classmethod
+    def idle(cls, options: Any) -> dict[str, str]:
+        """The knobs that others of its choices leave without effect, each with why: said to who sets one."""
+        return {}
+
     def reads(self) -> tuple[Path, ...]:
         """Files that its measurements depend on, besides those that a knob gives the path of."""
         return ()

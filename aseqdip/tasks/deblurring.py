@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -66,6 +67,11 @@ class Deblurring(PictureTask):
                 "truth=none takes the picture as it is for the blurred one, so the kernel that blurred it must be "
                 "known: set kernel_file=... to a picture of it."
             )
+
+    @classmethod
+    def idle(cls, options: Any) -> dict[str, str]:
+        drawn = options.kernel != "bkse" and options.kernel_file is None
+        return {} if drawn else {"kernel_size": "it belongs to a random trajectory, and this is another kernel"}
 
     def kind(self) -> Kind:
         return replace(super().kind(), linear=self.options.kernel == "motion")

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from aseqdip.case import Case
+from aseqdip.data.base import Sample
+from aseqdip.metrics import estimated_sigma
 from aseqdip.operators.base import Operator
 from aseqdip.operators.identity import Identity
 from aseqdip.parts import knob
@@ -29,6 +32,15 @@ class Denoising(PictureTask):
 
     def kind(self) -> Kind:
         return replace(super().kind(), identity=True)
+
+    def make(self, name: str, sample: Sample) -> Case:
+        case = super().make(name, sample)
+        given, found = self.options.sigma, 255 * estimated_sigma(case.problem.y)
+        if self.truth == "none" and abs(found - given) > max(5, given / 2):
+            sample.notes.append(
+                f"sigma={given:g} is taken for its noise, which looks like {found:.3g}: if it is, set sigma={found:.2g}"
+            )
+        return case
 
     def operator(self, name: str, height: int, width: int) -> Operator:
         return Identity()

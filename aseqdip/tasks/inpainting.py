@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -41,6 +42,12 @@ class Inpainting(PictureTask):
         mask = self.options.mask
         if mask not in ("center", "random") and not Path(mask).is_file():
             raise UserError(f"mask={mask}: expected center, random, or a picture file (white = known pixel).")
+
+    @classmethod
+    def idle(cls, options: Any) -> dict[str, str]:
+        of = {"hiar": "center", "missing": "random"}
+        this = f"and this is mask={options.mask}"
+        return {k: f"it belongs to mask={v}, {this}" for k, v in of.items() if v != options.mask}
 
     def kind(self) -> Kind:
         return replace(super().kind(), hole=True)

@@ -116,8 +116,13 @@ class MRI(Task):
             raise UserError(f"{sample.source}: the sampled k-space is zero everywhere; nothing can be reconstructed.")
         y = y / level
         per_component = noise_std / 2**0.5 / float(level)
-        unknown = 0.0 if sample.kspace is None else None  # a scan has noise of its own
-        problem = Problem(y, operator, operator.direct(y), name, self.seed, per_component or unknown)
+        if sample.kspace is not None and sample.mask is None:  # a scan has noise of its own, of a level nobody tells
+            if noise_std:
+                sample.notes.append("noise is added to the scan's own, so no method is told how much there is")
+            noise = None
+        else:
+            noise = per_component or (0.0 if sample.kspace is None else None)
+        problem = Problem(y, operator, operator.direct(y), name, self.seed, noise)
         support = ((maps.abs() ** 2).sum(0) > 0).float()[None, None]
         scoring, image = None, None
         if truth is not None:

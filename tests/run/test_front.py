@@ -200,7 +200,7 @@ def test_a_rule_watches_images_of_any_range_alike() -> None:
         ({"y": torch.full((1, 1, 32, 32), torch.nan)}, "NaN or infinite"),
         ({"method": "vanilla_dip", "input": "oracle"}, "give truth="),
         ({"method": object}, "a class that extends Method"),
-        ({"operator": torch.clone}, r"two functions \(A, adjoint\); found builtin"),
+        ({"operator": torch.clone}, r"or these two functions, \(A, adjoint\); found builtin"),
         ({"operator": (lambda x: 0 * x, lambda y: 0 * y)}, "operator's norm is 0"),
         ({"operator": (np.asarray, np.asarray)}, "makes no image of y, .*: it gives ndarray"),
         ({"operator": Mask(center_hole(32, 30, 0.1))}, r"makes no image of y, \(1, 1, 32, 32\)"),

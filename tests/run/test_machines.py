@@ -58,7 +58,8 @@ def test_a_poor_environment_costs_nothing(tmp_path: Path, variables: dict[str, s
     result = command(tmp_path, "method=tv", "iterations=9", "tracker=wandb", **variables)
     assert (result.returncode, done(tmp_path)) == (0, 2), result.stderr
     assert "Traceback" not in result.stderr
-    assert len(list(tmp_path.rglob("*.wandb"))) == 2, "W&B, too"
+    late = "W&B did not finish within 5 s" in result.stderr  # on a busy machine
+    assert len(list(tmp_path.rglob("*.wandb"))) in ([1, 2] if late else [2]), "W&B, too"
 
 
 @pytest.fixture
