@@ -342,6 +342,9 @@ def test_results_among_nested_data_are_no_data(computed: Callable[..., Summary],
     assert sorted((tmp_path / "data" / "outputs").rglob("volume-*/**/*.dcm")), "there they are"
     again = computed(*words)
     assert (again.skipped, again.records) == (["IM2", "IM1"], [])
+    for record in (tmp_path / "data" / "outputs").rglob("record.json"):  # as a full disk leaves it
+        record.unlink()
+    assert sorted(record.image for record in computed(*words).records) == ["IM1", "IM2"]
 
 
 def test_the_mask_of_a_series_is_its_own_whatever_lies_beside_it(configure: Configure, tmp_path: Path) -> None:
@@ -606,3 +609,48 @@ def test_large_values_of_monochrome1_are_shown_dark(computed: Callable[..., Summ
     assert (shown[0, 0], shown[0, -1]) == (65535, 0)
     image = pydicom.dcmread(folder_of(summary, "a") / "reconstruction.dcm")
     assert image.PhotometricInterpretation == "MONOCHROME1" and np.array_equal(image.pixel_array, pixels)
+
+
+def test_results_that_cannot_be_read_or_written_stop_no_export(
+    computed: Callable[..., Summary],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_series(tmp_path / "data", 3)
+    summary = computed("task=ct", "dataset=ct")
+    (folder_of(summary, "IM3") / "reconstruction.npz").unlink()
+    for name in ("IM1", "IM2"):
+        (folder_of(summary, name) / "reconstruction.dcm").unlink()
+    writer = export.WRITERS["dicom"]
+
+    def write(folder: Path, slices: Any) -> Any:
+        if folder.name.startswith("IM2"):
+            raise PermissionError(13, "Permission denied")
+        return writer(folder, slices)
+
+    monkeypatch.setitem(export.WRITERS, "dicom", write)
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", str(summary.folder), "--to", "dicom", "--data", str(tmp_path / "data")])
+    assert (folder_of(summary, "IM1") / "reconstruction.dcm").is_file()
+    said = capsys.readouterr().err
+    assert "reconstruction.npz cannot be read" in said and "Permission denied" in said
+    assert "1 of 3 slices are finished and could be written, so the volume is not" in said
+
+
+def test_a_bright_start_image_of_a_sinogram_is_not_cut_off(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    image = torch.zeros(1, 1, 64, 64)
+    image[..., 20:44, 20:44], image[..., 30:32, 30:32] = 0.2, 1.0
+    A = ParallelBeam(size=64, views=90)
+    np.savez(tmp_path / "data" / "a.npz", sinogram=(A(image) / A.scale)[0, 0].numpy(), angles=2 * np.arange(90))
+    summary = computed("task=ct", "dataset=sinogram", "method=aseqdip", "start=cg")
+    with np.load(folder_of(summary, "a") / "reconstruction.npz") as saved:
+        assert saved["start"].max() > 1.1
+
+
+def test_results_of_two_settings_have_one_folder(computed: Callable[..., Summary], tmp_path: Path) -> None:
+    for name, views in (("a", 30), ("b", 40)):
+        np.savez(tmp_path / "data" / f"{name}.npz", sinogram=np.ones((32, views)), angles=np.linspace(0, 179, views))
+    summary = computed("task=ct", "dataset=sinogram")
+    assert {r.image for r in summary.records} == {"a", "b"}
+    assert len(list(summary.folder.rglob("record.json"))) == 2

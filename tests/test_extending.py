@@ -1,5 +1,6 @@
 """docs/extending.md, as it is written: every file is added, every command run; what is left out is said."""
 
+import json
 import os
 import re
 import shutil
@@ -79,6 +80,11 @@ def test_the_page_as_it_is_written(tmp_path: Path) -> None:
     folders = {path.parents[1].relative_to(tmp_path / "outputs").as_posix() for path in tmp_path.rglob("record.json")}
     tasks = {"/".join(folder.split("/")[:2]) for folder in folders}
     assert {"super_resolution/x4", "super_resolution/x2", "denoising/sigma15", "mri/accel4"} == tasks
+    starts = [
+        json.loads(path.read_text())["scores"]["start"]["psnr_db"]
+        for path in (tmp_path / "outputs" / "super_resolution" / "x4").rglob("record.json")
+    ]
+    assert starts and min(starts) > 12, "its start image is as bright as the picture"
     assert all(path.read_bytes() == content for path, content in before.items()), "no file but the new ones"
 
 
@@ -176,3 +182,9 @@ def test_what_is_wrong_is_said(old: str, new: str, message: str, registry_with: 
     assert old in text
     with pytest.raises(UserError, match=message):
         registry_with("aseqdip/methods/weight_decay.py", text.replace(old, new))
+
+
+def test_a_method_that_a_value_hides_is_refused(registry_with: Callable[[str, str], type]) -> None:
+    text = FILES["aseqdip/tasks/super_resolution.py"].replace("def first(", "def start(")
+    with pytest.raises(UserError, match="SuperResolution.start would never be called: Task keeps a value of that"):
+        registry_with("aseqdip/tasks/super_resolution.py", text)

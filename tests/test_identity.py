@@ -1,5 +1,6 @@
 """What makes two runs the same: settings, content and code. What is not known to be the same is computed again."""
 
+import importlib
 import os
 import shutil
 from collections.abc import Callable
@@ -191,3 +192,25 @@ def test_a_changed_part_is_computed_again(
     stopped = configure("method=vanilla_dip", "stop=wmv")
     assert identity.sources(stopped) != identity.sources(cfg), "the rule's code counts where there is one"
     assert code("aseqdip.methods.base") != code("aseqdip.methods.vanilla_dip")
+
+
+def test_the_code_that_a_method_s_code_imports_counts(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its own package, however it is written there, and what that imports in turn."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cfg, found = configure("method=vanilla_dip"), []
+    for number, weight in enumerate((1, 1, 2)):
+        package = tmp_path / f"theirs{number}"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "deeper.py").write_text(f"WEIGHT = {weight}\n")
+        (package / "penalty.py").write_text("def penalty():\n    from .deeper import WEIGHT\n\n    return WEIGHT\n")
+        (package / "mine.py").write_text(
+            "from aseqdip.methods.vanilla_dip import VanillaDIP\nfrom . import penalty\n\n\n"
+            'class Mine(VanillaDIP):\n    name = "mine"\n    title = "Mine"\n'
+        )
+        part = importlib.import_module(f"theirs{number}.mine").Mine
+        found.append(identity.sources(replace(cfg, method=replace(cfg.method, part=part))))
+    assert found[0] == found[1] != found[2]
+    assert identity.helpers("aseqdip.methods.tv") == {"aseqdip.methods._classical"}

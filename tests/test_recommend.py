@@ -13,6 +13,7 @@ from aseqdip.compose import compose
 from aseqdip.errors import UserError
 from aseqdip.recommend import main
 from aseqdip.run.interrupt import Command
+from aseqdip.run.runner import Summary
 from aseqdip.run.terminal import about
 from aseqdip.words import jobs, written
 
@@ -89,3 +90,29 @@ def test_how_far_a_sweep_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_in_a_list_need_no_quotes() -> None:
     assert written(["images=astronaut,coffee"]) == ["images=[astronaut,coffee]"]
+
+
+def test_files_of_other_kinds_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        np.savez(tmp_path / f"a{number}.npz", image=np.random.default_rng(number).random((32, 32)))
+    for number in range(2):
+        sinogram = np.random.default_rng(0).random((32, 20))
+        np.savez(tmp_path / f"b{number}.npz", sinogram=sinogram, angles=np.arange(0, 180, 9))
+    main([f"data_root={tmp_path}"])
+    text = capsys.readouterr().out
+    assert "CT sinograms (NumPy): some 2 of 6 image(s)" in text and "MR images (NumPy): some 4 of 6 image(s)" in text
+
+
+def test_an_image_called_0_that_is_not_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("(a)", "0"):
+        Image.new("L", (32, 32), 90).save(tmp_path / f"{name}.png")
+    main([f"data_root={tmp_path}"])
+    assert "2 image(s)" in capsys.readouterr().out
+
+
+def test_it_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (32, 32), 90).save(tmp_path / "a.png")
+    monkeypatch.setattr("aseqdip.run.runner.run", lambda cfg: Summary(Path(), interrupted=15))
+    with pytest.raises(SystemExit) as ended:
+        main([f"data_root={tmp_path}"])
+    assert ended.value.code == 143

@@ -228,6 +228,14 @@ def test_what_is_trained_on_cannot_be_held_out(pictures: Path) -> None:
     path.write_text(path.read_text().replace("without: [held*]", "without: []"))
     with pytest.raises(UserError, match="held_out.png is trained on, too"):
         train(words(pictures))
+    (pictures / "again").symlink_to(pictures, target_is_directory=True)
+    path.write_text(
+        path.read_text().replace(
+            "validation: {reader: picture, folder: ''", "validation: {reader: picture, folder: again"
+        )
+    )
+    with pytest.raises(UserError, match="held_out.png is trained on, too"):
+        train(words(pictures))
 
 
 @pytest.mark.parametrize(
@@ -238,6 +246,10 @@ def test_what_is_trained_on_cannot_be_held_out(pictures: Path) -> None:
         ("channels: 3", "channels: 1\ncomplex: true", "channels: 1; expected 2 with complex: true"),
         ("share: 1", "share: 0", "share: expected one above 0"),
         ("licence", "side: 0\nlicence", "side and share: expected at least 1"),
+        ("licence", "side: 16.5\nlicence", "expected complex: true or false, channels and side: whole numbers"),
+        ("licence", "complex: 'false'\nlicence", "expected complex: true or false"),
+        ("licence", "network: unrolled\nlicence", "network: unrolled is one of complex images"),
+        ("files: ['*']", "files: '*'", r"sources: .*files: expected a list"),
     ],
 )
 def test_a_recipe_with_a_mistake_is_refused(pictures: Path, old: str, new: str, why: str) -> None:

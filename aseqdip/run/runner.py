@@ -54,6 +54,7 @@ class Summary:
     elsewhere: list[str] = field(default_factory=list)  # another process is at work on them
     interrupted: int | None = None  # by this signal
     late: bool = False  # out of time
+    used: list[Path] = field(default_factory=list)  # folders of runs, whose common one is ``folder``
 
 
 def run(cfg: Config) -> Summary:
@@ -70,6 +71,7 @@ def run(cfg: Config) -> Summary:
     repeats = [replace(cfg, seed=seed, seeds=None) for seed in cfg.seeds or [cfg.seed]]
     folders = [identity.run_folder(repeat) for repeat in repeats]
     summary = Summary(folders[0] if len(folders) == 1 else folders[0].parent)
+    summary.used = [] if len(folders) == 1 else [summary.folder]
     if not names:
         return summary
     deadline = None if cfg.budget_minutes is None else command_start() + 60 * cfg.budget_minutes
@@ -222,8 +224,8 @@ class Seed:
             own = self.others[folder]
         if not own.said:
             own.said = True
-            used = [one.folder for one in (self, *self.others.values()) if one.said]
-            self.summary.folder = Path(os.path.commonpath(used))
+            self.summary.used.append(own.folder)
+            self.summary.folder = Path(os.path.commonpath(self.summary.used))
             how = "Undersampled here" if sample.mask is None and sample.sinogram is None else "As it was measured"
             log.info("%s: %s %s -> %s", how, self.cfg.task.name, own.task.setting, own.folder)
         return own

@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from aseqdip.data import Sample, make_reader
+from aseqdip.data.brain import brain
 from aseqdip.errors import UserError
+from aseqdip.operators.mri import fft2c
 
 
 def load(path: Path, **options: Any) -> Sample:
@@ -107,3 +110,19 @@ def test_archives_without_the_array_or_damaged(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(UserError, match="a.npz could not be read"):
         load(tmp_path / "a.npz")
+
+
+def test_what_looks_like_k_space_is_said(tmp_path: Path) -> None:
+    image = brain(64).numpy()
+    np.save(tmp_path / "a.npy", image)
+    np.save(tmp_path / "b.npy", fft2c(torch.from_numpy(image)).numpy())
+    notes = [load().notes for load in make_reader("complex", tmp_path).items().values()]
+    assert notes[0] == [] and "as of k-space" in notes[1][0]
+
+
+def test_counts_of_photons_are_no_line_integrals(tmp_path: Path) -> None:
+    integrals = np.repeat(np.hanning(40)[:, None], 20, axis=1)
+    for name, sinogram in (("a", integrals), ("b", np.exp(-3 * integrals))):
+        np.savez(tmp_path / f"{name}.npz", sinogram=sinogram, angles=np.arange(0, 180, 9))
+    notes = [load().notes for load in make_reader("sinogram", tmp_path).items().values()]
+    assert notes[0] == [] and "as counts of photons are" in notes[1][0]

@@ -493,3 +493,9 @@ def test_a_stopping_rule_picks_among_their_iterates(configure: Configure) -> Non
     (record,) = run(configure("task=mri", "noise=0.03", "method=cg", "stop=discrepancy")).records
     assert record.result == "stopped"
     assert record.scores["stopped"].step is not None
+
+
+@pytest.mark.parametrize("method", ["nlm", "wavelet_shrinkage"])
+def test_a_picture_without_noise_is_left_as_it_is(configure: Configure, method: str) -> None:
+    case, (only,) = solved(configure("task=denoising", "sigma=0", f"method={method}"))
+    assert torch.equal(only.image, case.problem.y)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import Configure, begun, case_of, whole_and_resumed
+from cases import Configure, begun, case_of, method_of, whole_and_resumed
 from torch import Tensor, nn
 
 from aseqdip import priors
@@ -541,3 +541,16 @@ def test_another_size_than_the_prior_s_is_said(
     given(monkeypatch, Gaussian(), size=256)
     begun(configure(f"method={method}", "task=ct", "size=16"))
     assert "was trained on 256 x 256 pixels; found 16 x 16: set size=256" in caplog.text
+
+
+def test_dps_clips_only_what_is_known_to_be_bounded(configure: Configure) -> None:
+    cfg = configure("task=ct", "method=dps", "iterations=2", "size=32", "prior=ct")
+    case = case_of(cfg)
+    case.problem.z0 = 3 * case.problem.z0
+    found = []
+    for bounded in (True, False):
+        method = method_of(cfg, case)
+        method.bounded = bounded
+        method.estimate = lambda s, x, ab: (3 * x / x.abs().max() + 0 * x, None)
+        found.append([float(i.image.max()) for i in method.iterates(case.problem, method.start(case.problem))][0])
+    assert found[0] == 1 and found[1] > 1.5

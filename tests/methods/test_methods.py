@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cases import Configure, begun, case_of, iterates, method_of, sampled, solved
@@ -140,7 +141,7 @@ def test_data_consistent_input_of_a_blur_lets_no_error_grow(configure: Configure
 
 
 def test_a_step_that_loses_the_fit_goes_back_to_the_weights_of_the_last_good_one(configure: Configure) -> None:
-    _, method, state = begun(configure("method=vanilla_dip", "backtrack=5"))
+    _, method, state = begun(configure("method=vanilla_dip", "backtrack=5", "steps=6"))
     weight, fits, seen = next(iter(state.network.parameters())), (1.0, 0.9, 2.0, 9.0, 7.0, 1.5), []
 
     def steps() -> Iterator[Iterate]:
@@ -150,10 +151,13 @@ def test_a_step_that_loses_the_fit_goes_back_to_the_weights_of_the_last_good_one
             yield Iterate(step, torch.zeros(1), {"data": torch.tensor(fit)})
 
     start = weight.detach().clone()
-    for _ in method.guarded(steps(), state):
+    images = []
+    for iterate in method.guarded(steps(), state, lambda: weight.detach().clone()):
+        images.append(iterate.image)
         seen.append(round(float((weight - start).detach().mean())))
     # 9 and 7 are more than 5 dB (3.16 times) worse than 2, which the weights had after two steps
     assert seen == [1, 2, 3, 2, 2, 3]
+    assert torch.equal(images[-1], weight), "the last output is of the weights that it ends with"
 
 
 @pytest.mark.parametrize("method", ["vanilla_dip", "sgld_dip"])
@@ -478,3 +482,16 @@ def test_flops_of_the_medium_unet() -> None:
         network(torch.zeros(1, 2, 64, 64))
     assert network.cost.passes == 1
     assert network.cost.pass_flops * 25 == pytest.approx(94.6e9, rel=0.01), "at 320 x 320"
+
+
+def test_one_sample_has_no_deviation(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    words = ("method=sgld_dip", "steps=8", "burn_in=0.5", "size=32")
+    for more, samples in (("thinning=9", 1), ("thinning=2", 2)):
+        (record,) = run(configure(*words, more)).records
+        assert record.facts["samples"] == samples
+        assert ("1 sample(s), so there is no std" in caplog.text) == (samples < 2)
+        caplog.clear()
+    ruled = run(configure(*words, "thinning=1", "stop=wmv", "window=2", "patience=2"))
+    (saved,) = ruled.folder.rglob("reconstruction.npz")
+    with np.load(saved) as arrays:
+        assert "std" not in arrays, "of later iterates than the result"

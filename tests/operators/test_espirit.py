@@ -11,7 +11,8 @@ from torch import Tensor
 from aseqdip.data.brain import brain
 from aseqdip.errors import UserError
 from aseqdip.operators.coils import simulated_coils
-from aseqdip.operators.espirit import espirit
+from aseqdip.operators.espirit import _corner, espirit
+from aseqdip.operators.mri import centre_side
 
 DATA = Path(os.environ.get("ASEQDIP_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 
@@ -125,3 +126,12 @@ def test_measured_scans_are_explained_by_one_set_of_maps(name: str, energy: floa
     maps = espirit(kspace)
     assert _residual(kspace, maps) ** 2 < energy
     assert _residual(kspace, torch.roll(maps, 1, dims=0)) ** 2 > 0.1  # the figure can fail: wrong coil order
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (65, 65), (65, 64)])
+@pytest.mark.parametrize("side", [12, 13])
+def test_the_calibration_block_is_what_is_fully_sampled(shape: tuple[int, int], side: int) -> None:
+    top, left = _corner(shape, (side, side))
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask[top : top + side, left : left + side] = True
+    assert centre_side(mask) == side

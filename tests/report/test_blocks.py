@@ -290,3 +290,40 @@ def test_of_several_readings_of_a_method_the_one_nearest_to_the_paper_stands_for
     more = [replace(one, settings={"lr": 2e-4}, image=name, departures={}) for name in "yz" for one in records[:1]]
     nearest = blocks_of(tmp_path / "more", *records, *more)[0].nearest("vanilla_dip")
     assert nearest is not None and nearest.rows[0].record.settings == {"lr": 2e-4}, "of two, the one on more images"
+
+
+def classical(image: str, preset: str, **more: object) -> Record:
+    found = replace(made.record("mri", "accel4", "tv_dip", image), method="tv", preset=preset, **more)
+    return replace(found, titles={**found.titles, "group": "classical", "method": "TV"}, settings={"rho": 0.1})
+
+
+def test_classical_results_stand_beside_networks_of_any_preset(tmp_path: Path) -> None:
+    """They are computed once, under the preset of that time, which says nothing of them."""
+    networks = [made.record("mri", "accel4", "aseqdip", "a", preset=preset) for preset in ("quick", "paper")]
+    blocks = blocks_of(tmp_path / "one", classical("a", "smoke"), *networks)
+    assert sorted(block.first.preset for block in blocks) == ["paper", "quick"]
+    assert all({cell.method for cell in block.cells} == {"tv", "aseqdip"} for block in blocks)
+    (alone,) = blocks_of(tmp_path / "alone", classical("a", "smoke"))
+    assert alone.first.preset == "smoke"
+    (other, own) = blocks_of(tmp_path / "other", classical("a", "smoke", problem={"size": "64"}), networks[0])
+    assert len(other.cells) == len(own.cells) == 1, "of other measurements"
+    (twice,) = blocks_of(tmp_path / "twice", classical("a", "smoke"), classical("a", "quick"), networks[0])
+    assert [len(cell.rows) for cell in twice.cells] == [1, 1] and not twice.cautions
+
+
+def test_results_of_other_code_are_not_averaged_without_a_word(tmp_path: Path) -> None:
+    said = "The code of a method changed between its results"
+    old = [made.record("mri", "accel4", "aseqdip", name, identity="1") for name in "ab"]
+    assert said not in means(blocks_of(tmp_path / "same", *old))
+    assert said in means(blocks_of(tmp_path / "changed", old[0], replace(old[1], identity="2")))
+    assert said not in means(blocks_of(tmp_path / "seeds", old[0], replace(old[1], identity="2", seed=1)))
+
+
+def test_the_compact_form_lies_in_its_target_whatever_a_folder_is_called_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = made.write(tmp_path / "outputs", [made.record("mri", "accel4", "aseqdip", "x")])
+    monkeypatch.chdir(folder.parent)
+    for number, root in enumerate(("..", "../../..", ".", str(folder), "../../accel4")):
+        (file,) = compact([Path(root)], tmp_path / f"target{number}")
+        assert file == tmp_path / f"target{number}" / "mri" / "accel4.jsonl", root

@@ -377,3 +377,35 @@ def test_the_noise_that_was_taken_off_is_in_the_user_s_units() -> None:
     y = 255 * picture(1, 1, 32, 32)
     found = aseqdip.reconstruct(y, Identity(), method="nlm", noise_std=12.75, device="cpu")
     assert found.facts["sigma_used"] == pytest.approx(12.75, rel=1e-3)
+
+
+class TenTimes(MultiCoilMRI):
+    """Its maps do not tell how strong it is."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return 10 * super().forward(image)
+
+    def adjoint(self, measurements: Tensor) -> Tensor:
+        return 10 * super().adjoint(measurements)
+
+
+def test_a_subclass_has_a_norm_of_its_own() -> None:
+    maps, x = np.full((2, 32, 32), 0.5**0.5, dtype=np.complex64), picture(1, 2, 32, 32)
+    found = []
+    for kind in (MultiCoilMRI, TenTimes):
+        A = kind(maps, np.arange(32) % 2 == 0)  # NumPy's arrays, too
+        found.append(aseqdip.reconstruct(A(x), A, "tv", truth=x, iterations=60, device="cpu").score.psnr_db)
+    assert found[1] == pytest.approx(found[0], abs=0.5)
+
+
+def test_whatever_has_forward_and_adjoint_is_an_operator() -> None:
+    class Halves:
+        def forward(self, image: Tensor) -> Tensor:
+            return image[..., ::2, :]
+
+        def adjoint(self, rows: Tensor) -> Tensor:
+            return torch.stack((rows, 0 * rows), dim=-2).flatten(-3, -2)
+
+    x, own = picture(1, 1, 32, 32), Halves()
+    same = aseqdip.reconstruct(own.forward(x), (own.forward, own.adjoint), **SMALL)
+    assert torch.equal(aseqdip.reconstruct(own.forward(x), own, **SMALL).image, same.image)

@@ -6,6 +6,7 @@ import glob
 import importlib.util
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from aseqdip.run.checkpoint import Checkpoint
 from aseqdip.run.interrupt import Interrupt
 from aseqdip.run.reconstruction import Reconstruction
 from aseqdip.run.runner import Summary, run
+from aseqdip.words import written
 
 
 def only(summary: Summary) -> tuple[Record, Path]:
@@ -66,13 +68,15 @@ def test_record_is_complete(configure: Configure) -> None:
 def test_the_record_s_command_computes_an_image_that_is_called_like_an_index(
     configure: Configure, tmp_path: Path
 ) -> None:
-    for name in "123":
-        Image.new("L", (24, 24), 50 * int(name)).save(tmp_path / f"{name}.png")
-    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}", "method=direct", "images=0")
-    record, _ = only(run(configure(*words)))
-    assert record.image == "1" and "images=./1" in record.command
-    again, _ = only(run(configure(*record.command[:-2], *record.command[-2:], f"data_root={tmp_path}", "redo=true")))
-    assert again.image == "1"
+    named = ["1", "2", "3", "null", "True", "nan", "a,b", "[c]", "~q"]
+    for number, name in enumerate(named):
+        Image.new("L", (24, 24), 20 * number).save(tmp_path / f"{name}.png")
+    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}", "method=direct")
+    records = run(configure(*words, "images=all")).records
+    assert sorted(record.image for record in records) == sorted(named)
+    for record in records:
+        again, _ = only(run(configure(*written([*record.command, f"data_root={tmp_path}", "redo=true"]))))
+        assert again.image == record.image
 
 
 def test_the_record_s_command_computes_the_same_image(configure: Configure, tmp_path: Path) -> None:
@@ -615,3 +619,32 @@ def test_several_images_at_once_are_each_as_alone(configure: Configure, tmp_path
             with np.load(summary.folder / record.image / "reconstruction.npz") as saved:
                 results.append(saved["reconstruction"])
         assert np.array_equal(*results)
+
+
+def test_a_pool_has_folders_of_its_own_and_data_that_are_gone_lose_nothing(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, level in (("data/mine", 90), ("pool", 120)):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("L", (24, 24), level).save(tmp_path / folder / f"{level}.png")
+    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path / 'data'}", "method=ref_guided_dip")
+    summary = run(configure(*words, "dataset.folder=mine", f"pool={tmp_path / 'pool'}"))
+    assert not summary.failed and summary.records[0].facts["reference"] == "120"
+    (tmp_path / "data" / "mine" / "91.png").write_bytes((tmp_path / "data" / "mine" / "90.png").read_bytes())
+    advance = Reconstruction.run
+
+    def run_and_lose(self: Reconstruction, *given: Any) -> Any:
+        done = advance(self, *given)
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        return done
+
+    monkeypatch.setattr(Reconstruction, "run", run_and_lose)
+    assert len(run(configure(*words, "dataset.folder=mine", "images=0")).records) == 1
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "nothing"])
+def test_a_folder_that_cannot_be_is_said(configure: Configure, tmp_path: Path, folder: str) -> None:
+    Image.new("L", (24, 24), 90).save(tmp_path / "a.png")
+    with pytest.raises(UserError):
+        run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", f"dataset.folder={folder}"))
+    assert run(configure("task=denoising", "method=direct", "dataset=photos", f"dataset.folder={folder}")).records

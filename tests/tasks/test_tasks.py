@@ -89,6 +89,8 @@ def test_kspace_is_cropped_in_image_space(configure: Configure, tmp_path: Path) 
     assert case.problem.z0.shape == (1, 2, 64, 64)
     assert case.facts["maps"] == "espirit"
     assert case.problem.noise_std is None, "a scan has noise of its own"
+    more = case_of(configure("dataset=kspace", f"data_root={tmp_path}", "size=64", "noise=0.01"))
+    assert more.problem.noise_std is None and not torch.equal(more.problem.y, case.problem.y), "and then more than that"
     from aseqdip.data.brain import brain
 
     expected = brain(80).abs()[8:-8, 8:-8]
@@ -349,3 +351,24 @@ def test_all_zero_scan(configure: Configure) -> None:
         make_task(configure()).make("a", Sample("nothing", kspace=zeros, maps=zeros + 1))
     with pytest.raises(UserError, match="is the k-space centred"):
         make_task(configure()).make("a", Sample("nothing", kspace=zeros))
+
+
+@pytest.mark.parametrize(("sigma", "said"), [(50, []), (15, ["which looks like 49"])])
+def test_a_measured_picture_s_noise_is_held_against_what_is_said_of_it(
+    configure: Configure, tmp_path: Path, sigma: int, said: list[str]
+) -> None:
+    noisy = 128 + 50 * np.random.default_rng(0).standard_normal((64, 64))
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / "a.png")
+    words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}", "truth=none", "size=native")
+    notes = sampled(configure(*words, f"sigma={sigma}"))[1].notes
+    assert len(notes) == len(said) and all(word in note for word, note in zip(said, notes, strict=True))
+
+
+def test_strong_noise_is_no_other_scale(configure: Configure, tmp_path: Path) -> None:
+    noisy = 0.5 + 100 / 255 * np.random.default_rng(0).standard_normal((64, 64))
+    words = ("task=denoising", "dataset=complex", f"data_root={tmp_path}", "truth=none", "size=native", "sigma=100")
+    np.save(tmp_path / "a.npy", noisy * 1.3)
+    assert case_of(configure(*words)).problem.y.max() > 1.5
+    np.save(tmp_path / "a.npy", 20 * noisy)
+    with pytest.raises(UserError, match="needs 0 to 1, but for the noise: rescale it"):
+        case_of(configure(*words))
