@@ -5,7 +5,6 @@ result for its own. Only a knob declared ``result=False`` is left out.
 """
 
 import ast
-import copy
 import dataclasses
 import hashlib
 import importlib.util
@@ -193,45 +192,48 @@ def sources(cfg: Config) -> str:
     return hashlib.sha256("\n".join(code(name) for name in sorted(ours)).encode()).hexdigest()[:16]
 
 
-@cache
 def helpers(name: str) -> set[str]:
     """The modules of its own package that a part's module imports: of this one's those named ``_*``.
 
     What else it takes of this package is not its own: ``RESULTS`` counts that.
     """
-    package, found = name.rpartition(".")[0], set()
-    for node in ast.walk(_tree(name) or ast.Module([], [])):
-        if isinstance(node, ast.Import):
+    top = name.partition(".")[0]
+    own = {n for n in _read(name)[1] if n.partition(".")[0] == top}
+    return {n for n in own if (top != "aseqdip" or n.rpartition(".")[2][0] == "_") and _source(n) is not None}
+
+
+def code(name: str) -> str:
+    """A module's code as a hash that comments, docstrings and layout do not change."""
+    return _read(name)[0]
+
+
+@cache
+def _read(name: str) -> tuple[str, frozenset[str]]:
+    """A module's code as a hash, and what it imports, by full names: modules, and what may be modules or in them."""
+    source = _source(name)
+    if source is None:  # compiled, without its source
+        return f"{name} {getattr(sys.modules.get(name), '__version__', '')}", frozenset()
+    tree, found = ast.parse(source), set()
+    package = getattr(sys.modules.get(name), "__package__", None) or name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             relative = "." * node.level + (node.module or "")
             origin = importlib.util.resolve_name(relative, package) if node.level else relative
             found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-    top = name.partition(".")[0]
-    own = {n for n in found if n.partition(".")[0] == top and (top != "aseqdip" or n.rpartition(".")[2][0] == "_")}
-    return {n for n in own if _tree(n) is not None}
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), frozenset(found)
 
 
 @cache
-def _tree(name: str) -> ast.Module | None:
-    """What a module's source says, whether it is imported yet or not; None for what is none or has none."""
+def _source(name: str) -> str | bytes | None:
+    """A module's, whether it is imported yet or not; None for what is none or has none."""
     try:
         if name in sys.modules:
-            return ast.parse(inspect.getsource(sys.modules[name]))
-        spec = importlib.util.find_spec(name)
-        return None if spec is None or spec.origin is None else ast.parse(Path(spec.origin).read_bytes())
-    except (OSError, TypeError, ValueError, ImportError, SyntaxError):
+            return inspect.getsource(sys.modules[name])
+        origin = getattr(importlib.util.find_spec(name), "origin", None) or ""
+        return Path(origin).read_bytes() if origin.endswith(".py") else None
+    except (OSError, TypeError, ValueError, ImportError):
         return None
-
-
-@cache
-def code(name: str) -> str:
-    """A module's code as a hash that comments, docstrings and layout do not change."""
-    tree = _tree(name)
-    if tree is None:  # compiled, without its source
-        return f"{name} {getattr(sys.modules.get(name), '__version__', '')}"
-    tree = copy.deepcopy(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()

@@ -52,7 +52,7 @@ class DicomReader(VolumeReader):
         if any(self._is_own(f) for f in below if f.parent == folder):
             return super()._found(folder)
         # results of ours are no data, nor what unfinished and failed runs leave: nothing in the folder of a run is
-        runs = {f.parent.parent for f in folder.rglob("*") if f.name in MARKS}
+        runs = {f.parent.parent for f in folder.rglob("*") if f.name in MARKS} - {folder, *folder.parents}
         return [f for f in below if self._is_own(f) and runs.isdisjoint(f.parents)] or super()._found(folder)
 
     def paths(self) -> dict[str, Path]:
