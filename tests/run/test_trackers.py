@@ -75,6 +75,12 @@ def history(folder: Path) -> dict[str, dict[int, float]]:
     return values
 
 
+@pytest.fixture(autouse=True)
+def on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's helper may take long to start; tests of what is not waited for say their own patience."""
+    monkeypatch.setattr(Mirror, "patience", 60)
+
+
 def stands_in(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str, patience: float) -> None:
     """This code is what a helper imports as wandb, and so long it is waited for, in seconds."""
     (folder / "wandb.py").write_text(code)
