@@ -49,8 +49,8 @@ WAIT = 15.0  # seconds, before it is looked again whether another process has fi
 ROUNDS = (None, 2)
 #: channels at full resolution, of the U-Net and of others: what two cores can do 4000 steps of in minutes
 WIDTH, OWN_WIDTH = 16, {"skip": 32, "s2s": 16}
-#: with bf16, noise-free CT stalls in some runs (docs/performance.md)
-PRECISION = {"ct": "precision=fp32"}
+#: with bf16, noise-free CT stalls in some runs (docs/performance.md); at these widths fp32 is as fast, on every machine
+PRECISION = dict.fromkeys(("ct", "denoising", "inpainting", "deblurring"), "precision=fp32")
 SKIP, S2S = (f"network.width={OWN_WIDTH[name]}" for name in ("skip", "s2s"))
 #: learning rates that an earlier study found on data=calibration (docs/reproduction.md), and a rule of each task
 LR = {"mri": "1e-3", "ct": "1e-3", "denoising": "3e-4", "inpainting": "3e-3", "deblurring": "1e-3"}
@@ -131,8 +131,13 @@ def attempt(task: str, method: str, tries: Sequence[str], image: int, more: Sequ
 
 
 def made(records: Iterable[Record], command: Sequence[str]) -> list[Record]:
-    """Those of a command, wherever it was run."""
-    return [record for record in records if set(command) == set(choice.said(record))]
+    """Those of a command, wherever and in whichever precision it was run."""
+    same = _what(command)
+    return [record for record in records if _what(choice.said(record)) == same]
+
+
+def _what(said: Iterable[str]) -> set[str]:
+    return {word for word in said if not word.startswith("precision=")}
 
 
 def ranked(tried: Sequence[Record], task: str, method: str) -> list[str]:
