@@ -131,11 +131,13 @@ class Guarded(Tracker):
 class Mirror:
     """W&B in a process of its own (``mirror.py``), one for all reconstructions of this process.
 
-    ``send`` never waits. ``close`` waits at most ``patience`` seconds for the process to finish what it was sent; then
-    it is killed, or, if it uploads, left to itself for the minute that it has.
+    ``send`` never waits. ``close`` waits ``patience`` seconds for the process to finish what it was sent, and again
+    while it is seen to work, which on a busy machine takes longer; then it is killed, or, if it uploads, left to itself
+    for the minute that it has.
     """
 
     patience = 5.0
+    waits = 12  # times, at most
     backlog = 10_000  # messages, about an hour of nobody taking them
 
     def __init__(self, online: bool) -> None:
@@ -166,20 +168,29 @@ class Mirror:
         """The end of all messages."""
         if self.dead or self.process is None:
             return
-        end = time.monotonic() + self.patience
         self.messages.put(None)
-        writer, listener = self.threads
-        writer.join(self.patience)
-        try:
-            self.process.wait(max(0.01, end - time.monotonic()))
-            listener.join(1)  # its last words
-        except subprocess.TimeoutExpired:
-            if not self.online or _stopped(self.process.pid):
-                self._give_up(f"did not finish within {self.patience:.0f} s")
-            else:
-                log.warning(
-                    "W&B is still uploading; if it does not end, `wandb sync` sends what it wrote beside the results."
-                )
+        if self._ended(self.process):
+            for thread in self.threads:  # its last words
+                thread.join(1)
+        elif not self.online or _stopped(self.process.pid):
+            self._give_up(f"did not finish within {self.patience:.0f} s")
+        else:
+            log.warning(
+                "W&B is still uploading; if it does not end, `wandb sync` sends what it wrote beside the results."
+            )
+
+    def _ended(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Whether it does so in the time that it has; one that uploads may do that alone."""
+        for _ in range(1 if self.online else self.waits):
+            before = _worked(process.pid)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self.patience)
+                return True
+            if (
+                _worked(process.pid) - before < self.patience / 20
+            ):  # it hangs, and W&B looks now and then whether it does
+                break
+        return False
 
     def _pass_on(self, process: "subprocess.Popen[bytes]") -> None:
         """A thread's work: write to the process, however long that takes."""
@@ -255,6 +266,12 @@ def _stat(process: int | str) -> list[str]:
 def _children(parent: int) -> list[int]:
     """Process ids, on Linux."""
     return [int(path.name) for path in Path("/proc").glob("[0-9]*") if _stat(path.name)[1:2] == [str(parent)]]
+
+
+def _worked(process: int) -> float:
+    """Seconds of CPU of the process and its helpers, on Linux; 0 elsewhere."""
+    ticks = [int(n) for one in (process, *_children(process)) for n in _stat(one)[11:15]]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK") if ticks else 0.0
 
 
 def _stopped(process: int) -> bool:

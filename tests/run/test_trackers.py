@@ -217,6 +217,27 @@ def test_a_hanging_wandb_is_waited_for_once_and_killed(
     assert process.wait(5) == -signal.SIGKILL
 
 
+WORKS = """
+import pathlib, time
+while time.process_time() < 2: pass
+(pathlib.Path(__file__).parent / "done").touch()
+teardown = lambda: None
+"""
+
+
+@needs_proc
+@pytest.mark.usefixtures("mirrored")
+def test_a_helper_that_works_is_waited_for_longer_than_one_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    stands_in(monkeypatch, tmp_path, WORKS, 1)
+    mirror = Mirror(online=False)
+    mirror.send({"do": "start", "key": "a", "folder": str(tmp_path), "mode": "offline", "id": "a"})
+    mirror.close()
+    assert (tmp_path / "done").exists()
+    assert "did not finish" not in caplog.text
+
+
 @pytest.mark.usefixtures("mirrored")
 def test_a_helper_that_is_slow_to_start_does_not_outlive_the_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
