@@ -193,6 +193,13 @@ runpy.run_path({str(ROOT / "run.py")!r})
 """
 
 
+def test_the_wrong_python_is_told_the_right_one() -> None:
+    bare = subprocess.run([sys.executable, "-S", str(ROOT / "run.py")], capture_output=True, text=True, check=False)
+    assert bare.returncode == 1
+    assert "`make setup`, then `source .venv/bin/activate`" in bare.stderr
+    assert len(bare.stderr.strip().splitlines()) == 1
+
+
 def test_interrupted_while_importing() -> None:
     result = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
