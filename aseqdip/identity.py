@@ -11,7 +11,9 @@ import importlib.util
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -213,27 +215,49 @@ def _read(name: str) -> tuple[str, frozenset[str]]:
     source = _source(name)
     if source is None:  # compiled, without its source
         return f"{name} {getattr(sys.modules.get(name), '__version__', '')}", frozenset()
-    tree, found = ast.parse(source), set()
-    package = getattr(sys.modules.get(name), "__package__", None) or name.rpartition(".")[0]
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            relative = "." * node.level + (node.module or "")
-            origin = importlib.util.resolve_name(relative, package) if node.level else relative
-            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), frozenset(found)
+    try:
+        tree, found = ast.parse(source), set()
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (origin := _origin(node, name)):
+                found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+        return hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), frozenset(found)
+    except (SyntaxError, ValueError, RecursionError):  # of another Python: it is never executed
+        return hashlib.sha256(source.encode()).hexdigest(), frozenset()
+
+
+def _origin(node: ast.ImportFrom, name: str) -> str:
+    """What a module imports from, by its full name; "" where that would be above its package."""
+    package = getattr(_spec(name), "parent", None) or ""
+    try:
+        return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+    except ImportError:
+        return ""
 
 
 @cache
-def _source(name: str) -> str | bytes | None:
+def _source(name: str) -> str | None:
     """A module's, whether it is imported yet or not; None for what is none or has none."""
     try:
-        if name in sys.modules:
-            return inspect.getsource(sys.modules[name])
-        origin = getattr(importlib.util.find_spec(name), "origin", None) or ""
-        return Path(origin).read_bytes() if origin.endswith(".py") else None
-    except (OSError, TypeError, ValueError, ImportError):
+        if (spec := _spec(name)) is None:  # a script, a notebook
+            return inspect.getsource(sys.modules[name]) if name in sys.modules else None
+        get: Callable[[str], str | None] = getattr(spec.loader, "get_source", lambda name: None)
+        return get(name)
+    except (OSError, TypeError, ImportError):
         return None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Where a module is; nothing is imported to tell, so that it does not matter what was before."""
+    top, *inner = name.split(".")
+    try:
+        found = importlib.util.find_spec(top)
+    except ValueError:  # __main__
+        return None
+    if not inner:
+        return found
+    places = getattr(found, "submodule_search_locations", None) or ()
+    return PathFinder.find_spec(name, [str(Path(place, *inner[:-1])) for place in places])

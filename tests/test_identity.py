@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -214,3 +215,42 @@ def test_the_code_that_a_method_s_code_imports_counts(
         found.append(identity.sources(replace(cfg, method=replace(cfg.method, part=part))))
     assert found[0] == found[1] != found[2]
     assert identity.helpers("aseqdip.methods.tv") == {"aseqdip.methods._classical"}
+
+
+def test_what_a_method_s_code_may_import_is_read_not_run(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same whether it is imported yet or not, an empty package's beginning and a module of no package included."""
+    package = tmp_path / "lab"
+    (package / "sub").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "sub/__init__.py").touch()
+    (package / "sub/mod.py").write_text("WEIGHT = 1\n")
+    (package / "gpu.py").write_text("raise RuntimeError('no driver')\n")
+    (package / "old.py").write_text("print 'Python 2'\n")
+    (package / "mine.py").write_text(
+        "from aseqdip.methods.vanilla_dip import VanillaDIP\n\n\n"
+        'class Mine(VanillaDIP):\n    name = "mine"\n    title = "Mine"\n\n'
+        "    def weight(self):\n        from lab.sub import mod\n        from . import gpu, old\n"
+        "        from ..above import nothing\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cfg = configure("method=vanilla_dip")
+    cfg = replace(cfg, method=replace(cfg.method, part=importlib.import_module("lab.mine").Mine))
+    found, before = [], set(sys.modules)
+
+    def sources() -> str:
+        identity._source.cache_clear()
+        identity._read.cache_clear()
+        return identity.sources(cfg)
+
+    found.append(sources())
+    assert identity.helpers("lab.mine") == {"lab", "lab.gpu", "lab.old", "lab.sub", "lab.sub.mod"}
+    assert not {name for name in set(sys.modules) - before if name.startswith("lab")}
+    importlib.import_module("lab.sub.mod")
+    found.append(sources())
+    (package / "sub/__init__.py").write_text("# a comment\n")
+    found.append(sources())
+    assert len(set(found)) == 1
+    (package / "sub/mod.py").write_text("WEIGHT = 2\n")
+    assert sources() != found[0]

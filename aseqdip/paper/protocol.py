@@ -28,7 +28,7 @@ ELSEWHERE = {"size", "truth", "seed", "noise", "photons", "sigma"}
 def departures(cells: Sequence[Sequence[Record]]) -> list[str]:
     """What is known not to be as in the paper, given the records of each method of one table."""
     records = [record for cell in cells for record in cell]
-    first = records[0]
+    first = next((record for record in records if not record.classical), records[0])  # those are of any preset
     task, dataset, found = first.task, data_set(first.dataset), []
     if first.preset != "paper":
         found.append(f"preset {first.preset}")

@@ -144,14 +144,16 @@ def build(rows: Sequence[Row]) -> list[Block]:
 
 
 def _share(groups: dict[tuple[str, ...], list[Row]]) -> None:
-    """Classical results stand beside the networks of every preset and recipe on the same measurements."""
-    for key, rows in list(groups.items()):
-        alike = [other for other in groups if other != key and (*other[:3], other[5]) == (*key[:3], key[5])]
-        beside = [groups[other] for other in alike if not all(row.record.classical for row in groups[other])]
-        for there in beside:
-            made = {row.made for row in there}
-            there += [row for row in rows if row.record.classical and row.made not in made]
-        if beside and all(row.record.classical for row in rows):
+    """Classical results stand beside the networks of every preset and recipe on the same measurements and images."""
+    whole = {key: list(rows) for key, rows in groups.items()}
+    for key, rows in whole.items():
+        placed: set[Row] = set()
+        for other in (o for o in whole if o != key and (*o[:3], o[5]) == (*key[:3], key[5])):
+            images = {(row.image, row.record.seed) for row in whole[other] if not row.record.classical}
+            beside = [row for row in rows if row.record.classical and (row.image, row.record.seed) in images]
+            groups[other] += beside
+            placed |= {*beside}
+        if placed == {*rows}:
             del groups[key]
 
 
@@ -219,7 +221,9 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     records = [(cell.key, row.record) for cell in block.cells for row in cell.rows if row.record.identity]
     codes = {(key, r.seed, r.identity) for key, r in records}
     if len(codes) > len({code[:2] for code in codes}):  # of one seed nothing else makes another identity
-        block.cautions.append("The code of a method changed between its results: redo=true computes the older anew.")
+        block.cautions.append(
+            "The code of a method changed between its results: the same command computes the older anew."
+        )
     block.notes += block.cautions
     alike, pairs = agreement(block)
     if pairs:

@@ -47,11 +47,6 @@ class Row:
         """What makes it the same image: its name alone does not."""
         return self.record.image, self.record.content
 
-    @property
-    def made(self) -> tuple[str, str, tuple[str, str], int]:
-        """What was computed, of one problem."""
-        return self.record.method, json.dumps(self.record.settings, sort_keys=True), self.image, self.record.seed
-
     def score(self, which: str) -> Score:
         """Its "start", "last" ...; "result" is the reconstruction's own."""
         return self.record.score if which == "result" else self.record.scores.get(which, Score())

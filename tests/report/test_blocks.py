@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import report_records as made
 
+from aseqdip.paper.protocol import departures
 from aseqdip.records import Curve, Record, Score
 from aseqdip.report.blocks import Block, build, start_level
 from aseqdip.report.compact import compact
@@ -307,8 +308,15 @@ def test_classical_results_stand_beside_networks_of_any_preset(tmp_path: Path) -
     assert alone.first.preset == "smoke"
     (other, own) = blocks_of(tmp_path / "other", classical("a", "smoke", problem={"size": "64"}), networks[0])
     assert len(other.cells) == len(own.cells) == 1, "of other measurements"
-    (twice,) = blocks_of(tmp_path / "twice", classical("a", "smoke"), classical("a", "quick"), networks[0])
-    assert [len(cell.rows) for cell in twice.cells] == [1, 1] and not twice.cautions
+    newer = classical("a", "smoke", finished=2)
+    (twice,) = blocks_of(tmp_path / "twice", classical("a", "quick", finished=1), newer, networks[0])
+    assert [cell.rows[0].record.finished for cell in twice.cells if cell.method == "tv"] == [2]
+    assert "Left out: 1 older" in twice.cautions[0]
+    many = [classical(image, "smoke") for image in "ab"]
+    few, all_of_it = sorted(blocks_of(tmp_path / "many", *many, networks[0]), key=lambda block: -len(block.cells))
+    assert [len(cell.rows) for cell in few.cells] == [1, 1], "on the images that the network has"
+    assert [len(cell.rows) for cell in all_of_it.cells] == [2], "and nothing is lost"
+    assert "preset quick" in few.departures and "preset quick" not in departures([[many[0]], [networks[1]]])
 
 
 def test_results_of_other_code_are_not_averaged_without_a_word(tmp_path: Path) -> None:
