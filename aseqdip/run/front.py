@@ -172,7 +172,6 @@ def reconstruct(
         finally:
             for one in bar:
                 one.bar.close()
-        arrays = {} if run.scores.headline == "stopped" else made.arrays(run.state)  # else of later iterates
         table, facts = np.asarray(run.scores.rows, dtype=float).T, run.facts()
         if "sigma_used" in facts:
             facts["sigma_used"] *= unit
@@ -182,7 +181,7 @@ def reconstruct(
             scores=run.scores.summary(),
             which=run.scores.headline,
             curve=dict(zip(COLUMNS, table, strict=True)),
-            arrays={key: array.cpu() * unit for key, array in arrays.items()},
+            arrays={key: array.cpu() * unit for key, array in run.arrays().items()},
             facts=facts,
             seconds=dict(run.clock.seconds),
         )

@@ -94,6 +94,7 @@ class Reconstruction:
         score_every: int = 1,
     ) -> None:
         self.case, self.method, self.minutes, self.score_every = case, method, minutes, score_every
+        method.bounded = case.bounded
         self.rule, self.ema = (rule, ema) if method.iterative else (None, 0.0)
         self.clock = Clock(method.engine.device)
         self.pace = method.engine.pace()
@@ -249,6 +250,11 @@ class Reconstruction:
     def result(self) -> Tensor:
         """The reconstruction: the last iterate, the running average, or what the stopping rule kept."""
         return self.scores.result()
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What the method has beside its result; nothing where a rule chose an earlier iterate than these are of."""
+        rule = self.scores.rule if self.scores.headline == "stopped" else None
+        return self.method.arrays(self.state) if rule is None or rule.step == len(self.scores.rows) else {}
 
     def cost(self) -> tuple[float, float]:
         """Network passes and floating-point operations per step; the loss's gradient is in the latter."""

@@ -40,9 +40,7 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
             figures.curve(folder / "curve.png", run.scores.rows, scores, title, run.method.learns)
         except Exception as error:  # whatever it is, a picture is not worth the reconstruction
             log.warning("%s: its pictures could not be drawn: %s", known.image, error)
-        arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth}
-        if run.scores.headline != "stopped":  # else they are of later iterates than the result
-            arrays |= run.method.arrays(run.state)
+        arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth, **run.arrays()}
         records.write_arrays(folder / "reconstruction.npz", **arrays)
         export.beside(folder, [export.Result(known, export.plain(result.cpu().numpy()), source)])
     run.clock.settle()

@@ -287,7 +287,6 @@ class Seed:
             if sample.notes:
                 case.facts["notes"] = sample.notes
             method = cfg.method.part(cfg.method.options, unsquashed(cfg.shared(), case), engine, case.signed)
-            method.bounded = case.bounded
             facts = {"settings": self.identity, "version of results": identity.RESULTS}
             if start is not None:
                 method.before, facts["slice before it"] = start.left(engine.device), start.said

@@ -171,6 +171,8 @@ def test_methods_rules_and_their_settings() -> None:
     assert torch.equal(aseqdip.reconstruct(A(x), A, "direct").image, x)
     averaged = aseqdip.reconstruct(A(x), A, "rethinking_dip", noise_std=0.1, stop="none", **SMALL)
     assert averaged.which == "ema", "this method's own default"
+    bright = aseqdip.reconstruct(1.8 * torch.ones_like(x), A, "dps", iterations=8, noise_std=0.02, device="cpu")
+    assert float(bright.image.max()) > 1.2, "nobody says that it is not"
 
 
 def test_a_rule_watches_images_of_any_range_alike() -> None:
