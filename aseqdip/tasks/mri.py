@@ -1,6 +1,7 @@
 """Multi-coil MRI from undersampled k-space."""
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from aseqdip.data import load_array_or_none
 from aseqdip.data.base import Sample, center_crop, central, fit
 from aseqdip.errors import UserError
 from aseqdip.files import write_atomically
+from aseqdip.metrics import estimated_sigma
 from aseqdip.operators.coils import simulated_coils, smooth_phase
 from aseqdip.operators.mri import (
     MASKS,
@@ -93,11 +95,12 @@ class MRI(Task):
 
     def make(self, name: str, sample: Sample) -> Case:
         kspace, maps, how = self._coil_data(name, sample)
-        truth, noise_std = None, 0.0
+        truth, noise_std, own = None, 0.0, 0.0
         if sample.mask is None:
             coils = ifft2c(kspace)
             truth = (maps.conj() * coils).sum(0)
             noise_std = self.options.noise * float(coils.abs().max())
+            own = 0.0 if sample.kspace is None else estimated_sigma(torch.cat((coils.real, coils.imag)))
         if noise_std:  # complex numbers of variance 1: 1/2 for each component
             drawn = torch.randn(kspace.shape, generator=self.rng(name, "noise"), dtype=torch.complex64)
             kspace = kspace + noise_std * drawn
@@ -116,12 +119,10 @@ class MRI(Task):
             raise UserError(f"{sample.source}: the sampled k-space is zero everywhere; nothing can be reconstructed.")
         y = y / level
         per_component = noise_std / 2**0.5 / float(level)
-        if sample.kspace is not None and sample.mask is None:  # a scan has noise of its own, of a level nobody tells
-            if noise_std:
-                sample.notes.append("noise is added to the scan's own, so no method is told how much there is")
-            noise = None
-        else:
-            noise = per_component or (0.0 if sample.kspace is None else None)
+        noise = per_component or (0.0 if sample.kspace is None else None)
+        if noise and own:
+            noise = math.hypot(noise, own / float(level))
+            sample.notes.append("noise is added to the scan's own; methods are told both, the scan's by estimate")
         problem = Problem(y, operator, operator.direct(y), name, self.seed, noise)
         support = ((maps.abs() ** 2).sum(0) > 0).float()[None, None]
         scoring, image = None, None

@@ -83,6 +83,18 @@ def test_one_mask_for_all_slices_of_a_scan(configure: Configure, tmp_path: Path)
     assert [name for (_, name), mask in masks.items() if mask == whole] == ["a_s000", "a_s001", "a_s002"]
 
 
+def test_noise_added_to_a_scan_is_told_with_the_scan_s_own(configure: Configure, tmp_path: Path) -> None:
+    clean = write_scan(tmp_path / "a.h5", 160)
+    peak = float(ifft2c(torch.from_numpy(clean)).abs().max())
+    drawn = torch.randn(clean.shape, generator=generator("own"), dtype=torch.complex64).numpy()
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["kspace"] = clean + np.float32(0.04 * peak) * drawn
+    for added, whole in ((0.001, 0.04), (0.04, 0.04 * 2**0.5)):
+        case = case_of(configure("dataset=kspace", f"data_root={tmp_path}", f"noise={added}"))
+        expected = whole * peak / 2**0.5 * case.facts["scale"]  # of one component
+        assert case.problem.noise_std == pytest.approx(expected, rel=0.15), "texture and a noisy peak raise it"
+
+
 def test_kspace_is_cropped_in_image_space(configure: Configure, tmp_path: Path) -> None:
     write_scan(tmp_path / "a.h5", 80)
     case = case_of(configure("dataset=kspace", f"data_root={tmp_path}", "size=64"))
@@ -90,7 +102,7 @@ def test_kspace_is_cropped_in_image_space(configure: Configure, tmp_path: Path) 
     assert case.facts["maps"] == "espirit"
     assert case.problem.noise_std is None, "a scan has noise of its own"
     more = case_of(configure("dataset=kspace", f"data_root={tmp_path}", "size=64", "noise=0.01"))
-    assert more.problem.noise_std is None and not torch.equal(more.problem.y, case.problem.y), "and then more than that"
+    assert more.problem.noise_std and not torch.equal(more.problem.y, case.problem.y)
     from aseqdip.data.brain import brain
 
     expected = brain(80).abs()[8:-8, 8:-8]
