@@ -185,7 +185,8 @@ class Registry(Mapping[str, type[P]], Generic[P]):
             raise UserError(f"{where}: {part.__name__} says name = '{part.name}', but is known as '{name}'.")
         if abstract := getattr(part, "__abstractmethods__", None):
             raise UserError(f"{where}: {part.__name__} does not define {', '.join(sorted(abstract))}.")
-        kept = list(inspect.signature(self.base.__init__).parameters)  # as attributes of each object, before any method
+        signature = inspect.signature(self.base.__init__).parameters.values()
+        kept = [p.name for p in signature if p.kind is p.POSITIONAL_OR_KEYWORD]  # as attributes, before any method
         own = [c for c in part.__mro__ if issubclass(c, self.base) and c is not self.base]
         if hidden := sorted(name for c in own for name, v in vars(c).items() if name in kept and callable(v)):
             raise UserError(

@@ -337,6 +337,9 @@ def test_results_among_nested_data_are_no_data(computed: Callable[..., Summary],
     nested = tmp_path / "data" / "reconstruction" / "S0"  # a scanner's word, too
     nested.mkdir(parents=True)
     write_series(nested, 2, RescaleSlope=1, RescaleIntercept=0, Modality="MR")
+    (nested.parent / "recon").mkdir()
+    for name in ("reconstruction.npz", "record.json"):  # another program's, beside the scans it is of
+        (nested.parent / "recon" / name).touch()
     words = ("task=denoising", "dataset=dicom", "truth=none", "sigma=5", f"outputs={tmp_path / 'data' / 'outputs'}")
     assert len(computed(*words).records) == 2
     assert sorted((tmp_path / "data" / "outputs").rglob("volume-*/**/*.dcm")), "there they are"

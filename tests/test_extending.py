@@ -184,6 +184,11 @@ def test_what_is_wrong_is_said(old: str, new: str, message: str, registry_with: 
         registry_with("aseqdip/methods/weight_decay.py", text.replace(old, new))
 
 
+def test_what_a_base_keeps_in_no_name_of_its_own_hides_nothing(registry_with: Callable[[str, str], type]) -> None:
+    text = FILES["aseqdip/networks/plain.py"]
+    assert registry_with("aseqdip/networks/plain.py", text + "\n    def args(self) -> int:\n        return 1\n")
+
+
 def test_a_method_that_a_value_hides_is_refused(registry_with: Callable[[str, str], type]) -> None:
     text = FILES["aseqdip/tasks/super_resolution.py"].replace("def first(", "def start(")
     with pytest.raises(UserError, match="SuperResolution.start would never be called: Task keeps a value of that"):

@@ -43,8 +43,8 @@ def open_dataset(cfg: Any) -> Items:
     data = cfg.dataset
     make = data.reader.part
     reader: Reader = make(data.reader.options, Path(cfg.data_root), data.folder, data.files, cfg.size, data.name)
-    items = reader.items()
-    named = isinstance(reader, FileReader) and any(word.startswith("dataset.folder=") for word in cfg.words)
-    if named and not (folder := Path(cfg.data_root).expanduser() / data.folder).is_dir():
+    named = any(word.startswith("dataset.folder=") for word in cfg.words)
+    folder = Path(cfg.data_root).expanduser() / data.folder
+    if isinstance(reader, FileReader) and named and reader.data_folder() != folder:
         raise UserError(f"dataset.folder={data.folder}: there is no such folder: {printable(folder)}.")
-    return items
+    return reader.items()

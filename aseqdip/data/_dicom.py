@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +17,9 @@ T = TypeVar("T")
 EXPECTED = "a DICOM image"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
-#: what the folder of an image of ours holds, from its beginning on
+#: what the folder of an image of ours holds, from its beginning on, and what the folder of its run is called
 MARKS = ("record.json", "failure.json", "reconstruction.npz", ".claim")
+RUN = re.compile(r"\w+-[0-9a-f]{8}")
 
 
 class DicomReader(VolumeReader):
@@ -52,7 +54,8 @@ class DicomReader(VolumeReader):
         if any(self._is_own(f) for f in below if f.parent == folder):
             return super()._found(folder)
         # results of ours are no data, nor what unfinished and failed runs leave: nothing in the folder of a run is
-        runs = {f.parent.parent for f in folder.rglob("*") if f.name in MARKS} - {folder, *folder.parents}
+        marked = {f.parent.parent for f in folder.rglob("*") if f.name in MARKS} - {folder, *folder.parents}
+        runs = {f for f in marked if RUN.fullmatch(f.name)}
         return [f for f in below if self._is_own(f) and runs.isdisjoint(f.parents)] or super()._found(folder)
 
     def paths(self) -> dict[str, Path]:

@@ -49,7 +49,8 @@ class ComplexImages(VolumeReader):
 def _is_centred_spectrum(image: np.ndarray) -> bool:
     """Whether a sixteenth of both sides, in the middle, holds more than 0.7 of the energy, of an image's 1/256."""
     energy = np.abs(image).astype(np.float64) ** 2
-    (top, left), (rows, columns) = (tuple(n * part // 32 for n in image.shape) for part in (15, 2))
+    rows, columns = (n // 16 for n in image.shape)
+    top, left = image.shape[0] // 2 - rows // 2, image.shape[1] // 2 - columns // 2
     return min(rows, columns) > 0 and energy[top : top + rows, left : left + columns].sum() > 0.7 * energy.sum()
 
 

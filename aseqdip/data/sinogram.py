@@ -56,10 +56,17 @@ class Sinogram(FileReader):
         sample.angles = finite(
             angles.astype(np.float64) * (1.0 if radians else math.pi / 180), f"{printable(path)}: angles"
         )
-        if float(sinogram[[0, -1]].mean()) > 0.8 * float(sinogram.max()) > 0:
+        if _counts(sinogram):
             sample.notes.append(
                 "'sinogram' is brightest at the outermost detectors, as counts of photons are; expected line "
                 "integrals: -log(counts / counts without an object)"
             )
         sample.origin.unit = "the sinogram's unit per detector width"
         return sample
+
+
+def _counts(sinogram: np.ndarray) -> bool:
+    """Whether (detectors, views) looks like counts: as bright as anywhere outside, where a line integral is small."""
+    profile = np.median(sinogram, axis=1)
+    outside, inside = float(profile[[0, -1]].min()), profile[len(profile) // 4 : -(len(profile) // 4) or None]
+    return outside > 0.8 * float(np.quantile(sinogram, 0.99)) > 0 and outside > 1.05 * float(inside.min())

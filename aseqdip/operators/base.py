@@ -4,12 +4,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from aseqdip.errors import UserError
 
 Map = Callable[[Tensor], Tensor]
+
+
+def values_of(array: Any) -> Tensor:
+    """Of a tensor its values, without its graph; of an array, in whatever order of axes and bytes, a copy."""
+    if isinstance(array, np.ndarray):
+        array = np.array(array, array.dtype.newbyteorder("="), order="C")
+    return torch.as_tensor(array).detach()
 
 
 class _LinearMap(torch.autograd.Function):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.operators.base import Operator
+from aseqdip.operators.base import Operator, values_of
 
 
 class Mask(Operator):
@@ -22,7 +22,7 @@ class Mask(Operator):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
-        mask = torch.as_tensor(mask)
+        mask = values_of(mask)
         if mask.dim() != 4 or mask.shape[:2] != (1, 1):
             raise UserError(
                 "The in-painting mask must be (1, 1, height, width), the same for all channels; found "

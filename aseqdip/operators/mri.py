@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError
-from aseqdip.operators.base import Operator, linear_map
+from aseqdip.operators.base import Operator, linear_map, values_of
 
 
 def to_complex(image: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class MultiCoilMRI(Operator):
 
     def __init__(self, maps: Tensor, mask: Tensor) -> None:
         super().__init__()
-        maps, mask = torch.as_tensor(maps), torch.as_tensor(mask)
+        maps, mask = values_of(maps).to(torch.complex64), values_of(mask)
         if mask.shape not in (maps.shape[-1:], maps.shape[-2:]):
             raise UserError(
                 f"The sampling mask has {' x '.join(map(str, mask.shape))} columns, the k-space has {maps.shape[-1]}: "

@@ -17,7 +17,7 @@ from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
 from aseqdip.methods._classical import image_by
 from aseqdip.methods.base import Method
-from aseqdip.operators.base import Map, Operator, Scaled
+from aseqdip.operators.base import Map, Operator, Scaled, values_of
 from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.parts import Chosen
 from aseqdip.problem import Problem
@@ -199,11 +199,11 @@ def _case(
     seed: int,
 ) -> tuple[Case, float]:
     """The case, scaled, and what one in its images is in the user's."""
-    y = _tensor(y).to(home)
+    y = values_of(y).to(home)
     y = measured(A, y.to(torch.complex64 if y.is_complex() else torch.float32))
     if not torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all():
         raise UserError("y holds values that are NaN or infinite: repair the measurements.")
-    z0 = direct(A, y) if start is None else _tensor(start).to(home)
+    z0 = direct(A, y) if start is None else values_of(start).to(home)
     if z0.ndim != 4 or z0.shape[0] != 1 or z0.is_complex():
         raise UserError(
             f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); a "
@@ -223,7 +223,8 @@ def _case(
         raise UserError(f"The operator gives {kinds[0]} measurements, but y is {kinds[1]}.")
     factor, unit, scaled = 1.0, 1.0, A
     if A.linear:
-        if type(A) is MultiCoilMRI:  # its bound, nearly met; networks may be trained on maps of unit sum of squares
+        # its bound, nearly met; networks may be trained on maps of unit sum of squares
+        if isinstance(A, MultiCoilMRI) and type(A).forward is MultiCoilMRI.forward:
             size, near_one = float(A.maps.abs().square().sum(-3).max().sqrt()), 1e-3
         else:
             size, near_one = A.norm(tuple(z0.shape)), 0.1
@@ -252,16 +253,9 @@ def _case(
     return case, unit
 
 
-def _tensor(array: Array) -> Tensor:
-    """Values alone: of a tensor without its graph, of an array in whatever order of axes and bytes."""
-    if isinstance(array, np.ndarray):
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-    return torch.as_tensor(array).detach()
-
-
 def _like(image: Array, z0: Tensor, what: str) -> Tensor:
     """An image in the start image's shape; axes of length 1 may be left out, and a complex one is two channels."""
-    tensor = _tensor(image)
+    tensor = values_of(image)
     if tensor.is_complex():
         tensor = torch.stack((tensor.real, tensor.imag), dim=-3)
     if tensor.numel() != z0.numel() or tensor.shape[-2:] != z0.shape[-2:]:

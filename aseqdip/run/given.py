@@ -54,7 +54,8 @@ def operator_of(given: Any) -> Operator:
     if isinstance(given, Operator):
         return given
     forward, adjoint = (getattr(given, name, None) for name in ("forward", "adjoint"))
-    if callable(forward) and callable(adjoint) and not isinstance(given, type):
+    linear = getattr(given, "linear", True) is not False
+    if callable(forward) and callable(adjoint) and not isinstance(given, type) and linear:
         return Functions(forward, adjoint)
     if not (isinstance(given, (tuple, list)) and len(given) == 2 and all(map(callable, given))):
         raise UserError(

@@ -419,8 +419,9 @@ def origin_of(record: Record, read: Origin) -> dict[str, Any]:
 
 def open_pool(cfg: Config, folder: str) -> Items:
     """The images that may serve as a reference: every file of the folder, in the data set's format."""
-    words = [word for word in cfg.words if not word.startswith("dataset.folder=")]  # it is the pool's own
-    return open_dataset(replace(cfg, data_root=folder, dataset=replace(cfg.dataset, files=None), words=words))
+    words = [word for word in cfg.words if not word.startswith("dataset.folder=")]  # that is in data_root
+    own = replace(cfg.dataset, files=None, folder=cfg.dataset.folder if words == cfg.words else "")
+    return open_dataset(replace(cfg, data_root=folder, dataset=own, words=words))
 
 
 def why_not_written(error: OSError) -> str:

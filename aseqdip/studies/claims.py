@@ -175,8 +175,9 @@ def choose(tuning: Path, recipes: Path) -> None:
         other = own_settings(task, method, json.loads(choice.chosen(mine)))
         knobs = {k: v for k, v in other.items() if not k.startswith("network")}
         if network := {k.partition(".")[2] or "name": v for k, v in other.items() if k.startswith("network")}:
-            if "name" in network:  # the width that is left over is another network's; the study's is narrow
-                network["width"] = NETWORKS[network["name"]].defaults["width"]
+            if (name := network.get("name")) is not None:  # the width that is left over is another network's
+                own = NETWORKS[name].defaults["width"]  # the study's is narrow
+                network["width"] = f"${{by_preset:{{quick:{OWN_WIDTH[name]},smoke:8,default:{own}}}}}"
             knobs["network"] = network
         text = f"# @package _global_\n# {ORIGIN}\n{OmegaConf.to_yaml(OmegaConf.create(knobs))}"
         write_text(recipes / f"best_{method}_{task}.yaml", text)

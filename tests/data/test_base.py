@@ -167,8 +167,12 @@ def test_a_folder_that_is_named_must_be_there(configure: Configure, tmp_path: Pa
     Image.new("L", (32, 32)).save(tmp_path / "a.png")
     words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}")
     assert list(open_dataset(configure(*words))) == ["a"]
-    with pytest.raises(UserError, match=r"dataset.folder=pateint1: there is no such folder: .*pateint1"):
-        open_dataset(configure(*words, "dataset.folder=pateint1"))
+    (tmp_path / "patient1").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "patient1" / "a.png")
+    for _ in range(2):  # whether the root itself has images or none
+        with pytest.raises(UserError, match=r"dataset.folder=pateint1: there is no such folder: .*pateint1"):
+            open_dataset(configure(*words, "dataset.folder=pateint1"))
+        Image.new("L", (32, 32)).save(tmp_path / "b.png")
 
 
 def test_names_that_would_lead_out_of_a_folder(tmp_path: Path) -> None:

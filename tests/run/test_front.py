@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,12 @@ def test_an_operator_of_one_s_own() -> None:
 
 def test_arrays_of_any_order_and_tensors_with_a_graph() -> None:
     x, A = picture(1, 1, 32, 32), EveryOtherRow()
+    maps, columns = np.full((2, 32, 32), 0.5**0.5), np.arange(32) % 4 == 1
+    turned_maps, kept = maps.astype(">c16")[..., ::-1], columns[::-1]
+    scan, image = MultiCoilMRI(turned_maps, kept), picture(1, 2, 32, 32)
+    same = MultiCoilMRI(torch.from_numpy(maps).to(torch.complex64), torch.from_numpy(columns).flip(0))
+    turned_maps *= 5  # which the operator does not share
+    assert torch.equal(scan(image), same(image))
     usual = aseqdip.reconstruct(A(x), A, truth=x, start=x, **SMALL)
     turned = x.numpy()[..., ::-1].copy()[..., ::-1]
     again = aseqdip.reconstruct(A(x).numpy().astype(">f4"), A, truth=turned, start=turned, **SMALL)
@@ -78,6 +85,9 @@ def test_two_functions_are_an_operator() -> None:
     x, A = picture(1, 1, 32, 32), EveryOtherRow()
     same = aseqdip.reconstruct(A(x).numpy(), (A.forward, A.adjoint), **SMALL)
     assert torch.equal(same.image, aseqdip.reconstruct(A(x), A, **SMALL).image)
+    bent = SimpleNamespace(forward=torch.square, adjoint=A.adjoint, linear=False)
+    with pytest.raises(UserError, match="One that is not linear is a class that extends Operator"):
+        aseqdip.reconstruct(x, bent, **SMALL)
 
 
 def test_units_do_not_matter() -> None:

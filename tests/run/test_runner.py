@@ -624,8 +624,8 @@ def test_several_images_at_once_are_each_as_alone(configure: Configure, tmp_path
 def test_a_pool_has_folders_of_its_own_and_data_that_are_gone_lose_nothing(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for folder, level in (("data/mine", 90), ("pool", 120)):
-        (tmp_path / folder).mkdir(parents=True)
+    for folder, level in (("data/mine", 90), ("pool/mine", 150), ("pool", 120)):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         Image.new("L", (24, 24), level).save(tmp_path / folder / f"{level}.png")
     words = ("task=denoising", "dataset=folder", f"data_root={tmp_path / 'data'}", "method=ref_guided_dip")
     summary = run(configure(*words, "dataset.folder=mine", f"pool={tmp_path / 'pool'}"))

@@ -365,7 +365,7 @@ def test_all_zero_scan(configure: Configure) -> None:
         make_task(configure()).make("a", Sample("nothing", kspace=zeros))
 
 
-@pytest.mark.parametrize(("sigma", "said"), [(50, []), (15, ["which looks like 49"])])
+@pytest.mark.parametrize(("sigma", "said"), [(50, []), (30, []), (15, ["which looks like 49"]), (150, ["like 49"])])
 def test_a_measured_picture_s_noise_is_held_against_what_is_said_of_it(
     configure: Configure, tmp_path: Path, sigma: int, said: list[str]
 ) -> None:
