@@ -53,7 +53,7 @@ def main(words: Sequence[str]) -> None:
     found = list(_readable(Path(cfg.data_root)))
     if not found:
         raise UserError(f"No file in {cfg.data_root} can be read by any of {', '.join(TASKS)}: see docs/data.md.")
-    for reader, count, images, sample in found:
+    for reader, count, images, first, sample in found:
         own = [f"task={TASKS[reader]}", f"dataset={'folder' if reader == 'picture' else reader}"]
         own += [f"data_root={cfg.data_root}", "images=all", "preset=quick"]
         if reader == "picture":
@@ -63,14 +63,14 @@ def main(words: Sequence[str]) -> None:
         program = "python run.py" if Path(sys.argv[0]).name == "run.py" else "aseqdip"
         for method in map(METHODS.__getitem__, CHOICES[TASKS[reader]]):
             line = [*own[:1], f"method={method.name}", *own[1:]]
-            sys.stdout.write(f"  {method.title}, {KINDS[method.group]}; {_time(line, count)}:\n")
+            sys.stdout.write(f"  {method.title}, {KINDS[method.group]}; {_time(line, count, first)}:\n")
             sys.stdout.write(f"    {program} {shlex.join(line)}\n")
         if reader == "picture":
             sys.stdout.write("  sigma is the noise that the pictures have, on the 0..255 scale\n")
 
 
-def _readable(root: Path) -> "list[tuple[str, int, str, Sample]]":
-    """The readers that take a file of the folder: of how many images, in words, too, and the first that can be read.
+def _readable(root: Path) -> "list[tuple[str, int, str, int, Sample]]":
+    """The readers that take a file of the folder: of how many images, in words, too; where the first readable is; it.
 
     Files of one suffix may be of several kinds: a few, from all over the folder, tell how many are of this one.
     """
@@ -83,15 +83,15 @@ def _readable(root: Path) -> "list[tuple[str, int, str, Sample]]":
             items = make_reader(name, root, options=options).items()
         except UserError:
             continue
-        read, loads = [], list(items.values())
-        tried = [loads[i * len(loads) // min(len(loads), TRIED)] for i in range(min(len(loads), TRIED))]
-        for load in tried:
+        read, loads = {}, list(items.values())
+        tried = [i * len(loads) // min(len(loads), TRIED) for i in range(min(len(loads), TRIED))]
+        for i in tried:
             with contextlib.suppress(UserError):
-                read.append(load())
+                read[i] = loads[i]()
         if read:
             count = max(1, round(len(items) * len(read) / len(tried)))
             said = f"{count} image(s)" if len(read) == len(tried) else f"some {count} of {len(items)} image(s)"
-            found.append((name, count, said, read[0]))
+            found.append((name, count, said, *next(iter(read.items()))))
     return found
 
 
@@ -103,15 +103,15 @@ def _described(sample: Sample) -> str:
     return "empty"
 
 
-def _time(words: Sequence[str], images: int) -> str:
-    """How long the command takes on this machine, from a few steps on its first image."""
+def _time(words: Sequence[str], images: int, first: int) -> str:
+    """How long the command takes on this machine, from a few steps on the first image that can be read."""
     logging.disable(logging.INFO)
     try:
         with tempfile.TemporaryDirectory() as folder:
             kept = [word for word in words if not word.startswith("images=")]
             given = written(["sigma=25" if word == "sigma=SIGMA" else word for word in kept])
             whole = compose.compose(given)
-            few = [*given, "images=0:1", "tracker=none", *written([f"outputs={folder}"])]
+            few = [*given, f"images={first}:{first + 1}", "tracker=none", *written([f"outputs={folder}"])]
             count, tried = whole.steps, STEPS
             if not whole.learns:
                 count, tried = getattr(whole.method.options, "iterations", 1), ITERATIONS

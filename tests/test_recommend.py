@@ -57,6 +57,14 @@ def test_a_folder_s_name_may_hold_anything(tmp_path: Path, capsys: pytest.Captur
     assert compose(written(lines[0][1:])).data_root == str(folder)
 
 
+def test_what_cannot_be_read_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "a.npz", other=np.ones(3))
+    np.savez(tmp_path / "b.npz", sinogram=np.ones((32, 20)), angles=np.arange(0, 180, 9))
+    main(written([f"data_root={tmp_path}"]))
+    text = capsys.readouterr().out
+    assert "some 1 of 2 image(s)" in text and "cannot be tried" not in text
+
+
 def test_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[list[str]] = []
     monkeypatch.setattr("aseqdip.recommend.main", given.append)

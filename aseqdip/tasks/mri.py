@@ -169,6 +169,8 @@ class MRI(Task):
             stored = None if stored is None else center_crop(stored, rows, columns)
         if stored is None:
             return kspace, self._espirit_maps(kspace, sample.mask), "espirit"
+        if self.options.calibration != self.Options.calibration:
+            sample.notes.append("it brings its coil maps: calibration has no effect")
         norm = (stored.abs() ** 2).sum(0).sqrt()
         return kspace, torch.where(norm > 0, stored / torch.where(norm > 0, norm, 1), 0), "stored"
 

@@ -148,6 +148,8 @@ def test_stored_maps_are_normalised(configure: Configure, tmp_path: Path) -> Non
     write_scan(tmp_path / "a.h5", sens_maps=maps[None])
     case = case_of(configure("dataset=kspace", f"data_root={tmp_path}"))
     assert case.facts["maps"] == "stored"
+    read = sampled(configure("dataset=kspace", f"data_root={tmp_path}", "calibration=12"))[1]
+    assert "calibration has no effect" in read.notes[-1]
     assert case.facts["operator_norm"] <= 1 + 1e-4
     assert not case.show(torch.ones(1, 2, 48, 48))[..., :5, :].any(), "scored on the support of the maps"
 
