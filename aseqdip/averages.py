@@ -69,13 +69,20 @@ def tail(images: int) -> float:
     """The share of a bootstrap's draws that 95 % intervals leave out on either side.
 
     It is less than 2.5 %, which would leave the mean of six images outside in 14 of 100 cases, not in 5: the expanded
-    percentile interval of Hesterberg (The American Statistician 69, 2015, Sec. 5.3), as wide as Student's.
+    percentile interval of Hesterberg (The American Statistician 69, 2015, Sec. 5.3), nearly as wide as Student's.
     """
     return float(ndtr(-math.sqrt(images / (images - 1)) * stdtrit(images - 1, 0.975)))
 
 
+def student(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Student's 95 % interval of the mean over images: a bootstrap's of few images has 0.93 of its width."""
+    images = len(means)
+    half = stdtrit(images - 1, 0.975) * means.std(axis=0, ddof=1) / math.sqrt(images)
+    return means.mean(axis=0) - half, means.mean(axis=0) + half
+
+
 def interval(means: np.ndarray, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray] | None:
-    """95 % bootstrap interval of the mean over images, the same every time; None for fewer than FEWEST.
+    """95 % bootstrap interval of the mean over images, at least as wide as Student's; None for fewer than FEWEST.
 
     Args:
         means: of each image, shape (images, ...).
@@ -88,11 +95,14 @@ def interval(means: np.ndarray, draws: int = DRAWS) -> tuple[np.ndarray, np.ndar
     options = {"n_resamples": draws, "batch": batch, "method": "percentile", "vectorized": True}
     options["confidence_level"] = 1 - 2 * tail(len(means))
     found = bootstrap((means,), np.mean, axis=0, random_state=np.random.default_rng(0), **options)
-    return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
+    low, high = student(means)
+    return np.minimum(found.confidence_interval.low, low), np.maximum(found.confidence_interval.high, high)
 
 
 def both(values: np.ndarray, which: np.ndarray, draws: int = DRAWS) -> tuple[float, float]:
     """95 % interval of the mean over images by hierarchical bootstrap: images are drawn, and of each its seeds.
+
+    At least as wide as Student's of the images' means.
 
     Args:
         values, which: (n,), and of which image each is. NaN for fewer than FEWEST images.
@@ -107,8 +117,9 @@ def both(values: np.ndarray, which: np.ndarray, draws: int = DRAWS) -> tuple[flo
         drawn = ordered[starts[images] + rng.integers(n)]
         total += np.where(number < n, drawn, 0)
     out = tail(len(counts))
-    low, high = np.quantile((total / n).mean(axis=1), (out, 1 - out))
-    return float(low), float(high)
+    drawn = np.quantile((total / n).mean(axis=1), (out, 1 - out))
+    low, high = student(by_image(values, which))
+    return float(min(drawn[0], low)), float(max(drawn[1], high))
 
 
 @dataclass
@@ -171,10 +182,12 @@ def mean_curve(curves: Sequence[tuple[int, np.ndarray, int]], images: Sequence[H
     every, end = max(c[0] for c in curves), min(c[2] for c in curves)
     at = np.arange(every, end + every, every) - (every - 1) / 2
     at[-1] = min(at[-1], (at[-1] - every / 2 + 0.5 + end) / 2)  # the last block may be shorter
-    table = np.empty((len(curves), len(at)))
+    table, edges = np.empty((len(curves), len(at))), np.minimum(np.arange(len(at) + 1) * every, end)
     for row, (step, values, steps) in zip(table, curves, strict=True):
-        same = step == every and steps == end
-        row[:] = values if same else np.interp(at, np.arange(len(values)) * step + (step + 1) / 2, values)
+        own = np.minimum(np.arange(len(values) + 1) * step, steps)
+        total = np.concatenate(([0.0], np.cumsum(values * np.diff(own))))  # a mean of finer blocks, not one of them
+        whole = step == every and steps == end
+        row[:] = values if whole else np.diff(np.interp(edges, own, total)) / np.diff(edges)
     means = by_image(table, numbered(images))
     low, high = interval(means, draws=500) or (None, None)
     shortened = max(c[2] for c in curves) > end

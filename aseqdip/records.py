@@ -223,17 +223,20 @@ def thin(rows: Rows) -> Curve:
 
     Small enough to live in the record itself, so that curves can be drawn from records alone.
     """
-    every = max(1, -(-len(rows) // 200))
     table = np.asarray(rows, dtype=float).reshape(-1, len(COLUMNS))
-    known = bool((~np.isnan(table[:, COLUMNS.index("psnr")])).any())
+    scored = np.flatnonzero(~np.isnan(table[:, COLUMNS.index("psnr")]))  # score_every leaves some out
+    known = bool(len(scored))
+    every = max(1, -(-len(rows) // 200), int(np.diff(scored, prepend=-1).max(initial=0)))
     starts = np.arange(0, len(table), every)
     curve = Curve(every)
     for name, digits in {"psnr": 3, "psnr_ema": 3, "ssim": 4}.items() if known else {"loss": 0}.items():
         if len(starts):
             column = table[:, COLUMNS.index(name)]
-            there = ~np.isnan(column)  # score_every leaves some out
+            there = ~np.isnan(column)
             sums, counts = (np.add.reduceat(part, starts) for part in (np.where(there, column, 0), there.astype(float)))
-            means = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0).tolist()
+            means = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0)
+            if len(means) > 1 and not counts[-1]:  # of a run that a rule ended between two scores
+                means[-1] = means[-2]
             setattr(curve, name, [round(v, digits) if known else float(f"{v:.6g}") for v in means])
     return curve
 

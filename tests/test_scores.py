@@ -54,7 +54,8 @@ def test_thinned_means_are_of_what_is_scored() -> None:
     rows[::4, psnr] = 20 + np.arange(100)
     rows[:, ema] = 30.0
     thinned = thin(rows.tolist())
-    assert thinned.every == 2
-    assert thinned.psnr[:4:2] == [20.0, 21.0]
-    assert np.isnan(thinned.psnr[1])
-    assert thinned.psnr_ema == [30.0] * 200
+    assert thinned.every == 4, "a score in each"
+    assert thinned.psnr == [20.0 + n for n in range(100)]
+    assert thinned.psnr_ema == [30.0] * 100
+    assert thin(rows[:15, :].tolist()).psnr == [20.0, 21.0, 22.0, 23.0]
+    assert thin(rows[1:16, :].tolist()).psnr[-2:] == [23.0, 23.0], "ended between two scores: the latest"

@@ -8,8 +8,8 @@ from aseqdip.records import Record
 
 CT_NOTE = (
     "The paper's two CT columns get worse from the first to the second for every method, even for filtered "
-    "back-projection, although Table 1 lists 18 views first: here the first is compared with 30 views, the second with "
-    "18."
+    "back-projection, although Table 1 lists 18 views first, and its text has numbers of the second as those of 30 "
+    "views: here the first is compared with 30 views, the second with 18."
 )
 BLUR_NOTE = (
     "The paper's non-linear blur is a learned one (BKSE). Ours is camera motion seen through a camera response, "

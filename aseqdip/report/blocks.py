@@ -320,7 +320,7 @@ def agreement(block: Block) -> tuple[int, int]:
         error, psnr = row.number("heldout"), row.number("result_psnr_db")
         if error is not None and psnr is not None:
             judged.setdefault((row.image, row.record.seed), []).append((error, psnr))
-    pairs = [pair for one in judged.values() for pair in combinations(one, 2)]
+    pairs = [(one, two) for all_of in judged.values() for one, two in combinations(all_of, 2) if one[0] != two[0]]
     return sum((error < other) == (psnr > than) for (error, psnr), (other, than) in pairs), len(pairs)
 
 

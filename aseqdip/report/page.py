@@ -119,7 +119,9 @@ def _glance(block: Block, method: str, printed: Any) -> tuple[str, str, str]:
     if cell is None:
         return printed.why_not if printed else "", "", published
     several = sum(other.method == method for other in block.cells) > 1
-    said = f"{db(cell.psnr.mean) if cell.psnr else 'no truth'}{f' ({cell.label})' if several else ''}"
+    most = max(other.psnr.images for other in block.cells if other.psnr) if cell.psnr else 0
+    few = f", {cell.psnr.images} of {most} images" if cell.psnr and cell.psnr.images < most else ""
+    said = f"{db(cell.psnr.mean) if cell.psnr else 'no truth'}{f' ({cell.label})' if several else ''}{few}"
     return said, cell.key, published
 
 

@@ -18,8 +18,8 @@ HEADLINE = (
 )
 INTERVAL = (
     "Against aSeqDIP: PSNR minus aSeqDIP's on the images and seeds that both have, mean and 95 % bootstrap interval "
-    f"over images and their seeds (10,000 draws; none from fewer than {FEWEST} images), and in how many pairs the "
-    "method is ahead."
+    f"over images and their seeds (10,000 draws, at least as wide as Student's; none from fewer than {FEWEST} images), "
+    "and in how many pairs the method is ahead."
 )
 SPREAD = (
     "± is the standard deviation over images, of each image's mean over its seeds; the seeds' own spread is the mean "
@@ -60,16 +60,17 @@ def significant(value: float | None) -> str:
 
 def size(cell: Cell) -> str:
     """How many images and seeds a cell has, as "20 × 3"; with the number of scores where some are missing."""
-    images, seeds = len({row.image for row in cell.rows}), len({row.record.seed for row in cell.rows})
+    rows = [row for row in cell.rows if row.number("result_psnr_db") is not None] or cell.rows
+    images, seeds = len({row.image for row in rows}), len({row.record.seed for row in rows})
     shown = str(images) if seeds == 1 else f"{images} × {seeds}"
-    return shown if len(cell.rows) == images * seeds else f"{shown} ({len(cell.rows)} in all)"
+    return shown if len(rows) == images * seeds else f"{shown} ({len(rows)} in all)"
 
 
 def falls_from(cell: Cell) -> str:
     """Where the mean PSNR starts to fall; a dash for a method that fits no network."""
     if cell.curve is None or not cell.rows[0].record.fitted:
         return "–"
-    return "few images" if len(cell.curve.each) < FEWEST else str(cell.falls or f"none by {cell.curve.end}")
+    return "few images" if len(cell.curve.each) < FEWEST else str(cell.falls or f"not told by {cell.curve.end}")
 
 
 def against(found: Paired | None) -> str:

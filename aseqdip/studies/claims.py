@@ -10,7 +10,7 @@ Each can be repeated, goes on where it was killed, and several processes may sha
 each method on one image of data=tuning and the better two on another; ``choose`` writes the best into recipe=best;
 ``report`` reconstructs images of data=public with it, and with each network's authors' own settings; ``vary`` changes
 what the paper does in aSeqDIP's: lam (Fig. 9; 0 is Fig. 4's, 0.1 ours) and N (Fig. 10). ``results/claims/begun`` has
-tries of tasks that were not tried to the end.
+tries of tasks that were not tried to the end, and one that is not counted.
 """
 
 import json
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from aseqdip.averages import lost
+from aseqdip.averages import lost, mean_curve
 from aseqdip.compose import compose
 from aseqdip.errors import UserError
 from aseqdip.figures import new_figure, plain, save
@@ -191,7 +191,8 @@ def own_settings(task: str, method: str, found: Mapping[str, Any]) -> dict[str, 
 
 def best(task: str, method: str, more: str = "") -> list[str]:
     """The command of what was chosen, at the width of its network."""
-    own = OWN_WIDTH.get(compose(words(task, method, "recipe=best")).network.name) if METHODS[method].learns else None
+    usual, found = (compose(words(task, method, said)).network for said in ("", "recipe=best"))
+    own = OWN_WIDTH.get(found.name) if METHODS[method].learns and found != usual else None  # else it is that of all
     return words(task, method, f"recipe=best {more}" + (f" network.width={own}" if own else ""))
 
 
@@ -244,7 +245,12 @@ def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
     authors = [replace(row, record=replace(row.record, recipe=AUTHORS)) for row in rows if row.record.recipe != "best"]
     own = [row for row in chosen if row.record.method == "aseqdip"]
     varied = {block.first.task: block for block in build([*own, *load([folder / "varied"]).rows])}
+    for block in varied.values():  # against its own, whichever is the nearest to the paper's
+        same = unchanged(block, next(row.record for row in own if row.record.task == block.first.task))
+        for cell in block.cells:
+            cell.versus = versus(cell, same)
     blocks, tasks = build(chosen), {row.record.task for row in chosen}
+    dirty = Counter(row.record.task for row in rows if (row.record.commit or "").endswith("-dirty"))
     broken = [line for line in choice.broken([*tuning, *(row.record for row in rows)]) if line.split()[0] in tasks]
     text = fill_in(
         Path(__file__).with_name("claims.md.j2"),
@@ -258,6 +264,7 @@ def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
         broken="\n".join(f"- {line}" for line in broken) or "Nowhere.",
         unfinished=". ".join(filter(None, map(unfinished, blocks))) or "all",
         missing=", ".join(task for task in SETTINGS if task not in tasks) or "none",
+        dirty=", ".join(f"{n} of {task}" for task, n in sorted(dirty.items())) or "none", whole=len(rows),
     )  # fmt: skip
     return text, blocks
 
@@ -297,7 +304,7 @@ def draw(path: Path, blocks: Sequence[Block]) -> None:
     """The mean PSNR along the run of every network with all images, a panel a task; a method's colour is its own."""
     figure, axes = new_figure(len(blocks), 3.6, 4.6)
     for axis, block in zip(axes, blocks, strict=True):
-        for cell in (c for c in block.cells if complete(c) and c.rows[0].record.steps > 500):
+        for cell in (c for c in block.cells if complete(c) and any(row.record.steps > 500 for row in c.rows)):
             curve, colour = cell.curve, f"C{(*UNTUNED, *TRIES).index(cell.method)}"
             if curve is None:
                 continue
@@ -321,7 +328,7 @@ def answers(block: Block, varied: Block | None) -> str:
     own = next((cell for cell in networks if cell.method == "aseqdip"), None)
     if varied is None or own is None or len(networks) < 2:
         return f"{block.place}: too little has been run."
-    same = next(c for c in varied.cells if c.rows[0].record.settings == own.rows[0].record.settings)
+    same = unchanged(varied, own.rows[0].record)
     others = [c for c in varied.cells if c is not same]
     zero = [c for c in others if c.rows[0].record.settings["lam"] == 0]
     rivals = [c for c in networks if c is not own]
@@ -330,14 +337,21 @@ def answers(block: Block, varied: Block | None) -> str:
             ["claim", block.place],
             ["aSeqDIP is first of the untrained networks (Table 2)", first(block.first.task, own, rivals)],
             ["it does not over-fit, others do (Fig. 4)", overfitting([own, *zero, *rivals])],
-            ["lam = 1 is best (Fig. 9; 0 is Fig. 4's)", changed("lam", same, others)],
-            ["how often the input is updated matters little (N, Fig. 10)", changed("N", same, others)],
+            ["lam = 1 is best (Fig. 9, of MRI at 4x; 0 is Fig. 4's)", changed("lam", same, others)],
+            ["N = 2 with 2000 updates of the input is best (Fig. 10)", changed("N", same, others)],
         ]
     )
 
 
+def unchanged(varied: Block, record: Record) -> Cell:
+    """Of what was varied, the cell with the settings of this record."""
+    return next(cell for cell in varied.cells if cell.rows[0].record.settings == record.settings)
+
+
 def first(task: str, own: Cell, rivals: Sequence[Cell]) -> str:
     """Who is ahead of aSeqDIP, and who behind, by the intervals; a method counts once it has all images."""
+    if not complete(own):
+        return f"aSeqDIP was not run on {REPORTED} images yet"
     told: dict[str, list[tuple[float, str]]] = {"ahead": [], "behind": [], "not told apart": []}
     few = [METHODS[m].title for m in cells(task) if METHODS[m].learns and m not in {c.method for c in (own, *rivals)}]
     for cell in rivals:
@@ -351,15 +365,18 @@ def first(task: str, own: Cell, rivals: Sequence[Cell]) -> str:
 
 
 def overfitting(networks: Sequence[Cell]) -> str:
-    """On how many images each run that went to its end falls; and which did not go there."""
-    whole, cut = [], []
+    """On how many images each run falls: those that went to their end, and what was seen of those that a rule ended."""
+    whole, cut = list[str](), list[str]()
     for cell in networks:
-        if cell.rows[0].record.settings.get("stop", "none") != "none":
-            cut.append(cell.label)
-        elif cell.curve is not None:
-            whole.append(f"{cell.label} {int((lost(cell.curve) > FALLS).sum())} of {len(cell.curve.each)}")
+        curves = [
+            mean_curve([(row.every, row.curve, row.record.steps)], [row.image]) for row in cell.rows if len(row.curve)
+        ]
+        if curves:
+            drops = np.array([float(lost(curve)[0]) for curve in curves])
+            said = f"{cell.label} {(drops > FALLS).sum()} of {len(drops)} (median {np.median(drops):.2f} dB)"
+            (cut if cell.rows[0].record.settings.get("stop", "none") != "none" else whole).append(said)
     said = f"fall: {', '.join(whole) or 'none went to its end'}"
-    return f"{said}; ended by a rule: {', '.join(cut)}" if cut else said
+    return f"{said}; before a rule ended them: {', '.join(cut)}" if cut else said
 
 
 def changed(name: str, same: Cell, others: Sequence[Cell]) -> str:

@@ -160,7 +160,8 @@ def test_the_page_answers_each_claim(tuning: Path, tmp_path: Path) -> None:
     claims.page(tmp_path, tmp_path / "claims.md")
     text = " ".join((tmp_path / "claims.md").read_text().split())
     assert "ahead: none; behind: Vanilla DIP -1.00 [-1.00, -1.00] (0 of 6); not told apart: none; not run on 6" in text
-    assert "fall: aSeqDIP 0 of 6, aSeqDIP (lam=0.0) 0 of 6, Vanilla DIP 0 of 6 |" in text
+    level = "0 of 6 (median 0.00 dB)"
+    assert f"fall: aSeqDIP {level}, aSeqDIP (lam=0.0) {level}, Vanilla DIP {level} |" in text
     assert "lam=0: -2.00 [-2.00, -2.00] (0 of 6), median -2.00: behind" in text
     assert "Fig. 10) | not run yet" in text
     assert "tasks: mri, denoising, inpainting, deblurring." in text
@@ -188,16 +189,26 @@ def test_who_is_ahead_is_told_by_intervals_from_all_images(tmp_path: Path) -> No
     assert set(told["not run on 6 images"].split(", ")) == {"Ref-Guided DIP", "Self-Guided DIP", "SGLD-DIP"}
 
 
-def test_a_run_that_loses_half_a_db_falls_and_one_that_a_rule_ends_says_nothing(tmp_path: Path) -> None:
+def test_a_run_that_loses_half_a_db_falls_and_one_that_a_rule_ends_is_said_apart(tmp_path: Path) -> None:
     for image in "uvwxyz":
         made(tmp_path, "aseqdip", "", 31.0, image)
         made(tmp_path, "tv_dip", "stop=wmv", 31.0, image)
     (block,) = build(load([tmp_path]).rows)
     own, rival = sorted(block.cells, key=lambda cell: cell.method)
-    own.curve.each[:2, -10:] -= 0.6
-    own.curve.each[2, -10:] -= 0.4
-    assert claims.overfitting([own, rival]) == "fall: aSeqDIP 2 of 6; ended by a rule: TV-DIP"
-    assert claims.overfitting([rival]) == "fall: none went to its end; ended by a rule: TV-DIP"
+    for row, drop in ((own.rows[0], 0.6), (own.rows[1], 0.6), (own.rows[2], 0.4), (rival.rows[5], 0.9)):
+        row.curve[-len(row.curve) // 10 :] -= drop
+    seen = "before a rule ended them: TV-DIP 1 of 6 (median 0.00 dB)"
+    assert claims.overfitting([own, rival]) == f"fall: aSeqDIP 2 of 6 (median 0.20 dB); {seen}"
+    assert claims.overfitting([rival]) == f"fall: none went to its end; {seen}"
+
+
+def test_a_method_on_few_images_is_behind_nobody(tmp_path: Path) -> None:
+    for image in "uvwxyz":
+        made(tmp_path, "tv_dip", "", 31.0, image)
+    made(tmp_path, "aseqdip", "", 31.0, "u")
+    (block,) = build(load([tmp_path]).rows)
+    own, rival = sorted(block.cells, key=lambda cell: cell.method)
+    assert claims.first("ct", own, [rival]) == "aSeqDIP was not run on 6 images yet"
 
 
 def test_the_committed_page_is_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> None:
