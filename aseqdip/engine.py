@@ -53,7 +53,8 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        with torch.cuda.device(device):  # it is asked of the current one
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type != "cpu":
         return "fp32"
     # without the instruction, bf16 convolutions on a CPU are emulated and slower than fp32
@@ -98,6 +99,16 @@ def can_record(device: torch.device) -> bool:
 _worker = threading.local()
 
 
+_strangers = itertools.count(-1, -1)
+
+
+def _number() -> int:
+    """A worker's, 0 of the main thread, and one of its own of each thread that somebody else began."""
+    if not hasattr(_worker, "number"):
+        _worker.number = 0 if threading.current_thread() is threading.main_thread() else next(_strangers)
+    return int(_worker.number)
+
+
 @functools.cache
 def _threads(workers: int) -> ThreadPoolExecutor:
     """Threads that outlive a job: what cuDNN's search for algorithms finds holds for the thread that searched."""
@@ -111,14 +122,14 @@ def _threads(workers: int) -> ThreadPoolExecutor:
 
 @functools.cache
 def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
-    """The CUDA stream of a worker (0: of a thread that is none), taken once: PyTorch deals out the same 32 in turn."""
+    """The CUDA stream of a thread, taken once: PyTorch deals out the same 32 in turn."""
     return torch.cuda.Stream(device)
 
 
 def _own_stream() -> torch.cuda.Stream:
     """The thread's current stream, or a fixed one in place of the default stream, where nothing can be recorded."""
     current = torch.cuda.current_stream()
-    return _stream(current.device, 0) if current == torch.cuda.default_stream() else current
+    return _stream(current.device, _number()) if current == torch.cuda.default_stream() else current
 
 
 @dataclass
@@ -348,7 +359,7 @@ class Engine:
     def share(self, workers: int) -> None:
         """Give the calling thread its share of the device: 1/workers of the cores, or a CUDA stream of its own."""
         if self.device.type == "cuda":
-            torch.cuda.set_stream(_stream(self.device, getattr(_worker, "number", 0)))
+            torch.cuda.set_stream(_stream(self.device, _number()))
         else:
             torch.set_num_threads(max(1, self.threads // workers))  # of this Python thread alone
 

@@ -483,6 +483,8 @@ def resume(training: Training, path: Path) -> None:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         training.load_state_dict(saved)
         before, now = saved["of"], training.identity()
+    except torch.OutOfMemoryError:  # no fault of the file's
+        raise
     except Exception as error:  # torch raises many kinds
         raise UserError(f"{path} does not fit ({error}): {otherwise}.") from error
     if changed := [f"{name}={before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]]:

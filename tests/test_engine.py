@@ -109,6 +109,16 @@ def test_the_main_thread_records_on_one_fixed_stream(emulated: None) -> None:
     assert used[0] is not torch.cuda.default_stream()
 
 
+def test_threads_of_somebody_else_have_streams_of_their_own(emulated: None) -> None:
+    used: list[object] = []
+    threads = [threading.Thread(target=lambda: used.append(engine._own_stream())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({*used, engine._own_stream()}) == 4
+
+
 def test_work_happens_on_a_stream_that_can_be_recorded(cuda: Engine) -> None:
     with mock.patch.object(torch.cuda, "device", lambda device: mock.MagicMock()), cuda.current():
         assert torch.cuda.current_stream() is not torch.cuda.default_stream()

@@ -27,6 +27,7 @@ from aseqdip.run.given import (
     borrowed,
     check_adjoint,
     check_numbers,
+    check_place,
     check_start_name,
     direct,
     home_of,
@@ -158,6 +159,7 @@ def reconstruct(
     average = part.defaults.get("ema", 0.0) if ema is None else ema
     with borrowed(A, home), engine.current():
         case = fitted_case(case, picked).to(engine.device)
+        check_place(A, case.problem, home)
         case.problem.references = _wanted(made, case, references, unit)
         begin = time.perf_counter()
         if isinstance(start, str):

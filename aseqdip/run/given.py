@@ -25,6 +25,7 @@ from aseqdip.operators.identity import Identity
 from aseqdip.operators.mask import Mask
 from aseqdip.operators.mri import MultiCoilMRI
 from aseqdip.parts import make_options
+from aseqdip.problem import Problem
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,19 @@ def home_of(A: Operator, y: Any) -> torch.device:
     """Where an operator computes: where its tensors are, or the measurements, if it has none."""
     held = (*A.parameters(), *A.buffers(), y)[0]
     return held.device if isinstance(held, Tensor) else torch.device("cpu")
+
+
+def check_place(A: Operator, problem: Problem, home: torch.device) -> None:
+    """UserError where the operator cannot follow to the device: what it computes with is none of its own tensors."""
+    if problem.z0.device == home or any(True for _ in (*A.parameters(), *A.buffers())):
+        return
+    try:
+        problem.operator(problem.z0)
+    except Exception as error:  # it is the user's
+        raise UserError(
+            f"operator: it cannot compute on {problem.z0.device} ({error}): give device='{home}', or a class that "
+            "extends Operator and has its tensors as buffers."
+        ) from error
 
 
 @contextmanager

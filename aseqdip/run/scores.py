@@ -127,7 +127,7 @@ class Scores:
         if not self.pending:
             return []
         first = self.step - self.pending + 1
-        fetched = self.table[: self.pending].double().cpu().tolist()
+        fetched = self.table[: self.pending].cpu().double().tolist()
         self.pending = 0
         self.filled.zero_()
         fresh: list[list[float]] = []

@@ -10,7 +10,7 @@ Each can be repeated, goes on where it was killed, and several processes may sha
 each method on one image of data=tuning and the better two on another; ``choose`` writes the best into recipe=best;
 ``report`` reconstructs images of data=public with it, and with each network's authors' own settings; ``vary`` changes
 what the paper does in aSeqDIP's: lam (Fig. 9; 0 is Fig. 4's, 0.1 ours) and N (Fig. 10). ``results/claims/begun`` has
-tries of tasks that were not tried to the end, and one that is not counted.
+tries of tasks that were not tried to the end, and what is not counted (the page says why).
 """
 
 import json

@@ -16,7 +16,8 @@ from aseqdip.methods.base import Method
 from aseqdip.methods.vanilla_dip import VanillaDIP
 from aseqdip.operators import Identity, Mask, MotionBlur, MultiCoilMRI, Operator, ParallelBeam
 from aseqdip.operators.mask import center_hole
-from aseqdip.run.given import home_of
+from aseqdip.problem import Problem
+from aseqdip.run.given import check_place, home_of, operator_of
 from aseqdip.run.reconstruction import Reconstruction
 
 SMALL = {"steps": 4, "lr": 1e-3, "network_width": 8, "device": "cpu", "precision": "fp32"}
@@ -88,6 +89,17 @@ def test_two_functions_are_an_operator() -> None:
     bent = SimpleNamespace(forward=torch.square, adjoint=A.adjoint, linear=False)
     with pytest.raises(UserError, match="One that is not linear is a class that extends Operator"):
         aseqdip.reconstruct(x, bent, **SMALL)
+
+
+def test_an_operator_that_cannot_follow_to_the_device_is_said() -> None:
+    """PyTorch's device without values stands for a GPU."""
+    weights, elsewhere = picture(1, 1, 32, 32), torch.zeros(1, 1, 32, 32, device="meta")
+    problem = Problem(elsewhere, operator_of((lambda x: weights * x, lambda y: weights * y)), elsewhere, "a", 0)
+    with pytest.raises(UserError, match="it cannot compute on meta .*give device='cpu', or a class that extends"):
+        check_place(problem.operator, problem, torch.device("cpu"))
+    check_place(problem.operator, problem, torch.device("meta"))
+    everywhere = operator_of((lambda x: 2 * x, lambda y: 2 * y))
+    check_place(everywhere, Problem(elsewhere, everywhere, elsewhere, "a", 0), torch.device("cpu"))
 
 
 def test_units_do_not_matter() -> None:
