@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aseqdip.kernels import kept
 from aseqdip.priors.schedules import VE
 
 #: both branches of a sum keep its variance
@@ -98,8 +99,12 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 def _filter(x: Tensor) -> Tensor:
     """[1, 3, 3, 1] / 8 along rows and columns, one for each channel: (channels, 1, 4, 4)."""
-    taps = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
-    return (taps[:, None] * taps).expand(x.shape[1], 1, 4, 4)
+    return kept(x.device, _taps, x.dtype).expand(x.shape[1], 1, 4, 4)
+
+
+def _taps(dtype: torch.dtype) -> Tensor:
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype) / 8
+    return taps[:, None] * taps
 
 
 def _resized(x: Tensor, resize: str) -> Tensor:
