@@ -174,6 +174,7 @@ def reconstruct(
         finally:
             for one in bar:
                 one.bar.close()
+        arrays = run.arrays()  # first: a method says facts of them
         table, facts = np.asarray(run.scores.rows, dtype=float).T, run.facts()
         if "sigma_used" in facts:
             facts["sigma_used"] *= unit
@@ -183,7 +184,7 @@ def reconstruct(
             scores=run.scores.summary(),
             which=run.scores.headline,
             curve=dict(zip(COLUMNS, table, strict=True)),
-            arrays={key: array.cpu() * unit for key, array in run.arrays().items()},
+            arrays={key: array.cpu() * unit for key, array in arrays.items()},
             facts=facts,
             seconds=dict(run.clock.seconds),
         )

@@ -188,6 +188,7 @@ def test_methods_rules_and_their_settings() -> None:
     assert stopped.score.step in (3, 4), "once its window is full"
     sampled = aseqdip.reconstruct(A(x), A, "sgld_dip", burn_in=0.5, thinning=1, **SMALL)
     assert sampled.arrays["std"].shape == x.shape
+    assert sampled.facts["samples"] == 2
     guided = aseqdip.reconstruct(A(x), A, "ref_guided_dip", references=[x, picture(1, 1, 32, 32, seed=1)], **SMALL)
     assert guided.facts["reference"] == "reference 0"
     assert torch.equal(aseqdip.reconstruct(A(x), A, "direct").image, x)
