@@ -97,8 +97,6 @@ def can_record(device: torch.device) -> bool:
 
 
 _worker = threading.local()
-
-
 _strangers = itertools.count(-1, -1)
 
 

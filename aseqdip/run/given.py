@@ -74,7 +74,7 @@ def home_of(A: Operator, y: Any) -> torch.device:
 
 def check_place(A: Operator, problem: Problem, home: torch.device) -> None:
     """UserError where the operator cannot follow to the device: what it computes with is none of its own tensors."""
-    if problem.z0.device == home or any(True for _ in (*A.parameters(), *A.buffers())):
+    if problem.z0.device == home or (*A.parameters(), *A.buffers()):
         return
     try:
         problem.operator(problem.z0)

@@ -188,7 +188,7 @@ class Mirror:
                 return True
             if (
                 _worked(process.pid) - before < self.patience / 20
-            ):  # it hangs, and W&B looks now and then whether it does
+            ):  # what hangs still looks now and then whether it does
                 break
         return False
 

@@ -191,9 +191,11 @@ def own_settings(task: str, method: str, found: Mapping[str, Any]) -> dict[str, 
 
 def best(task: str, method: str, more: str = "") -> list[str]:
     """The command of what was chosen, at the width of its network."""
-    usual, found = (compose(words(task, method, said)).network for said in ("", "recipe=best"))
-    own = OWN_WIDTH.get(found.name) if METHODS[method].learns and found != usual else None  # else it is that of all
-    return words(task, method, f"recipe=best {more}" + (f" network.width={own}" if own else ""))
+    if METHODS[method].learns:
+        usual, found = (compose(words(task, method, said)).network for said in ("", "recipe=best"))
+        if found != usual and found.name in OWN_WIDTH:  # else it is as wide as all others
+            more += f" network.width={OWN_WIDTH[found.name]}"
+    return words(task, method, f"recipe=best {more}")
 
 
 def report(task: str, more: Sequence[str]) -> None:

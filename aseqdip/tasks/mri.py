@@ -100,8 +100,8 @@ class MRI(Task):
             coils = ifft2c(kspace)
             truth = (maps.conj() * coils).sum(0)
             noise_std = self.options.noise * float(coils.abs().max())
-            own = 0.0 if sample.kspace is None else estimated_sigma(torch.cat((coils.real, coils.imag)))
         if noise_std:  # complex numbers of variance 1: 1/2 for each component
+            own = 0.0 if sample.kspace is None else estimated_sigma(torch.cat((coils.real, coils.imag)))
             drawn = torch.randn(kspace.shape, generator=self.rng(name, "noise"), dtype=torch.complex64)
             kspace = kspace + noise_std * drawn
         if sample.mask is None:
