@@ -287,8 +287,9 @@ def latex(blocks: Sequence[Block]) -> str:
     """Every block as a table environment with booktabs rules."""
     parts = ["% needs \\usepackage{booktabs}, and \\usepackage[T1]{fontenc} for quotation marks"]
     for block in blocks:
-        caption = " ".join([block.title + ".", protocol(block), *block.notes, HEADLINE, INTERVAL])
-        head, *rows = (" & ".join(map(tex, line)) + r" \\" for line in lines(block, DOCUMENT[:6]))
+        starred = ["*: not the paper's protocol."] * bool(block.departures)
+        caption = " ".join([block.title + ".", protocol(block), *starred, *block.notes, HEADLINE, SPREAD, INTERVAL])
+        head, *rows = (" & ".join(map(tex, line)) + r" \\" for line in lines(block, DOCUMENT[:7]))
         parts += ["\\begin{table}", "\\centering", f"\\caption{{{tex(caption)}}}"]
         parts += ["\\begin{tabular}{l" + "r" * head.count(" & ") + "}", "\\toprule", head, "\\midrule", *rows]
         parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}", ""]

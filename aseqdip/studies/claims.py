@@ -306,7 +306,7 @@ def draw(path: Path, blocks: Sequence[Block]) -> None:
     """The mean PSNR along the run of every network with all images, a panel a task; a method's colour is its own."""
     figure, axes = new_figure(len(blocks), 3.6, 4.6)
     for axis, block in zip(axes, blocks, strict=True):
-        for cell in (c for c in block.cells if complete(c) and any(row.record.steps > 500 for row in c.rows)):
+        for cell in (c for c in block.cells if complete(c) and c.rows[0].record.fitted):
             curve, colour = cell.curve, f"C{(*UNTUNED, *TRIES).index(cell.method)}"
             if curve is None:
                 continue

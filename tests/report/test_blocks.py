@@ -209,6 +209,18 @@ def test_the_screens_tables_fit(tmp_path: Path) -> None:
     assert max(map(len, means(blocks).splitlines())) <= 125
 
 
+def test_a_latex_caption_explains_every_sign_of_its_table(tmp_path: Path) -> None:
+    mri = [cell for cell in made.CELLS if cell[:2] == ("mri", "accel4")]
+    starred = latex(blocks_of(tmp_path, *made.campaign(mri, 6, departures={"lr": 1e-3})))
+    for shown, explained in (
+        ("$\\pm$", "$\\pm$ is the standard deviation"),
+        (" ahead ", "in how many pairs the method is ahead"),
+        ("* &", "*: not the paper's protocol."),
+    ):
+        caption, table = starred.split("\\begin{tabular}")
+        assert shown in table and explained in caption
+
+
 def test_latex_is_plain_text() -> None:
     assert tex("a_b & 50 % {x} \\y #1 ~^ ±") == (
         r"a\_b \& 50 \% \{x\} \textbackslash{}y \#1 \textasciitilde{}\textasciicircum{} $\pm$"
