@@ -109,16 +109,10 @@ def _number(value: Any, where: str) -> float:
 
 def _scalar(value: Any, where: str) -> Any:
     """A plain value, or a list of them."""
-    if isinstance(value, list):
-        return [_scalar(v, where) for v in value if not isinstance(v, list) or _raise(where, v)]
-    if value is None or type(value) in (str, int, bool):
+    if isinstance(value, list) and not any(isinstance(v, list) for v in value):
+        return [_scalar(v, where) for v in value]
+    if value is None or type(value) in (str, int, bool) or type(value) is float and math.isfinite(value):
         return value
-    if type(value) is float and math.isfinite(value):
-        return value
-    return _raise(where, value)
-
-
-def _raise(where: str, value: Any) -> Any:
     raise ValueError(f"{where}: expected a plain value, found {_shown(value)}")
 
 
