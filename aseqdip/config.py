@@ -176,8 +176,8 @@ def shared_knobs() -> list[Known]:
     """What every run has."""
     nested = {"network.": NetworkSettings, "dataset.": DatasetSettings, "tracker.": TrackerSettings}
     found = [known for prefix, cls in nested.items() for known in knobs_of(cls, prefix)]
-    chosen = ("network.name", "tracker.name")  # by network=..., tracker=...
-    return [*knobs_of(Config), *(known for known in found if known.name not in chosen)]
+    choices = ("network.name", "tracker.name")  # by network=..., tracker=...
+    return [*knobs_of(Config), *(known for known in found if known.name not in choices)]
 
 
 def parts() -> Iterator[tuple[str, str, type[Part]]]:
@@ -228,19 +228,29 @@ def unknown(key: str) -> UserError:
     return UserError(f"There is no setting '{key}'. {hint}All settings: python run.py --help settings")
 
 
+def chosen(cfg: Config) -> dict[str, str]:
+    """The parts of this run by their kind, as their knobs' owner is named: "task": "task=mri"."""
+    names = {
+        "task": cfg.task.name,
+        "method": cfg.method.name,
+        "stop": cfg.stop,
+        "network": cfg.network.name,
+        "dataset.reader": cfg.dataset.reader.name,
+    }
+    return {kind: f"{kind}={name}" for kind, name in names.items()}
+
+
 def in_force(cfg: Config) -> dict[str, Known]:
     """The knobs that this run uses: its parts' and those of every run, without what its method ignores."""
-    chosen = {f"task={cfg.task.name}", f"method={cfg.method.name}", f"dataset.reader={cfg.dataset.reader.name}", ""}
+    owners = {"": "", **chosen(cfg)}
     ignored: tuple[str, ...] = ()
-    if cfg.learns:
-        chosen.add(f"network={cfg.network.name}")
-    else:
+    if not cfg.learns:
+        del owners["network"]
         ignored += (*LEARNING, *(known.name for known in knobs_of(NetworkSettings, "network.")))
-    if cfg.method.part.iterative:
-        chosen.add(f"stop={cfg.stop}")
-    else:
+    if not cfg.method.part.iterative:
+        del owners["stop"]
         ignored += ITERATING
-    found = {name: known for name, all_ in catalogue().items() for known in all_ if known.owner in chosen}
+    found = {name: known for name, all_ in catalogue().items() for known in all_ if known.owner in owners.values()}
     return {name: known for name, known in found.items() if name not in ignored}
 
 

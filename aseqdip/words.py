@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Glob, Override, QuotedString, Value
 from hydra.errors import HydraException
 
 from aseqdip import compose
-from aseqdip.config import GROUPS, REGISTRIES, Config, catalogue, in_force, unknown
+from aseqdip.config import GROUPS, REGISTRIES, Config, catalogue, chosen, in_force, unknown
 from aseqdip.errors import UserError, near
 from aseqdip.files import config_folder
 
@@ -342,7 +342,7 @@ def rehearse(words: Sequence[str]) -> list[str]:
 
 def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
     """Of the knobs a user named, those that this run does not use, each with a line that says so."""
-    used, found = in_force(cfg), _otherwise(cfg, names)
+    used, mine, found = in_force(cfg), chosen(cfg), _otherwise(cfg, names)
     idle = {**cfg.task.part.idle(cfg.task.options), **cfg.method.part.idle(cfg.method.options)}
     gives = cfg.dataset.reader.part.gives
     if gives == "sinogram":
@@ -357,11 +357,6 @@ def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
         if declared is None or name in used:
             continue
         owners = [known.owner for known in declared if known.owner]
-        mine = {"task": f"task={cfg.task.name}", "method": f"method={cfg.method.name}", "stop": f"stop={cfg.stop}"}
-        mine |= {
-            "network": f"network={cfg.network.name}",
-            "dataset.reader": f"dataset.reader={cfg.dataset.reader.name}",
-        }
         if not owners or mine[owners[0].split("=")[0]] in owners:
             if name != "precision":  # as much a matter of the machine as of the method
                 found[name] = f"{name} has no effect: method={cfg.method.name} does not use it."
