@@ -47,12 +47,10 @@ def user_folder(words: Sequence[str]) -> str | None:
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The flags with their values, and the words that set something."""
-    values = {i + 1 for i, word in enumerate(words) if word in TAKE_NEXT}
-    values |= {i + 1 for i, word in enumerate(words[:-1]) if word in ("--info", "-i") and "=" not in words[i + 1]}
-    flags = [i in values or word.startswith("-") for i, word in enumerate(words)]
-    return [w for w, flag in zip(words, flags, strict=True) if flag], [
-        w for w, f in zip(words, flags, strict=True) if not f
-    ]
+    flags = {i for i, word in enumerate(words) if word.startswith("-")}
+    flags |= {i + 1 for i, word in enumerate(words) if word in TAKE_NEXT}
+    flags |= {i + 1 for i, word in enumerate(words[:-1]) if word in ("--info", "-i") and "=" not in words[i + 1]}
+    return [w for i, w in enumerate(words) if i in flags], [w for i, w in enumerate(words) if i not in flags]
 
 
 def settings(words: Sequence[str]) -> list[str]:
