@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError, near
-from aseqdip.methods import METHODS
+from aseqdip.methods import start_methods
 from aseqdip.methods.base import Method, Shared
 from aseqdip.methods.direct import Direct
 from aseqdip.networks import NETWORKS
@@ -104,7 +104,7 @@ def check_numbers(noise_std: float | None, ema: float | None) -> None:
 
 def check_start_name(part: type[Method[Any]], start: str) -> None:
     """Raise UserError unless it is a classical method's, and makes a difference."""
-    names = [name for name in METHODS if METHODS[name].group == "classical" and METHODS[name] is not Direct]
+    names = start_methods()
     if start not in names:
         raise UserError(f"start={start}: expected an image, or one of {', '.join(names)}.")
     if part is Direct:

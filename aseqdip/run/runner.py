@@ -24,7 +24,7 @@ from aseqdip.data.base import Items, Origin, Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed, without_folders
-from aseqdip.methods import METHODS
+from aseqdip.methods import METHODS, start_methods
 from aseqdip.methods._classical import image_by
 from aseqdip.methods.base import Shared
 from aseqdip.methods.direct import Direct
@@ -110,7 +110,7 @@ def check_combination(cfg: Config) -> None:
 
 def check_start_name(name: str, task: Task) -> None:
     """Raise UserError unless it is the name of a start image of the task's, or of a method that makes one."""
-    others = [m for m in METHODS if METHODS[m].group == "classical" and METHODS[m] is not Direct]
+    others = start_methods()
     if name not in others:
         raise UserError(f"start={name}: task={task.name} expects {', '.join((*task.starts, *others))}.")
 
