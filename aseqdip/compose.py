@@ -173,7 +173,7 @@ def configured(composed: DictConfig, words: Sequence[str], folder: str | None = 
     Args:
         folder: of a user's own configs.
     """
-    cfg = typed(plain(composed), words)
+    cfg = typed(resolved(composed), words)
     cfg.configs = folder
     name = dict(word.partition("=")[::2] for word in words).get("network")
     if name is not None and network(name, folder).get("name", cfg.network.name) != cfg.network.name:
@@ -199,7 +199,7 @@ def network(name: str, folder: str | None = None) -> dict[str, Any]:
     return {key: value for part in [*(network(base, folder) for base in first), own] for key, value in part.items()}
 
 
-def plain(composed: DictConfig) -> dict[str, Any]:
+def resolved(composed: DictConfig) -> dict[str, Any]:
     """A composed config as plain values. Raises UserError for what cannot be resolved."""
     try:
         return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]

@@ -20,7 +20,7 @@ import numpy as np
 from aseqdip import records
 from aseqdip.data._files import bytes_digest, regular
 from aseqdip.errors import UserError
-from aseqdip.figures import white
+from aseqdip.figures import pixels, white
 from aseqdip.files import write_atomically
 from aseqdip.records import Record
 
@@ -88,11 +88,6 @@ class Result:
                 "the image of this one."
             )
         return self.source
-
-
-def plain(image: np.ndarray) -> np.ndarray:
-    """(1, channels, rows, columns) as (rows, columns) or (rows, columns, 3)."""
-    return image[0, 0] if image.shape[1] == 1 else np.moveaxis(image[0], 0, -1)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -344,7 +339,7 @@ def load(folder: Path, record: Record, source: Path | None) -> Result:
     """A finished reconstruction of a folder. UserError where its arrays are not there."""
     try:
         with np.load(folder / "reconstruction.npz", allow_pickle=False) as file:
-            return Result(record, plain(file["shown"]), source)
+            return Result(record, pixels(file["shown"]), source)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{folder}: its reconstruction.npz cannot be read ({error}): compute it again.") from error
 

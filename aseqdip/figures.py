@@ -46,7 +46,7 @@ def new_figure(
     return figure, axes if rows > 1 else axes[0]
 
 
-def plain(name: str) -> str:
+def literal(name: str) -> str:
     """A text that may hold a file's name, for matplotlib: no formula between two $, and nothing that is not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
@@ -63,10 +63,14 @@ def save(figure: Any, path: Path, dpi: int = 110, colours: int | None = 256) -> 
     write_atomically(path, lambda file: picture.save(file, format="PNG"))
 
 
+def pixels(image: np.ndarray) -> np.ndarray:
+    """(1, channels, height, width) as (height, width) or (height, width, 3)."""
+    return image[0, 0] if image.shape[1] == 1 else np.moveaxis(image[0], 0, -1)
+
+
 def _array(image: "Tensor") -> np.ndarray:
-    """(1, channels, height, width) to what matplotlib shows: (height, width) or (height, width, 3)."""
-    array = image[0].detach().cpu().float().numpy()
-    return array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
+    """An image as matplotlib shows it."""
+    return pixels(image.detach().cpu().float().numpy())
 
 
 def white(*images: np.ndarray) -> float:
@@ -113,7 +117,7 @@ def preview(
         axis.imshow(np.clip(_array(image) / high, 0, 1), cmap=colours, vmin=0, vmax=1, interpolation="nearest")
         axis.set_title(name, fontsize=10, y=TOP)
         axis.set_axis_off()
-    figure.suptitle(plain(title), fontsize=11)
+    figure.suptitle(literal(title), fontsize=11)
     save(figure, path, colours=None)
 
 
@@ -157,5 +161,5 @@ def curve(path: Path, rows: Rows, scores: Mapping[str, Score], title: str, avera
         axis.set_title(f"last {last.psnr_db:.2f} dB", y=TOP)
         other.set_title("", y=TOP)
         axis.legend(fontsize=8)
-    figure.suptitle(plain(title), fontsize=11)
+    figure.suptitle(literal(title), fontsize=11)
     save(figure, path)

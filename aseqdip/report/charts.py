@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from aseqdip.averages import MeanCurve, finite
-from aseqdip.figures import new_figure, plain, save
+from aseqdip.figures import literal, new_figure, save
 from aseqdip.report.blocks import Block
 
 #: the page's colours in page.css, in its light dress; a chart refers to them by name
@@ -103,7 +103,7 @@ def _drawn(axis: Any, line: Line, bottom: float) -> None:
     )
     width = 1.6 if pattern else 2.4
     axis.plot(
-        at, mean, color=colour, linewidth=width, linestyle=(0, pattern) if pattern else "-", label=plain(line.label)
+        at, mean, color=colour, linewidth=width, linestyle=(0, pattern) if pattern else "-", label=literal(line.label)
     )
     if low is not None and high is not None:
         axis.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
@@ -117,7 +117,7 @@ def scatter(key: str, title: str, dots: Sequence[Dot], unit: str) -> Markup:
     """Cost (logarithmic) against PSNR: a marker each; without a cost, a level."""
     figure, axis = _axes(f"{unit} a reconstruction (logarithmic)", "PSNR (dB), mean over images")
     for d in dots:
-        label, colour = plain(f"{d.label} {d.psnr:.2f}"), COLOURS[d.style % len(COLOURS)]
+        label, colour = literal(f"{d.label} {d.psnr:.2f}"), COLOURS[d.style % len(COLOURS)]
         if d.cost:
             marker = MARKERS[(d.style + 4 * (d.style // len(MARKERS))) % len(MARKERS)]
             axis.semilogx(d.cost, d.psnr, marker, color=colour, markersize=8, label=label)
@@ -186,11 +186,11 @@ def _panel(axis: Any, block: Block, image: str) -> None:
                 start = row.number("start_psnr_db")
                 best = row.number("best_step"), row.number("best_psnr_db")
                 axis.plot(*best, "o", markersize=5, fillstyle="none", color=f"C{number}")
-            axis.plot(at, row.curve, linewidth=1, color=f"C{number}", label=plain(label))
+            axis.plot(at, row.curve, linewidth=1, color=f"C{number}", label=literal(label))
     if finite(start):
         axis.axhline(start, color="0.5", linestyle=":", label=f"start: {start:.2f} dB")
     if axis.has_data():
         axis.legend(fontsize=8)
-    title = plain(f"{block.place} · {image}")
+    title = literal(f"{block.place} · {image}")
     axis.set(xlabel="iteration", ylabel="PSNR (dB)" if block.known else "loss", title=title)
     axis.grid(alpha=0.3)

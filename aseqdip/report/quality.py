@@ -10,7 +10,7 @@ import numpy as np
 
 from aseqdip.averages import by_image, numbered
 from aseqdip.errors import UserError
-from aseqdip.figures import new_figure, plain, save
+from aseqdip.figures import literal, new_figure, save
 from aseqdip.files import write_text
 from aseqdip.report import tables
 from aseqdip.report.blocks import Block, Cell, versus
@@ -53,8 +53,8 @@ def document(blocks: Sequence[Block], path: Path, command: str, more: str = "") 
         runs = sorted((Timed(cell) for cell in block.cells if cell.psnr is not None), key=lambda run: -run.psnr)
         draw(picture, block, runs)
         files.append(picture)
-        parts += [f"## {tables.plain(block.title)}\n", f"{machine(block)}\n"]
-        parts += [f"![PSNR and SSIM against seconds: {tables.plain(block.place)}]({picture.name})\n"]
+        parts += [f"## {tables.escaped(block.title)}\n", f"{machine(block)}\n"]
+        parts += [f"![PSNR and SSIM against seconds: {tables.escaped(block.place)}]({picture.name})\n"]
         parts += [tables.markdown(table(runs)) + "\n"]
     text = "\n".join([*parts, more]).rstrip() + "\n"
     write_text(path, text)
@@ -160,7 +160,7 @@ def draw(path: Path, block: Block, runs: Sequence[Timed]) -> None:
         axis.set_ylim(min(low, top - 0.02) - 0.03 * (top - low), top + 0.05 * max(top - low, 0.02))
         axis.xaxis.set_major_formatter("{x:g}")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
-    figure.suptitle(plain(block.place), fontsize=11)
+    figure.suptitle(literal(block.place), fontsize=11)
     save(figure, path, dpi=72)
 
 
@@ -179,7 +179,7 @@ def _line(axis: Any, run: Timed, what: str, at: np.ndarray, number: int) -> floa
         marker="s" if run.group == "classical" else "o",
         markersize=5,
         markevery=[-1],  # the result
-        label=plain(f"{run.cell.label}  {run.psnr:.2f}"),
+        label=literal(f"{run.cell.label}  {run.psnr:.2f}"),
     )
     there = values[until & np.isfinite(values)]
     return float(there[len(there) // 2]) if len(there) else final

@@ -94,7 +94,7 @@ def protocol(block: Block) -> str:
     return f"Not the paper's protocol: {'; '.join(block.departures)}."
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Names from records must not end a Markdown cell or start markup."""
     text = " ".join(text.split())
     return re.sub(r"([|<>`\[\]\\])", r"\\\1", text) if re.search(r"[|<>`\\]", text) else text
@@ -102,7 +102,7 @@ def plain(text: str) -> str:
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table, its head first, whose columns line up."""
-    table = [[plain(text) for text in line] for line in lines]
+    table = [[escaped(text) for text in line] for line in lines]
     widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
     table.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in table)
@@ -263,7 +263,7 @@ def document(blocks: Sequence[Block]) -> str:
     """Every block as a Markdown table; a star marks differences from numbers made by another protocol."""
     parts = ["# Published and own results", "", HEADLINE, "", SPREAD, "", INTERVAL, ""]
     for block in blocks:
-        parts += [f"## {plain(block.title)}", "", f"**{plain(protocol(block))}**", ""]
+        parts += [f"## {escaped(block.title)}", "", f"**{escaped(protocol(block))}**", ""]
         parts += [f"{note}\n" for note in block.notes]
         parts += [markdown(lines(block, DOCUMENT)), ""]
         parts += ["\\* not the paper's protocol (above).", ""] if block.departures else []

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from aseqdip import export, records
+from aseqdip import export, figures, records
 from aseqdip.records import Record
 from aseqdip.run.reconstruction import Reconstruction
 
@@ -33,8 +33,6 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
     with run.clock.measure("saving"):
         write_partial(folder, run)
         try:
-            from aseqdip import figures
-
             preview = (folder / "preview.png", start, result, truth, scores, title, titles["start"])
             figures.preview(*preview, run.scores.headline)
             figures.curve(folder / "curve.png", run.scores.rows, scores, title, run.method.learns)
@@ -42,7 +40,7 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
             log.warning("%s: its pictures could not be drawn: %s", known.image, error)
         arrays = {"reconstruction": image, "shown": result, "start": start, "truth": truth, **run.arrays()}
         records.write_arrays(folder / "reconstruction.npz", **arrays)
-        export.beside(folder, [export.Result(known, export.plain(result.cpu().numpy()), source)])
+        export.beside(folder, [export.Result(known, figures.pixels(result.cpu().numpy()), source)])
     run.clock.settle()
     engine, (passes, flops) = run.method.engine, run.cost()
     simulated = {"maps": "simulated"} if case.facts.get("maps") == "simulated" else {}  # the paper's are measured

@@ -29,7 +29,7 @@ from omegaconf import OmegaConf
 from aseqdip.averages import lost, mean_curve
 from aseqdip.compose import compose
 from aseqdip.errors import UserError
-from aseqdip.figures import new_figure, plain, save
+from aseqdip.figures import literal, new_figure, save
 from aseqdip.files import write_text
 from aseqdip.identity import settings
 from aseqdip.methods import METHODS
@@ -310,10 +310,10 @@ def draw(path: Path, blocks: Sequence[Block]) -> None:
             curve, colour = cell.curve, f"C{(*UNTUNED, *TRIES).index(cell.method)}"
             if curve is None:
                 continue
-            axis.plot(curve.at, curve.mean, color=colour, linewidth=1.2, label=plain(cell.label))
+            axis.plot(curve.at, curve.mean, color=colour, linewidth=1.2, label=literal(cell.label))
             if cell.falls:
                 axis.plot(cell.falls, np.interp(cell.falls, curve.at, curve.mean), "o", color=colour, markersize=5)
-        axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=plain(block.place))
+        axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=literal(block.place))
         axis.grid(alpha=0.3)
         if axis.has_data():
             axis.legend(fontsize=7)

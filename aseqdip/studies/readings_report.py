@@ -17,7 +17,7 @@ import numpy as np
 
 from aseqdip.averages import FEWEST, Paired, mean_curve, onset, paired
 from aseqdip.errors import UserError
-from aseqdip.figures import new_figure, plain
+from aseqdip.figures import literal, new_figure
 from aseqdip.figures import save as save_figure
 from aseqdip.files import write_text
 from aseqdip.paper.numbers import onset as onset_in_paper
@@ -348,7 +348,7 @@ def _panel(axis: Any, study: Study, shown: Sequence[Row | None]) -> None:
         axis.plot(at, curve.psnr, linewidth=1, label=name)
     start = first.psnr("start")
     axis.axhline(start, color="0.5", linestyle=":", label=f"start {start:.1f} dB")
-    axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=plain(f"{study.title} · {first.image}"))
+    axis.set(xlabel="iteration", ylabel="PSNR (dB)", title=literal(f"{study.title} · {first.image}"))
     axis.set_ylim(bottom=min(start, axis.get_ylim()[1] - 14))
     axis.legend(fontsize=7, loc="lower right")
     axis.grid(alpha=0.3)
