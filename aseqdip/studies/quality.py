@@ -25,7 +25,7 @@ from aseqdip.records import Record, write_json
 from aseqdip.report.blocks import agreement, build
 from aseqdip.report.quality import document
 from aseqdip.report.rows import load
-from aseqdip.report.tables import markdown
+from aseqdip.report.tables import fill_in, markdown
 from aseqdip.run.scores import EMA_DECAY
 from aseqdip.studies import choice
 
@@ -84,48 +84,6 @@ AS_THEY_ARE = {
     "inpainting": ("biharmonic", "wavelet", "tv"),
     "deblurring": ("wavelet", "tv"),
 }
-CHOICE = """\
-## How the settings were chosen
-
-On `data=tuning`, which has no patient or photograph of the images above: three tries for each method with a network,
-on two slices of MRI and of CT and on one photograph, each judged by its last iterate and by the running average of
-its iterates (0.99), where no rule chooses. What looks at tuning images had shown went into the second and third tries:
-a classical image as input, faster steps, an input that is perturbed, a network that corrects its input. The third tries
-were added when a first report on the images above was known, in which most methods had stayed below their own start
-image; the looks before them are listed below, more for aSeqDIP and Vanilla DIP than for others. Methods with a trained
-prior have three tries, too, each judged by its result. The priors are those that come with the package
-([priors.md](priors.md)); they were trained for longer, and these methods run (anew), when a report with earlier ones
-was known. Classical methods have the settings that they came with, calibrated on `data=calibration`. Sizes and steps
-are small, so that the whole fits into a few hours of two cores; seconds are those of these small images.
-
-{choice}
-
-## What aSeqDIP and its relatives make of such a start
-
-Looks at tuning images, last iterates; *start* is the PSNR of z0, which `input=` is not. N = steps is one single
-input update: with few steps, every earlier one loses what the start had, since the network's output then still knows
-less than its input. With `network.add_input=true` the network begins with its input, and neither N nor lam matters
-much.
-
-{looks}
-
-## Stopping by held-out measurements
-
-The same runs with `stop=holdout`, on the first {heldout_on} images each, of every method that has iterates, but for
-samplers, whose early ones are noise, and those with a rule of their own. *Oracle*: the PSNR of the best iterate of the
-same run minus that of the one chosen; *last*: that of the last one minus it, so that what is negative was gained.
-*Order*: in how many pairs of methods on one image the one with less held-out error has more PSNR. Pixels held out
-beside a hole say nothing of what is in it: of in-painting, do not order methods by them.
-
-{heldout}
-
-## Where this departs from the rules of choice
-
-By the rules of choice in [protocol.md](protocol.md) this study falls short in what follows: its first tries are
-those of the preset and not of each method's authors, and methods that fit no network were not tuned again.
-
-{broken}
-"""
 ONLY = {
     "ref_guided_dip": ("mri", "ct"), "rethinking_dip": ("denoising",), "score_mri": ("mri",), "mcg": ("ct",),
     "ddnm": ("mri", "ct", "denoising", "inpainting"),
@@ -241,7 +199,8 @@ def page(folder: Path, path: Path) -> None:
     records = choice.records_below(folder)
     command = f"python -m aseqdip.studies.quality page {folder} {path}"
     broken = "\n".join(f"- {line}" for line in choice.broken(records))
-    more = CHOICE.format(
+    more = fill_in(
+        Path(__file__).with_name("quality.md.j2"),
         choice=markdown(lines),
         looks=markdown(looks(folder / "looks")),
         heldout_on=HELD_OUT_ON,
