@@ -157,9 +157,8 @@ def _arranged(x: Tensor, form: torch.memory_format, channels: int = 0, batch: in
     x = x.contiguous(memory_format=form)
     if form != torch.channels_last:
         return x
-    n, c = x.shape[
-        :2
-    ]  # the strides of one channel or pixel are anything, and then convolutions choose the other layout
+    n, c = x.shape[:2]
+    # the strides of one channel or pixel are anything, and then convolutions choose the other layout
     return x.as_strided(x.shape, (h * w * c, 1, w * c, c))
 
 

@@ -217,9 +217,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
     arguments = parser.parse_args()
     for which in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        if (
-            signal.getsignal(which) == signal.SIG_IGN
-        ):  # in the background, or under nohup: what we start would ignore it
+        # in the background, or under nohup: what we start would ignore it
+        if signal.getsignal(which) == signal.SIG_IGN:
             signal.signal(which, signal.SIG_DFL)
     names = [name for name in CASES if (arguments.only or "") in name]
     draw, expected, wrong, late = random.Random(arguments.seed), dict[str, Whole](), 0, 0

@@ -161,9 +161,8 @@ def test_nobody_who_is_reported_or_tuned_on_is_trained_on(name: str) -> None:
     for file in listed():
         for source in plan.sources:
             assert not source.has(file), f"{name} trains on {file}"
-            other = (
-                whose(file).replace("*TCGA", "ID_9999_TCGA").replace("[0-9]*", "0")
-            )  # of the same subject, by another number
+            # of the same subject, by another number
+            other = whose(file).replace("*TCGA", "ID_9999_TCGA").replace("[0-9]*", "0")
             assert not source.has(other), f"{name} trains on {other}, of the same subject as {file}"
 
 

@@ -143,9 +143,8 @@ def read_dicom(path: Path, max_gib: float, check: Callable[[Any], None]) -> tupl
 
     with opened(path, EXPECTED) as file:
         check_size(path, "the file", (path.stat().st_size or 1,), 1, max_gib)
-        if (
-            pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED
-        ):  # unpacked at once, to whatever size
+        if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
+            # unpacked at once, to whatever size
             raise UserError(f"{printable(path)} is a deflated DICOM file, which is not read: save it uncompressed.")
         image = pydicom.dcmread(file)
         check(image)

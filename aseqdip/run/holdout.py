@@ -89,8 +89,7 @@ def fitted_case(case: Case, rule: Rule) -> Case:
     if rule is None or not holds_out(rule):
         return case
     problem = part_of(case.problem, rule.options.holdout_fraction)
-    if (
-        isinstance(problem.operator, ParallelBeam) and float(case.problem.z0.min()) >= 0
-    ):  # as its start image is clipped
+    if isinstance(problem.operator, ParallelBeam) and float(case.problem.z0.min()) >= 0:
+        # as its start image is clipped
         problem.z0 = problem.z0.clamp(0, 1 if case.bounded else None)
     return replace(case, problem=problem, whole=case.problem)

@@ -186,9 +186,8 @@ class Mirror:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(self.patience)
                 return True
-            if (
-                _worked(process.pid) - before < self.patience / 20
-            ):  # what hangs still looks now and then whether it does
+            # what hangs still looks now and then whether it does
+            if _worked(process.pid) - before < self.patience / 20:
                 break
         return False
 
