@@ -172,7 +172,7 @@ def load_arrays(
     """The arrays of an ``.npz`` file that are among ``keys``; a bare ``.npy`` holds the first of them.
 
     With ``headers``, nothing is read but them: arrays of that shape and type without memory of their own. Never
-        unpickles. Raises UserError for a file without the first key, and for one that is damaged or too large.
+    unpickles. Raises UserError for a file without the first key, and for one that is damaged or too large.
     """
     with opened(path, expected) as file:
         magic = file.read(4)

@@ -133,8 +133,7 @@ class Weighted(Converging):
     rhos: ClassVar[dict[type[Operator], tuple[float, float]]] = {}
     usual_rhos: ClassVar[tuple[float, float]] = (1e-4, 1e-3)
     #: the part of the noise that a good image fits, of that in as many values as are measured or as the image has,
-    #: whichever
-    #: is less; calibrated, and much the same for all operators
+    #: whichever is less; calibrated, and much the same for all operators
     fitted: ClassVar[float] = 0.35
     #: bounds of w in units of the noise: where few of the image's values are determined, no image fits that part
     least: ClassVar[float] = 0.03
@@ -144,8 +143,7 @@ class Weighted(Converging):
     class Options(Converging.Options):
         rho: float | None = knob(
             "weight of the regulariser, relative to the largest |A^H y|; default: by the discrepancy principle "
-            "where there "
-            "is noise of known level, else one calibrated for the operator",
+            "where there is noise of known level, else one calibrated for the operator",
             None,
             above=0,
         )

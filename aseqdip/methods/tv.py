@@ -23,10 +23,9 @@ INNER = 10  # iterations of the proximal map, begun where the last ended
 class TV(Weighted):
     """min_x 1/2 ||A x - y||^2 + rho max|A^H y| TV(x), isotropic; channels (real and imaginary part, colours) jointly.
 
-    Linear A: the relaxed primal-dual algorithm (Chambolle and Pock, 2011; Condat, 2013) on TV(x) + 1/(2w) ||A x -
-        y||^2,
-    both terms in the dual, one A and one A^H an iteration. In CT the dual of the data is preconditioned by a ramp
-    filter, which changes the speed alone. Non-linear A: FISTA with an inner dual iteration.
+    Linear A: the relaxed primal-dual algorithm (Chambolle and Pock, 2011; Condat, 2013) on
+    TV(x) + 1/(2w) ||A x - y||^2, both terms in the dual, one A and one A^H an iteration. In CT the dual of the data is
+    preconditioned by a ramp filter, which changes the speed alone. Non-linear A: FISTA with an inner dual iteration.
     """
 
     name = "tv"

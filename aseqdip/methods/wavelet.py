@@ -27,9 +27,8 @@ class Wavelet(Weighted):
     """min_x 1/2 ||A x - y||^2 + rho max|A^H y| ||W x||_1 by FISTA; channels share the size of a coefficient.
 
     W: orthogonal Daubechies wavelets, periodic; the coarsest level is free. Translation invariance by random shifts:
-        the
-    proximal map is the mean of those of ``shifts`` transforms, each shifted by numbers of pixels drawn anew for every
-    iteration. shifts=0 is the one transform that is not shifted, whose iterates converge to the minimum.
+    the proximal map is the mean of those of ``shifts`` transforms, each shifted by numbers of pixels drawn anew for
+    every iteration. shifts=0 is the one transform that is not shifted, whose iterates converge to the minimum.
     """
 
     name = "wavelet"
