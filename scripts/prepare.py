@@ -17,7 +17,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from aseqdip.data import FileReader, make_reader
-from aseqdip.data._dicom import read_header  # noqa: E402
+from aseqdip.data._dicom import read_header
 from aseqdip.data.ct import read_ct
 from aseqdip.data.picture import read_picture
 from aseqdip.errors import UserError

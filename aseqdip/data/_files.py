@@ -105,7 +105,7 @@ def _without_waiting(name: str, flags: int) -> int:
 def opened(path: Path, expected: str) -> Iterator[BinaryIO]:
     """An open regular file; errors as in :func:`named_errors`."""
     check_regular(path)
-    with named_errors(path, expected), open(path, "rb", opener=_without_waiting) as file:  # noqa: PTH123 - has no opener
+    with named_errors(path, expected), open(path, "rb", opener=_without_waiting) as file:  # pathlib has no opener
         yield file
 
 

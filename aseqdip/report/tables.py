@@ -47,7 +47,7 @@ def fill_in(template: Path, **words: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown
+        autoescape=False,  # Markdown
     )
     environment.filters["db"] = lambda value: "-" if value is None else f"{value:.2f}"
     return environment.get_template(template.name).render(**words)

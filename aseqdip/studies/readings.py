@@ -61,7 +61,7 @@ WORTH = 0.1  # dB by which a single change must gain on the first image to be tr
 SIZES = (64, 128, 256, 512)
 
 
-class Halt(Exception):  # noqa: N818 - not an error
+class Halt(Exception):  # not an error
     """A signal, or the time is up."""
 
 

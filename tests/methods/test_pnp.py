@@ -140,7 +140,7 @@ def test_it_improves_the_start(configure: Configure, task: str) -> None:
     assert record.facts["prior_name"] in priors.shipped()
 
 
-def test_the_prior_s_content_is_in_the_identity(configure: Configure, tmp_path) -> None:  # noqa: ANN001
+def test_the_prior_s_content_is_in_the_identity(configure: Configure, tmp_path) -> None:
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes(priors.shipped()["ct"].read_bytes())
     cfg = configure("task=ct", "method=pnp", f"prior={mine}")

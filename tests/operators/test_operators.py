@@ -136,34 +136,31 @@ def test_masks_agree_with_fastmri(kind: str, width: int, accel: int, fraction: f
     subsample = pytest.importorskip("fastmri.data.subsample")
     cls = {"random": subsample.RandomMaskFunc, "equispaced": subsample.EquispacedMaskFractionFunc}[kind]
     theirs = cls([fraction], [accel])
-    theirs.rng = np.random.RandomState(5)  # noqa: NPY002
+    theirs.rng = np.random.RandomState(5)
     low = round(width * fraction)
     centre = np.zeros(width, dtype=bool)
     centre[(width - low + 1) // 2 :][:low] = True
     expected = centre | theirs.calculate_acceleration_mask(width, accel, None, low).astype(bool)
-    ours = cartesian_mask(kind, width, accel, fraction, np.random.RandomState(5))  # noqa: NPY002
+    ours = cartesian_mask(kind, width, accel, fraction, np.random.RandomState(5))
     assert (ours.numpy() == expected).all()
 
 
 @pytest.mark.parametrize("kind", ["random", "equispaced", "variable_density"])
 def test_masks_reach_the_acceleration(kind: str) -> None:
-    counts = [
-        int(cartesian_mask(kind, 320, 4, 0.08, np.random.RandomState(s)).sum())  # noqa: NPY002
-        for s in range(200)
-    ]
+    counts = [int(cartesian_mask(kind, 320, 4, 0.08, np.random.RandomState(s)).sum()) for s in range(200)]
     assert np.mean(counts) == pytest.approx(80, rel=0.03)
     assert kind != "variable_density" or set(counts) == {80}
 
 
 def test_a_mask_of_the_centre_alone() -> None:
     for kind in ("random", "equispaced", "variable_density"):
-        mask = cartesian_mask(kind, 400, 4, 0.25, np.random.RandomState(0))  # noqa: NPY002
+        mask = cartesian_mask(kind, 400, 4, 0.25, np.random.RandomState(0))
         assert mask.nonzero().flatten().tolist() == list(range(150, 250))
 
 
 def test_variable_density_falls_with_the_square_of_the_distance_from_the_border() -> None:
     seeds = range(400)
-    masks = [cartesian_mask("variable_density", 320, 8, 0.01, np.random.RandomState(s)) for s in seeds]  # noqa: NPY002
+    masks = [cartesian_mask("variable_density", 320, 8, 0.01, np.random.RandomState(s)) for s in seeds]
     share = torch.stack(masks).float().mean(0)
     # outside a centre of 3 columns: at 5/8 of the way from border to centre, and at 3/8
     near, far = (float(share[a:b].mean()) for a, b in ((90, 110), (50, 70)))
@@ -173,7 +170,7 @@ def test_variable_density_falls_with_the_square_of_the_distance_from_the_border(
 @pytest.mark.parametrize("side", [24, 25])
 @pytest.mark.parametrize("block", [4, 5])
 def test_the_fully_sampled_centre_is_found_where_masks_put_it(side: int, block: int) -> None:
-    columns = cartesian_mask("random", side, side / block, block / side, np.random.RandomState(0))  # noqa: NPY002
+    columns = cartesian_mask("random", side, side / block, block / side, np.random.RandomState(0))
     assert int(columns.sum()) == center_width(columns) == block
     for earlier in (0, 1):  # where ESPIRiT takes its block, as those masks do; or one point before that
         points, top = torch.zeros(side, side + 2, dtype=torch.bool), (side - block + 1) // 2 - earlier
@@ -200,7 +197,7 @@ def test_mask_and_kspace_must_agree() -> None:
     with pytest.raises(UserError, match="samples no column"):
         MultiCoilMRI(maps(2, 8, 8), torch.zeros(8, dtype=torch.bool))
     with pytest.raises(UserError, match="lower center_fraction or accel"):
-        cartesian_mask("random", 320, 4, 0.5, np.random.RandomState(0))  # noqa: NPY002
+        cartesian_mask("random", 320, 4, 0.5, np.random.RandomState(0))
 
 
 @pytest.mark.parametrize(("hiar", "side"), [(0.1, 162), (0.25, 256)])

@@ -53,7 +53,7 @@ def test_the_sampled_centre_is_smaller_at_higher_acceleration(
     configure: Configure, accel: int, fraction: float
 ) -> None:
     mask = case_of(configure(f"accel={accel}", "size=96")).problem.operator.mask
-    rng = np.random.RandomState(generator(0, "brain00", "mask").initial_seed() % 2**32)  # noqa: NPY002
+    rng = np.random.RandomState(generator(0, "brain00", "mask").initial_seed() % 2**32)
     assert torch.equal(mask, cartesian_mask("random", 96, accel, fraction, rng))
 
 
