@@ -158,7 +158,6 @@ def our_steps(cfg: Config, case: Case) -> Iterator[Reconstruction]:
 def network_seconds(reconstruction: Reconstruction, cycles: int) -> float:
     """A step's share of forward and backward passes through the network alone, recorded like the step itself."""
     state, engine = reconstruction.state, reconstruction.method.engine
-    assert state is not None
     f, z = state.network, state.z.detach()
     gradient = torch.randn(f(z).shape, generator=engine.generator(0), device=z.device)
 

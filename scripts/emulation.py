@@ -219,9 +219,9 @@ def seeded(self: engine.Engine, seed: int) -> torch.Generator:
     return Generator().manual_seed(seed)
 
 
-def binning(size: int, views: int, device: torch.device) -> Any:
+def binning(size: int, angles: tuple[float, ...], device: torch.device) -> Any:
     """CT as on a GPU: SciPy's products are none of the dispatcher's calls."""
-    return tuple(partial(ct._torch_product, ct._to_torch(matrix, device)) for matrix in ct._matrices(size, views))
+    return tuple(partial(ct._torch_product, ct._to_torch(matrix, device)) for matrix in ct._matrices(size, angles))
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ class Origin:
 
 @dataclass
 class Sample:
-    """What a reader returns: an image, or the k-space of one slice.
+    """What a reader returns: an image, or the k-space or the sinogram of one slice.
 
     Attributes:
         source: the file below its data folder (and slice) that it came from, for the record.

@@ -1,4 +1,4 @@
-"""Standard streams that cannot fail a reconstruction: closed, full, gone, or unable to write a letter."""
+"""What a person is shown: streams that cannot fail a reconstruction, be they closed, full or gone; times in words."""
 
 import os
 import sys

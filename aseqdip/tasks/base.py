@@ -34,7 +34,7 @@ class Task(Part, ABC):
             where none is chosen.
         starts: start images it has of its own; "paper" is the first.
         start_title: what that one is called.
-        takes: what it can be made of: "image", "kspace".
+        takes: what it can be made of: "image", "kspace", "sinogram".
         signed: whether its images take negative values.
     """
 
