@@ -138,7 +138,11 @@ class Config(Shared):
 #: a part's knobs are written with this before them
 PREFIX = {"task": "", "method": "", "stop": "", "network": "network.", "dataset.reader": "dataset."}
 REGISTRIES: dict[str, Registry[Any]] = {
-    **{"task": TASKS, "method": METHODS, "stop": STOPPING, "network": NETWORKS, "dataset.reader": READERS}
+    "task": TASKS,
+    "method": METHODS,
+    "stop": STOPPING,
+    "network": NETWORKS,
+    "dataset.reader": READERS,
 }
 LARGEST_SIDE = 16384  # pixels: a picture of that side takes 3 GiB, what is computed of it many times that
 #: what only the fit of a network uses, and what only a method with iterates does

@@ -44,8 +44,12 @@ QUESTIONS: tuple[Reading, ...] = ({"lam": "0"}, {"residual": "norm"})
 #: one change each. Measuring A in other units, c A, is lam / c^2 for squared norms and lam / c for norms
 CHANGES: tuple[Reading, ...] = (
     *QUESTIONS,
-    *({"lam": "0.01"}, {"lam": "0.1"}, {"lam": "10"}, {"residual": "norm", "lam": "0.01"}),
-    *({"N": "10"}, {"network.init": "default"}),
+    {"lam": "0.01"},
+    {"lam": "0.1"},
+    {"lam": "10"},
+    {"residual": "norm", "lam": "0.01"},
+    {"N": "10"},
+    {"network.init": "default"},
 )
 TASK_CHANGES: dict[str, tuple[Reading, ...]] = {
     "mri": ({"input_update": "data_consistent"},),
@@ -54,7 +58,7 @@ TASK_CHANGES: dict[str, tuple[Reading, ...]] = {
     "inpainting": ({"input_update": "data_consistent"}, {"start": "mean"}),
     "deblurring": ({"input_update": "reflection"},),
 }
-VANILLA_CHANGES: tuple[Reading, ...] = (*({"perturb": "0.033"}, {"input": "normal"}, {"input": "measurement"}),)
+VANILLA_CHANGES: tuple[Reading, ...] = ({"perturb": "0.033"}, {"input": "normal"}, {"input": "measurement"})
 GUIDED_CHANGES: tuple[Reading, ...] = ({"passes": "4"}, {"alpha": "0.1"})
 CLOSE = 0.5  # dB: a result counts as held when it is no further below its own run's highest PSNR
 WORTH = 0.1  # dB by which a single change must gain on the first image to be tried together with others
