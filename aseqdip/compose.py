@@ -23,7 +23,7 @@ from aseqdip.errors import UserError
 from aseqdip.files import config_folder
 from aseqdip.methods import METHODS
 from aseqdip.networks import NETWORKS
-from aseqdip.priors.published import FOLDER
+from aseqdip.priors.published import usual_place
 
 # --- what Hydra is told ------------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ def _tenth(number: Any) -> int:
 
 def _weights(name: str) -> str | None:
     """``${weights:ffhq}``: that published prior where its file has been converted, else the one that is shipped."""
-    return name if (FOLDER / f"{name}.safetensors").is_file() else None
+    return name if usual_place(name).is_file() else None
 
 
 # --- composing ---------------------------------------------------------------------------------------------------

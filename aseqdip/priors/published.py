@@ -14,8 +14,10 @@ from aseqdip.errors import UserError
 from aseqdip.priors.files import FAMILIES, Card, write
 from aseqdip.priors.schedules import Translated
 
-#: where ``prior=ffhq`` looks, and where a converted file goes unless another place is named
-FOLDER = Path("weights")
+
+def usual_place(name: str) -> Path:
+    """Where ``prior=ffhq`` looks, and where a converted file goes unless another place is named."""
+    return Path("weights", f"{name}.safetensors")
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def converted(name: str, word: str = "prior") -> Path:
     Args:
         word: how a user chose it.
     """
-    path, it = FOLDER / f"{name}.safetensors", PUBLISHED[name]
+    path, it = usual_place(name), PUBLISHED[name]
     if not path.is_file():
         raise UserError(
             f"{word}={name}: expected {path}, which is not there. Nothing is downloaded: get {it.file} from {it.where} "
@@ -147,7 +149,7 @@ def convert(path: Path, name: str | None, out: Path | None) -> Path:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     facts = {"name": name, "licence": it.terms, "source": f"{path.name}, sha256 {digest}"}
-    out = out or FOLDER / f"{name}.safetensors"
+    out = out or usual_place(name)
     write(out, Card(**{**asdict(it.card), **facts}), weights, torch.float32)
     return out
 
