@@ -315,7 +315,10 @@ def _located(words: Sequence[str]) -> list[str]:
 
 
 def rehearse(words: Sequence[str]) -> list[str]:
-    """Compose a command's first job; the warnings that its words deserve. UserError for what cannot run at all."""
+    """The warnings that a command's words deserve: those without effect in any job. UserError for what cannot run.
+
+    Jobs are composed one after another until each word has had an effect in one, mostly the first alone.
+    """
     own = _located(words)
     over = compose.swept(own)
     said = {word.partition("=")[0].lstrip("+") for word in own}
