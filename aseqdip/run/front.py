@@ -174,20 +174,25 @@ def reconstruct(
         finally:
             for one in bar:
                 one.bar.close()
-        arrays = run.arrays()  # first: a method says facts of them
-        table, facts = np.asarray(run.scores.rows, dtype=float).T, run.facts()
-        if "sigma_used" in facts:
-            facts["sigma_used"] *= unit
-        return Result(
-            image=run.result().cpu() * unit,
-            start=case.problem.z0.cpu() * unit,
-            scores=run.scores.summary(),
-            which=run.scores.headline,
-            curve=dict(zip(COLUMNS, table, strict=True)),
-            arrays={key: array.cpu() * unit for key, array in arrays.items()},
-            facts=facts,
-            seconds=dict(run.clock.seconds),
-        )
+        return _result(run, unit)
+
+
+def _result(run: Reconstruction, unit: float) -> Result:
+    """What a finished run has, in the user's units."""
+    arrays = run.arrays()  # first: a method says facts of them
+    table, facts = np.asarray(run.scores.rows, dtype=float).T, run.facts()
+    if "sigma_used" in facts:
+        facts["sigma_used"] *= unit
+    return Result(
+        image=run.result().cpu() * unit,
+        start=run.case.problem.z0.cpu() * unit,
+        scores=run.scores.summary(),
+        which=run.scores.headline,
+        curve=dict(zip(COLUMNS, table, strict=True)),
+        arrays={key: array.cpu() * unit for key, array in arrays.items()},
+        facts=facts,
+        seconds=dict(run.clock.seconds),
+    )
 
 
 def _case(
