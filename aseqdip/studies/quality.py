@@ -210,10 +210,16 @@ def page(folder: Path, path: Path) -> None:
     document(build(load([folder / "reported"]).rows), path, command, more)
 
 
+#: the steps, and how many words each needs
+NEEDED = {"tune": 0, "choose": 2, "report": 1, "heldout": 1, "page": 2}
+
+
 def main() -> None:
     """Entry point."""
+    what, *words = sys.argv[1:] or [""]
+    if what not in NEEDED or len(words) < NEEDED[what]:
+        sys.exit(str(__doc__))
     try:
-        what, *words = sys.argv[1:]
         if what == "tune":
             for task, _, _, one in tries():
                 run(one, ["data=tuning", f"images=0:{TUNED_ON[task]}", *words])
@@ -227,12 +233,8 @@ def main() -> None:
                 method = METHODS[cell.split()[1]]
                 if method.iterative and "stop" not in method.defaults and not issubclass(method, Sampler):
                     run(found["words"], ["stop=holdout", "data=public", f"images=0:{HELD_OUT_ON}", *words[1:]])
-        elif what == "page":
-            page(Path(words[0]), Path(words[1]))
         else:
-            raise ValueError(what)
-    except (ValueError, IndexError):
-        sys.exit(str(__doc__))
+            page(Path(words[0]), Path(words[1]))
     except (UserError, OSError) as error:
         sys.exit(str(error))
 
