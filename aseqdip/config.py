@@ -163,6 +163,11 @@ class Known:
     field: dataclasses.Field[Any]
     kind: Any
 
+    @property
+    def part_kind(self) -> str:
+        """The kind of its owner: "method"; "" for what every run has."""
+        return self.owner.partition("=")[0]
+
     def typed(self, value: Any) -> Any:
         """A value of it; UserError if it is none."""
         return convert(self.name, self.field, self.kind, value)
@@ -203,7 +208,7 @@ def catalogue() -> dict[str, list[Known]]:
     for kind, name, part in parts():
         for known in knobs_of(part.Options, PREFIX[kind], f"{kind}={name}"):
             for other in found.get(known.name, []):
-                if other.owner.split("=")[0] != kind:
+                if other.part_kind != kind:
                     whose = f"of {other.owner}" if other.owner else "that every run has"
                     raise UserError(
                         f"The knob '{known.name}' of {known.owner} has the name of one {whose}: give it another name."
@@ -260,13 +265,12 @@ def in_force(cfg: Config) -> dict[str, Known]:
 
 def value_of(cfg: Config, known: Known) -> Any:
     """The value that a run gives a knob that is in force."""
-    kind, _, _ = known.owner.partition("=")
     holders: dict[str, Any] = {
         "task": cfg.task.options, "method": cfg.method.options, "stop": cfg.rule and cfg.rule.options,
         "network": cfg.network.options, "dataset.reader": cfg.dataset.reader.options,
     }  # fmt: skip
     head, dot, _ = known.name.partition(".")
-    holder = holders[kind] if kind else getattr(cfg, head) if dot else cfg
+    holder = holders[known.part_kind] if known.owner else getattr(cfg, head) if dot else cfg
     return getattr(holder, known.field.name)
 
 

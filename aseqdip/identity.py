@@ -90,7 +90,7 @@ def _knobs(cfg: Config) -> tuple[dict[str, Any], dict[str, Any]]:
         if not known.field.metadata["result"] or name in ("seed", "dataset.name"):  # said by themselves
             continue
         value = value_of(cfg, known)
-        of_data = known.owner.startswith(("task=", "dataset.reader=")) or name in ("size", "truth")
+        of_data = known.part_kind in ("task", "dataset.reader") or name in ("size", "truth")
         of_file = known.field.metadata["file"] and value not in NAMES.get(name, ())
         (measured if of_data else other)[name] = file_digest(value) if of_file else value
     return measured, other

@@ -357,12 +357,11 @@ def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
         declared = catalogue().get(name)
         if declared is None or name in used:
             continue
-        owners = [known.owner for known in declared if known.owner]
-        if not owners or mine[owners[0].split("=")[0]] in owners:
+        kind, owners = declared[0].part_kind, [known.owner for known in declared]  # all are of one kind
+        if not kind or mine[kind] in owners:
             if name != "precision":  # as much a matter of the machine as of the method
                 found[name] = f"{name} has no effect: method={cfg.method.name} does not use it."
         else:
-            kind = owners[0].split("=")[0]
             found[name] = f"{name} has no effect: it belongs to {' and '.join(owners)}, and this is {mine[kind]}."
     return found
 

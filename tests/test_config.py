@@ -260,7 +260,7 @@ def test_a_part_of_a_table_has_its_cells_alone(experiment: str, cells: int) -> N
 
 
 def test_no_name_means_two_things() -> None:
-    kinds = {name: {known.owner.split("=")[0] for known in all_} for name, all_ in catalogue().items()}
+    kinds = {name: {known.part_kind for known in all_} for name, all_ in catalogue().items()}
     assert {name: kind for name, kind in kinds.items() if len(kind) > 1} == {}
     assert not set(kinds) & set(GROUPS)
 
