@@ -6,7 +6,7 @@ take home.
 
 The first form runs what results/ lacks: the checks and the benchmark of the GPU (where there is one), then
 experiment=table2 with the settings given, MRI and CT first, then pictures, until the time is up. OUT then holds
-records.zip (the new records, and a small picture of each table cell's first image), gpu-check.jsonl and
+records.zip (the new records, and preview.png of each table cell's first image), gpu-check.jsonl and
 gpu-bench.jsonl. The second form puts them into results/; the next slot goes on from there, and repeats checks that
 failed or were cut short. Nothing is downloaded; PyTorch, NumPy, SciPy, scikit-image, h5py, matplotlib, hydra-core and
 omegaconf are needed.
@@ -19,21 +19,18 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 RESERVE = 40  # seconds for packing
-THUMBNAIL = 192  # pixels
 CHECKS = {"gpu-check": 1 / 2, "gpu-bench": 1 / 3}  # scripts, and the part of the time left that each may take
-KEPT = ("record.json", "failure.json", "shown.jpg", "start.jpg", "truth.jpg")
+RECORDS, PICTURE = ("record.json", "failure.json"), "preview.png"
 
 
 def main() -> None:
@@ -68,8 +65,6 @@ def slot(end: float, out: Path, results: Path, experiment: str, settings: list[s
                 words = [f"experiment={experiment}", f"outputs={results}", f"budget_minutes={minutes:.2f}", *cells]
                 execute(["run.py", "-m", *words, "tracker=none", "parallel=auto", *settings], end - RESERVE / 2)
     finally:
-        for folder in first_images(results):
-            thumbnails(folder)
         new = [file for file in small_files(results) if file not in before]
         pack(new, results, out / "records.zip")
         sys.stdout.write(f"{len(new)} new files in {out / 'records.zip'}\n")
@@ -129,31 +124,12 @@ def execute(command: list[str], deadline: float) -> int:
     return status
 
 
-def small_files(results: Path) -> Iterable[Path]:
-    """What is taken home of a folder of results."""
-    return (file for name in KEPT for file in sorted(results.rglob(name)))
-
-
-def first_images(results: Path) -> Iterable[Path]:
-    """One finished image of each method's folder: the first by name, the same in all of them."""
-    methods = {record.parent.parent for record in results.rglob("record.json")}
-    return (min(record.parent for record in method.glob("*/record.json")) for method in sorted(methods))
-
-
-def thumbnails(folder: Path) -> None:
-    """Small pictures of a reconstruction's arrays, for the report's galleries."""
-    arrays = folder / "reconstruction.npz"
-    if not arrays.exists():
-        return
-    with np.load(arrays, allow_pickle=False) as kept:
-        for name in ("shown", "start", "truth"):
-            target = folder / f"{name}.jpg"
-            if name in kept and not target.exists():
-                image = kept[name][0] / max(float(kept["truth" if "truth" in kept else name].max()), 1e-12)
-                pixels = np.moveaxis((255 * image.clip(0, 1)).round().astype(np.uint8), 0, -1).squeeze()
-                picture = Image.fromarray(pixels)
-                picture.thumbnail((THUMBNAIL, THUMBNAIL))
-                picture.save(target, quality=86)
+def small_files(results: Path) -> Iterator[Path]:
+    """What is taken home of a folder of results: its records, and each method's first image to look at."""
+    for name in RECORDS:
+        yield from sorted(results.rglob(name))
+    for method in sorted({record.parent.parent for record in results.rglob("record.json")}):
+        yield from sorted(method.glob(f"*/{PICTURE}"))[:1]
 
 
 def pack(files: Iterable[Path], results: Path, archive: Path) -> None:
@@ -172,7 +148,7 @@ def merge(archive: Path, results: Path) -> int:
     with zipfile.ZipFile(archive) as packed:
         for name in packed.namelist():
             path = PurePosixPath(name)
-            if path.name not in KEPT or path.is_absolute() or ".." in path.parts:
+            if path.name not in (*RECORDS, PICTURE) or path.is_absolute() or ".." in path.parts:
                 sys.exit(f"{archive} holds {name}: not a slot's records.")
             target = results / path
             if not target.exists():

@@ -8,10 +8,8 @@ import time
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import ROOT, load_script
-from PIL import Image
 
 campaign = load_script("campaign")
 
@@ -24,27 +22,22 @@ def results(tmp_path: Path) -> Path:
         folder = tmp_path / "results/mri/accel4/aseqdip-1/" / image
         folder.mkdir(parents=True)
         (folder / "record.json").write_text(json.dumps({"image": image}))
-        image_of = np.random.default_rng(0).random((1, 1, 300, 400), dtype=np.float32)
-        np.savez(folder / "reconstruction.npz", shown=image_of, truth=2 * image_of)
+        (folder / "preview.png").write_bytes(b"a picture")
+        (folder / "reconstruction.npz").write_bytes(b"large arrays")
     return tmp_path / "results"
 
 
 def test_records_travel_and_arrays_stay(results: Path, tmp_path: Path) -> None:
-    for folder in campaign.first_images(results):
-        campaign.thumbnails(folder)
     archive = tmp_path / "slot/records.zip"
     archive.parent.mkdir()
     campaign.pack(campaign.small_files(results), results, archive)
     (archive.parent / "gpu-check.jsonl").write_text(PASSED)
     merged = tmp_path / "merged"
-    assert campaign.merge(archive, merged) == 4
+    assert campaign.merge(archive, merged) == 3
     assert campaign.merge(archive, merged) == 0, "what is there stays as it is"
-    assert {f.name for f in merged.rglob("a/*")} == {"record.json", "shown.jpg", "truth.jpg"}
+    assert {f.name for f in merged.rglob("a/*")} == {"record.json", "preview.png"}
     assert {f.name for f in merged.rglob("b/*")} == {"record.json"}, "one image of a method is shown"
     assert campaign.passed(merged / "gpu-check.jsonl")
-    with Image.open(merged / "mri/accel4/aseqdip-1/a/shown.jpg") as picture:
-        assert max(picture.size) == campaign.THUMBNAIL
-        assert np.asarray(picture).mean() < 90, "on the truth's scale"
 
 
 @pytest.mark.parametrize("name", ["../record.json", "/etc/record.json", "a/run.py"])
