@@ -36,13 +36,14 @@ def shows(words: Sequence[str]) -> bool:
 
 
 def user_folder(words: Sequence[str]) -> str | None:
-    """The folder of a user's own configs: ``--config-dir``."""
+    """The folder of a user's own configs: ``--config-dir``; of several the last, as Hydra takes it."""
+    found = None
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word in ("--config-dir", "-cd"):
-            return following
-        if word.startswith("--config-dir="):
-            return word.partition("=")[2]
-    return None
+            found = following
+        elif word.startswith("--config-dir="):
+            found = word.partition("=")[2]
+    return found
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -22,7 +22,7 @@ from aseqdip.identity import departures
 from aseqdip.methods.base import Method
 from aseqdip.parts import knob
 from aseqdip.run.runner import check_combination, command
-from aseqdip.words import check, narrowed, rehearse, written
+from aseqdip.words import check, narrowed, rehearse, user_folder, written
 from aseqdip.words import jobs as count_jobs
 
 PAIRS = [(g, c) for g in GROUPS if g != "cell" for c in choices(g)]
@@ -211,6 +211,7 @@ def test_a_users_own_configs(configure: Configure, tmp_path: Path) -> None:
         check(["--config-dir", str(tmp_path)])
     with pytest.raises(UserError, match="there is no such folder"):
         check(["--config-dir", str(tmp_path / "none")])
+    assert user_folder(["--config-dir", "one", "size=64", "--config-dir=two"]) == "two", "as Hydra takes them"
 
 
 @pytest.mark.parametrize(

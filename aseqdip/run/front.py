@@ -26,6 +26,7 @@ from aseqdip.run.given import (
     Given,
     borrowed,
     check_adjoint,
+    check_finite,
     check_numbers,
     check_place,
     check_start_name,
@@ -209,8 +210,7 @@ def _case(
     """The case, scaled, and what one in its images is in the user's."""
     y = values_of(y).to(home)
     y = measured(A, y.to(torch.complex64 if y.is_complex() else torch.float32))
-    if not torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all():
-        raise UserError("y holds values that are NaN or infinite: repair the measurements.")
+    check_finite(y, "y")
     z0 = direct(A, y) if start is None else values_of(start).to(home)
     if z0.ndim != 4 or z0.shape[0] != 1 or z0.is_complex():
         raise UserError(
@@ -223,6 +223,7 @@ def _case(
             f"complex_images needs two channels, real and imaginary part; the start image has {z0.shape[1]}."
         )
     z0 = z0.detach().float()
+    check_finite(z0, "The start image")
     like = A(z0)
     if like.shape != y.shape:
         raise UserError(f"The operator gives measurements of shape {tuple(like.shape)}, but y has {tuple(y.shape)}.")
@@ -264,6 +265,7 @@ def _case(
 def _like(image: Array, z0: Tensor, what: str) -> Tensor:
     """An image in the start image's shape; axes of length 1 may be left out, and a complex one is two channels."""
     tensor = values_of(image)
+    check_finite(tensor, f"The {what}")
     if tensor.is_complex():
         tensor = torch.stack((tensor.real, tensor.imag), dim=-3)
     if tensor.numel() != z0.numel() or tensor.shape[-2:] != z0.shape[-2:]:

@@ -169,6 +169,12 @@ def measured(A: Operator, y: Tensor) -> Tensor:
     return y
 
 
+def check_finite(values: Tensor, what: str) -> None:
+    """Raise UserError for what no result may be made of."""
+    if not torch.isfinite(values).all():
+        raise UserError(f"{what} holds values that are NaN or infinite: repair it.")
+
+
 def direct(A: Operator, y: Tensor) -> Tensor:
     """The operator's one-step reconstruction. Raises UserError where it makes none of y."""
     try:
@@ -178,8 +184,9 @@ def direct(A: Operator, y: Tensor) -> Tensor:
         return found
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         hint = " A.sample(kspace) makes them of a whole k-space." if isinstance(A, MultiCoilMRI) else ""
+        said = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The operator makes no image of y, {tuple(y.shape)}, {y.dtype}: {str(error).splitlines()[0]}. Give "
+            f"The operator makes no image of y, {tuple(y.shape)}, {y.dtype}: {said}. Give "
             f"measurements as the operator gives them, as tensors, (1, channels or coils, ...).{hint}"
         ) from error
 

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from aseqdip.config import knobs_of, parts
+from aseqdip.errors import UserError
 from aseqdip.files import config_folder
 from aseqdip.methods import METHODS
 from aseqdip.plain import dumps
@@ -147,11 +148,12 @@ def _method(method: str, tried: Sequence[Record], reported: Sequence[Record]) ->
 
 def judged(record: Record) -> list[tuple[str, float]]:
     """The readings that a reconstruction speaks for, with their PSNR: its own; and its average, where it has one."""
+    if record.score.psnr_db is None:
+        raise UserError(f"{record.image}: settings are chosen where there is a truth, and its record has no PSNR.")
     found = [(reading(record), record.score)]
     if record.result == "last" and "ema" in record.scores and record.network_parameters:
         averaged = replace(record, settings={**record.settings, "ema": EMA_DECAY})
         found.append((reading(averaged), record.scores["ema"]))
-    assert record.score.psnr_db is not None, f"{record.image}: settings are chosen where there is a truth"
     return [(words, score.psnr_db) for words, score in found if score.psnr_db is not None]
 
 

@@ -38,7 +38,7 @@ from aseqdip.records import Record
 from aseqdip.report.blocks import Block, Cell, build, versus
 from aseqdip.report.rows import load
 from aseqdip.report.tables import HEADLINE, INTERVAL, WIDE, ahead, fill_in, markdown, verdict, wide
-from aseqdip.run.interrupt import UNFINISHED
+from aseqdip.run.interrupt import DONE, UNFINISHED
 from aseqdip.run.scores import EMA_DECAY
 from aseqdip.studies import choice
 from aseqdip.studies.quality import ONLY, SETTINGS, merged, run
@@ -108,8 +108,11 @@ def outputs(more: Sequence[str]) -> Path:
     raise UserError("What is there already is not computed again: say where, outputs=results/claims/...")
 
 
-def tune(task: str, more: Sequence[str]) -> None:
-    """All readings on the first image, the better ones on the next; none that there is a record of."""
+def tune(task: str, more: Sequence[str]) -> int:
+    """All readings on the first image, the better ones on the next; none that there is a record of.
+
+    Returns how many methods were not tried to the end.
+    """
     for method, tries in cells(task).items():
         attempt(task, method, tries, 0, more)
     for image, kept in enumerate(ROUNDS[1:], start=1):
@@ -118,6 +121,8 @@ def tune(task: str, more: Sequence[str]) -> None:
                 time.sleep(WAIT)
             records = choice.records_below(outputs(more) / task)
             attempt(task, method, ranked(records, task, method)[:kept], image, more)
+    records = choice.records_below(outputs(more) / task)
+    return sum(not finished(records, task, method) for method in cells(task))
 
 
 def attempt(task: str, method: str, tries: Sequence[str], image: int, more: Sequence[str]) -> bool:
@@ -198,36 +203,45 @@ def best(task: str, method: str, more: str = "") -> list[str]:
     return words(task, method, f"recipe=best {more}")
 
 
-def report(task: str, more: Sequence[str]) -> None:
-    """What was chosen, on the images that are reported; authors' settings with the first seed; then other seeds."""
+def report(task: str, more: Sequence[str]) -> int:
+    """What was chosen, on the images that are reported; authors' settings with the first seed; then other seeds.
+
+    Returns how many commands did not come to their end.
+    """
+    left = 0
     for seed in SEEDS:
-        for method in (*UNTUNED, *cells(task)):
-            on_reported(task, best(task, method), seed, more)
-        if seed == SEEDS[0]:
-            report_authors(task, more)
+        commands = [best(task, method) for method in (*UNTUNED, *cells(task))]
+        commands += authors(task) if seed == SEEDS[0] else []
+        left += sum(not on_reported(task, command, seed, more) for command in commands)
+    return left
 
 
-def report_authors(task: str, more: Sequence[str]) -> None:
-    """Each network's authors' own settings, where they were not chosen, with the first seed."""
+def authors(task: str) -> list[list[str]]:
+    """The commands of each network's authors' own settings, where they were not chosen."""
+    found = []
     for method, (own, *_) in cells(task).items():
         command = words(task, method, own)
         if METHODS[method].learns and settings(compose(command)) != settings(compose(best(task, method))):
-            on_reported(task, command, SEEDS[0], more)
+            found.append(command)
+    return found
 
 
-def on_reported(task: str, command: list[str], seed: int, more: Sequence[str]) -> None:
-    """A command on the images that are reported, unless there are records of all of them, be they of older code."""
+def on_reported(task: str, command: list[str], seed: int, more: Sequence[str]) -> bool:
+    """A command on the images that are reported, unless there are records of all of them, be they of older code.
+
+    Returns whether it came to its end.
+    """
     reading = choice.written(settings(compose(command)))  # recipe=best may have been another
     tried = choice.records_below(outputs(more) / task)
     there = [r for r in made(tried, command) if r.seed == seed and choice.reading(r) == reading]
-    if len({r.image for r in there}) < REPORTED:
-        run(command, ["data=public", f"images=0:{REPORTED}", f"seed={seed}", *more])
+    if len({r.image for r in there}) >= REPORTED:
+        return True
+    return run(command, ["data=public", f"images=0:{REPORTED}", f"seed={seed}", *more]) == DONE
 
 
-def vary(task: str, more: Sequence[str]) -> None:
-    """aSeqDIP's best reading with one thing changed."""
-    for said in VARIED:
-        on_reported(task, best(task, "aseqdip", said), SEEDS[0], more)
+def vary(task: str, more: Sequence[str]) -> int:
+    """aSeqDIP's best reading with one thing changed; how many commands did not come to their end."""
+    return sum(not on_reported(task, best(task, "aseqdip", said), SEEDS[0], more) for said in VARIED)
 
 
 def page(folder: Path, path: Path) -> None:
@@ -244,7 +258,7 @@ def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
     chosen = [row for row in rows if row.record.recipe == "best"]
     if not chosen:
         raise UserError(f"{folder}/reported has no record: run report first.")
-    authors = [replace(row, record=replace(row.record, recipe=AUTHORS)) for row in rows if row.record.recipe != "best"]
+    theirs = [replace(row, record=replace(row.record, recipe=AUTHORS)) for row in rows if row.record.recipe != "best"]
     own = [row for row in chosen if row.record.method == "aseqdip"]
     varied = {block.first.task: block for block in build([*own, *load([folder / "varied"]).rows])}
     for block in varied.values():  # against its own, whichever is the nearest to the paper's
@@ -259,7 +273,7 @@ def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
         folder=folder, path=path, size=SIZE, steps=STEPS, width=WIDTH, skip=OWN_WIDTH["skip"],
         picture=path.with_suffix(".png").name, headline=HEADLINE,
         interval=INTERVAL, answers="\n\n".join(answers(block, varied.get(block.first.task)) for block in blocks),
-        falls=FALLS, reported=tables(blocks), chosen=markdown(used(blocks)), authors=tables(build(authors)),
+        falls=FALLS, reported=tables(blocks), chosen=markdown(used(blocks)), authors=tables(build(theirs)),
         varied=tables(varied.values()),
         checked=checked(folder), tried=markdown(tried(tuning)),
         budgets=markdown(choice.table(tuning)),
@@ -431,7 +445,8 @@ def main() -> None:
     of_task, of_files = {"tune": tune, "report": report, "vary": vary}, {"choose": choose, "page": page}
     try:
         if what in of_task and said and said[0] in SETTINGS:
-            of_task[what](said[0], said[1:])
+            if left := of_task[what](said[0], said[1:]):
+                sys.exit(f"{left} commands did not come to their end: see above, and repeat this one.")
         elif what in of_files and len(said) == 2:
             of_files[what](Path(said[0]), Path(said[1]))
         else:

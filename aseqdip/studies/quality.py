@@ -26,6 +26,7 @@ from aseqdip.report.blocks import agreement, build
 from aseqdip.report.quality import document
 from aseqdip.report.rows import load
 from aseqdip.report.tables import fill_in, markdown
+from aseqdip.run.interrupt import DONE
 from aseqdip.run.scores import EMA_DECAY
 from aseqdip.studies import choice
 
@@ -214,27 +215,32 @@ def page(folder: Path, path: Path) -> None:
 NEEDED = {"tune": 0, "choose": 2, "report": 1, "heldout": 1, "page": 2}
 
 
+def commands(what: str, words: list[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """What a step runs: a method's words, and those of the data and the user's own."""
+    if what == "tune":
+        for task, _, _, one in tries():
+            yield one, ["data=tuning", f"images=0:{TUNED_ON[task]}", *words]
+        return
+    for cell, found in json.loads(Path(words[0]).read_text(encoding="utf-8")).items():
+        method = METHODS[cell.split()[1]]
+        if what == "report":
+            yield found["words"], ["data=public", f"images=0:{REPORTED_ON}", *words[1:]]
+        elif method.iterative and "stop" not in method.defaults and not issubclass(method, Sampler):
+            yield found["words"], ["stop=holdout", "data=public", f"images=0:{HELD_OUT_ON}", *words[1:]]
+
+
 def main() -> None:
     """Entry point."""
     what, *words = sys.argv[1:] or [""]
     if what not in NEEDED or len(words) < NEEDED[what]:
         sys.exit(str(__doc__))
     try:
-        if what == "tune":
-            for task, _, _, one in tries():
-                run(one, ["data=tuning", f"images=0:{TUNED_ON[task]}", *words])
-        elif what == "choose":
+        if what == "choose":
             write_json(Path(words[1]), choose(Path(words[0])))
-        elif what == "report":
-            for cell in json.loads(Path(words[0]).read_text(encoding="utf-8")).values():
-                run(cell["words"], ["data=public", f"images=0:{REPORTED_ON}", *words[1:]])
-        elif what == "heldout":
-            for cell, found in json.loads(Path(words[0]).read_text(encoding="utf-8")).items():
-                method = METHODS[cell.split()[1]]
-                if method.iterative and "stop" not in method.defaults and not issubclass(method, Sampler):
-                    run(found["words"], ["stop=holdout", "data=public", f"images=0:{HELD_OUT_ON}", *words[1:]])
-        else:
+        elif what == "page":
             page(Path(words[0]), Path(words[1]))
+        elif left := sum(run(one, more) != DONE for one, more in commands(what, words)):
+            sys.exit(f"{left} commands did not come to their end: see above, and repeat this one.")
     except (UserError, OSError) as error:
         sys.exit(str(error))
 

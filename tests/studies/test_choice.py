@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aseqdip.errors import UserError
 from aseqdip.records import Record, Score, scan
 from aseqdip.studies.choice import Budget, broken, budgets, chosen, patient, reading
 
@@ -39,6 +40,11 @@ def test_a_fair_study_breaks_no_rule() -> None:
     assert broken(fair()) == []
     assert budgets(fair())["mri", "accel4", "aseqdip"] == Budget(2, 4, (4000,), 2, 2)
     assert len(budgets(fair())) == 2
+
+
+def test_what_has_no_truth_chooses_nothing() -> None:
+    with pytest.raises(UserError, match="chosen where there is a truth"):
+        chosen([replace(record("tv", 1, "a", 30.0), scores={"last": Score(None)})])
 
 
 def test_slices_of_one_ct_patient_are_one_object() -> None:

@@ -14,8 +14,8 @@ from aseqdip.methods import METHODS
 from aseqdip.records import Curve, Record, Score
 from aseqdip.report.blocks import Cell, build
 from aseqdip.report.rows import load
-from aseqdip.run.interrupt import UNFINISHED
-from aseqdip.studies import choice, claims
+from aseqdip.run.interrupt import DONE, FAILED, UNFINISHED
+from aseqdip.studies import choice, claims, quality
 
 
 def test_each_method_with_settings_is_tried_equally_often_its_authors_settings_among_them() -> None:
@@ -126,10 +126,10 @@ def test_the_committed_recipes_are_what_the_committed_study_found(tmp_path: Path
 
 def test_what_is_reported_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
-    monkeypatch.setattr(claims, "run", lambda words, more: ran.append(words))
+    monkeypatch.setattr(claims, "run", lambda words, more: ran.append(words) or DONE)
     command, more = claims.words("ct", "tv", ""), [f"outputs={tmp_path}"]
     for image in "uvwxyz":
-        claims.on_reported("ct", command, 0, more)
+        assert claims.on_reported("ct", command, 0, more)
         made(tmp_path, "tv", "", 30.0, image)
     assert ran == [command] * 6
     claims.on_reported("ct", command, 0, more)
@@ -233,6 +233,17 @@ def test_other_words_are_answered_with_the_usage(words: list[str], monkeypatch: 
     monkeypatch.setattr("sys.argv", ["claims", *words])
     with pytest.raises(SystemExit, match="aseqdip.studies.claims tune"):
         claims.main()
+
+
+@pytest.mark.parametrize(("study", "words"), [(claims, ["vary", "ct"]), (quality, ["tune"])])
+def test_commands_that_fail_are_counted(
+    study: Any, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = iter([FAILED, DONE, FAILED])
+    monkeypatch.setattr(study, "run", lambda *_: next(status, DONE))
+    monkeypatch.setattr("sys.argv", ["study", *words, f"outputs={tmp_path}"])
+    with pytest.raises(SystemExit, match="2 commands did not come to their end"):
+        study.main()
 
 
 def test_a_page_of_nothing_is_refused(tmp_path: Path) -> None:
