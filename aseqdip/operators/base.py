@@ -98,10 +98,23 @@ class Functions(Operator):
         self.apply_, self.adjoint_ = apply, adjoint
 
     def forward(self, image: Tensor) -> Tensor:
-        return linear_map(image, self.apply_, self.adjoint_)
+        return linear_map(image, self._apply_a, self._apply_adjoint)
 
     def adjoint(self, measurements: Tensor) -> Tensor:
-        return linear_map(measurements, self.adjoint_, self.apply_)
+        return linear_map(measurements, self._apply_adjoint, self._apply_a)
+
+    def _apply_a(self, image: Tensor) -> Tensor:
+        return _no_finer(self.apply_(image), image)
+
+    def _apply_adjoint(self, measurements: Tensor) -> Tensor:
+        return _no_finer(self.adjoint_(measurements), measurements)
+
+
+def _no_finer(found: Any, given: Tensor) -> Any:
+    """What a function found, in single precision where it was given that: NumPy's constants make it double."""
+    if isinstance(found, Tensor) and given.dtype in (torch.float32, torch.complex64):
+        return found.to(torch.complex64 if found.is_complex() else torch.float32)
+    return found
 
 
 class Scaled(Operator):

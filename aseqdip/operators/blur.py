@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aseqdip.errors import UserError
-from aseqdip.operators.base import Operator, linear_map
+from aseqdip.operators.base import Operator, linear_map, values_of
 
 
 def trajectory_kernel(size: int, generator: torch.Generator) -> Tensor:
@@ -47,6 +47,7 @@ class MotionBlur(Operator):
 
     def __init__(self, kernel: Tensor) -> None:
         super().__init__()
+        kernel = values_of(kernel).float()
         if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
             raise UserError(f"A blur kernel must be square with an odd side; found {tuple(kernel.shape)}.")
         if abs((total := float(kernel.sum())) - 1) > 1e-3:  # a blurred image is taken to be as bright

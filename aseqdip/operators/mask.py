@@ -13,9 +13,10 @@ class Mask(Operator):
     """``A x = m * x``: in-painting; the hole is zero in the measurement.
 
     Args:
-        mask: 1 where a pixel is known, 0 in the hole; shape (1, 1, height, width), the same for all channels.
+        mask: 0 in the hole, True, 1 or 255 where a pixel is known; shape (1, 1, height, width), the same for all
+            channels.
 
-    Raises UserError for another shape, and if no pixel is known.
+    Raises UserError for another shape, for weights between pixels, and if no pixel is known.
     """
 
     mask: Tensor
@@ -30,7 +31,13 @@ class Mask(Operator):
             )
         if not mask.any():
             raise UserError("The in-painting mask keeps no pixel: at least one must be known.")
-        self.register_buffer("mask", mask.float())
+        known = mask != 0
+        if len(found := mask[known].unique()) > 1:
+            raise UserError(
+                f"The in-painting mask holds {len(found)} values besides 0, from {float(found[0]):g} to "
+                f"{float(found[-1]):g}: a pixel is known or it is not; threshold it."
+            )
+        self.register_buffer("mask", known.float())
 
     def forward(self, image: Tensor) -> Tensor:
         return self.mask * image

@@ -73,7 +73,8 @@ class MultiCoilMRI(Operator):
 
     Image: (batch, 2, height, width). Measurements: complex, (batch, coils, height, sampled columns):
     only what was sampled is stored; for points (batch, coils, height, width), 0 where nothing was sampled.
-    Raises UserError if mask and maps differ in size or nothing is sampled.
+    Raises UserError if mask and maps differ in size, or in axes from what they are said to have here, or nothing is
+    sampled.
     """
 
     maps: Tensor
@@ -85,6 +86,8 @@ class MultiCoilMRI(Operator):
     def __init__(self, maps: Tensor, mask: Tensor) -> None:
         super().__init__()
         maps, mask = values_of(maps).to(torch.complex64), values_of(mask)
+        if maps.dim() != 3:
+            raise UserError(f"Coil maps are (coils, height, width); found {tuple(maps.shape)}: maps[None] is one coil.")
         if mask.shape not in (maps.shape[-1:], maps.shape[-2:]):
             raise UserError(
                 f"The sampling mask has {' x '.join(map(str, mask.shape))} columns, the k-space has {maps.shape[-1]}: "
@@ -123,6 +126,7 @@ class MultiCoilMRI(Operator):
 
     def sample(self, kspace: Tensor) -> Tensor:
         """What is sampled of a full centred k-space, (batch, coils, height, width) -> measurements."""
+        kspace = values_of(kspace).to(self.mask.device)
         return kspace.index_select(-1, self._columns) if self.mask.dim() == 1 else kspace * self.mask
 
 

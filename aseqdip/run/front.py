@@ -78,6 +78,8 @@ class Result:
         return self.scores[self.which]
 
 
+@torch.inference_mode(False)  # within either of which nothing could be fitted
+@torch.enable_grad()
 def reconstruct(
     y: Array,
     operator: Operator | tuple[Map, Map],
@@ -134,9 +136,13 @@ def reconstruct(
     """
     part = METHODS[method] if isinstance(method, str) else METHODS.checked(named(method), method, "method")
     check_numbers(noise_std, ema)
+    if torch.get_default_dtype() != torch.float32:
+        raise UserError(f"torch's default dtype is {torch.get_default_dtype()}: set it back to torch.float32.")
     chosen = stop if stop is not None else part.defaults.get("stop", "none")
     rule = None if chosen == "none" or not (part.iterative or chosen == "holdout") else STOPPING[chosen]
     A = operator_of(operator)
+    if any(tensor.is_inference() for tensor in (*A.parameters(), *A.buffers())):
+        raise UserError("The operator was made in torch.inference_mode, where nothing can be fitted: make it outside.")
     given = Given(settings, reconstruct, A)
     options = given.options(part.Options)
     shared = given.shared(network, part)
@@ -208,7 +214,7 @@ def _case(
     seed: int,
 ) -> tuple[Case, float]:
     """The case, scaled, and what one in its images is in the user's."""
-    y = values_of(y).to(home)
+    y = values_of(y).to(home, copy=True)  # of the user's, which an inference mode may have made
     y = measured(A, y.to(torch.complex64 if y.is_complex() else torch.float32))
     check_finite(y, "y")
     z0 = direct(A, y) if start is None else values_of(start).to(home)
@@ -221,6 +227,12 @@ def _case(
     if signed and z0.shape[1] != 2:
         raise UserError(
             f"complex_images needs two channels, real and imaginary part; the start image has {z0.shape[1]}."
+        )
+    if z0.shape[-1] <= 4 < z0.shape[1]:
+        log.warning(
+            "Images of %d channels of %d x %d pixels: channels come before rows and columns; "
+            "y.permute(0, 3, 1, 2) moves them from the end.",
+            *z0.shape[1:],
         )
     z0 = z0.detach().float()
     check_finite(z0, "The start image")
@@ -243,10 +255,10 @@ def _case(
         if abs(size - 1) >= near_one:
             factor = 1 / size
             scaled = Scaled(A, factor)
-            z0 = scaled.direct(y * factor).detach().float() if start is None else z0
-        seen = torch.hypot(z0[:, 0], z0[:, 1]) if signed else z0.abs()
-        unit = float(np.quantile(seen.cpu().numpy(), 0.999)) or 1.0
+        plain = z0 if start is None and factor == 1 else direct(scaled, y * factor).detach().float()
+        unit = _brightness(plain, signed) or _brightness(z0, signed) or 1.0  # a given start may be of any
         unit = 1.0 if 0.5 < unit < 2 else unit
+        z0 = plain if start is None else z0
     elif not 0.1 < (peak := float(z0.abs().max())) < 10:
         log.warning("A is not linear, so nothing is scaled, and the start image reaches %.3g: methods expect 1.", peak)
     noise = None if noise_std is None else noise_std * factor / unit
@@ -262,6 +274,12 @@ def _case(
     return case, unit
 
 
+def _brightness(image: Tensor, signed: bool) -> float:
+    """Of all but the brightest pixels, which may be outliers."""
+    seen = torch.hypot(image[:, 0], image[:, 1]) if signed else image.abs()
+    return float(np.quantile(seen.cpu().numpy(), 0.999))
+
+
 def _like(image: Array, z0: Tensor, what: str) -> Tensor:
     """An image in the start image's shape; axes of length 1 may be left out, and a complex one is two channels."""
     tensor = values_of(image)
@@ -269,8 +287,10 @@ def _like(image: Array, z0: Tensor, what: str) -> Tensor:
     if tensor.is_complex():
         tensor = torch.stack((tensor.real, tensor.imag), dim=-3)
     if tensor.numel() != z0.numel() or tensor.shape[-2:] != z0.shape[-2:]:
+        half = 2 * tensor.numel() == z0.numel() and z0.shape[1] == 2
+        hint = f"; of complex images a real one is given as {what} + 0j" if half else ""
         raise UserError(
-            f"The {what} has shape {tuple(tensor.shape)}, the start image {tuple(z0.shape)}: they must agree."
+            f"The {what} has shape {tuple(tensor.shape)}, the start image {tuple(z0.shape)}: they must agree{hint}."
         )
     return tensor.float().reshape(z0.shape)
 

@@ -143,11 +143,14 @@ class Given:
 
     def shared(self, network: str, method: type[Method[Any]]) -> Shared:
         part = NETWORKS[network]
+        if (name := self.left.get("network_name")) is not None:
+            raise UserError(f"network_name={name}: a network is chosen by network={name}.")
         own = self.options(part.Options, "network_")
         defaults = {f"network_{k}": v for k, v in {**part.defaults, "sigmoid": False}.items()}
         defaults |= {name: method.defaults[name] for name in LEARNING if name in method.defaults}
         self.left = {**defaults, **self.left}
         settings = self.options(NetworkSettings, "network_")
+        self.known.remove("network_name")
         shared: Shared = self.options(Shared)
         return dataclasses.replace(shared, network=dataclasses.replace(settings, name=network, options=own))
 

@@ -281,3 +281,25 @@ def test_small_image_for_a_large_kernel() -> None:
 def test_channels_round_trip() -> None:
     x = torch.randn(2, 2, 4, 5, generator=rng(12))
     assert torch.equal(to_channels(to_complex(x)), x)
+
+
+@pytest.mark.parametrize("known", [True, 1, 255, 0.5])
+def test_an_in_painting_mask_says_what_is_known_in_any_number(known: float) -> None:
+    hole = center_hole(20, 30, 0.1)
+    image = torch.rand(1, 3, 20, 30, generator=rng())
+    assert torch.equal(Mask(hole * known)(image), Mask(hole)(image))
+    weights = hole.clone()
+    weights[..., 0] = 0.5
+    with pytest.raises(UserError, match="2 values besides 0, from 0.5 to 1"):
+        Mask(weights)
+
+
+def test_operators_take_arrays_of_numpy_s_precision() -> None:
+    kernel = np.full((3, 3), 1 / 9)
+    image = torch.rand(1, 1, 20, 30, generator=rng())
+    assert torch.equal(MotionBlur(kernel)(image), MotionBlur(torch.tensor(kernel).float())(image))
+    A = MultiCoilMRI(np.full((2, 20, 30), 0.5**0.5), np.arange(30) % 2 == 0)
+    kspace = np.ones((1, 2, 20, 30), complex)
+    assert A.sample(kspace).shape == A(torch.zeros(1, 2, 20, 30)).shape
+    with pytest.raises(UserError, match=r"Coil maps are \(coils, height, width\); found \(20, 30\)"):
+        MultiCoilMRI(np.ones((20, 30)), np.arange(30) % 2 == 0)

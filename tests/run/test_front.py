@@ -436,3 +436,70 @@ def test_whatever_has_forward_and_adjoint_is_an_operator() -> None:
     x, own = picture(1, 1, 32, 32), Halves()
     same = aseqdip.reconstruct(own.forward(x), (own.forward, own.adjoint), **SMALL)
     assert torch.equal(aseqdip.reconstruct(own.forward(x), own, **SMALL).image, same.image)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+@pytest.mark.parametrize("method", ["tv", "pnp", "tv_dip"])
+def test_how_bright_a_given_start_is_changes_no_method_that_leaves_it_out(method: str, scale: float) -> None:
+    x = picture(1, 1, 32, 32)
+    x[..., 8:24, 8:24] += 0.5
+    A = EveryOtherRow()
+    words = {} if method != "tv_dip" else {**SMALL, "steps": 20}
+    own, given = (
+        aseqdip.reconstruct(A(x) * scale, A, method, truth=x * scale, start=start, **{"device": "cpu", **words})
+        for start in (None, torch.zeros(1, 1, 32, 32))
+    )
+    assert given.score.psnr_db == pytest.approx(own.score.psnr_db, abs=1.5), "its scale is the measurements'"
+
+
+class Landweber(Method[Any]):
+    """A method of one's own that fits no network, and has no budget."""
+
+    name, title, learns = "landweber", "Landweber", False
+    start = iterates = lambda *_: None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": Landweber}, r"Landweber iterates and fits no network: extend .*Classical.* iterations"),
+        ({"network_name": "skip"}, "network_name=skip: a network is chosen by network=skip"),
+        ({"start": torch.zeros(1, 1, 32, 32), "truth": torch.zeros(1, 1, 16, 32)}, "must agree"),
+    ],
+)
+def test_what_would_have_no_effect_or_an_unseen_one_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        aseqdip.reconstruct(**{"y": picture(1, 1, 32, 32), "operator": Identity(), **SMALL, **settings})
+
+
+def test_a_mode_without_gradients_changes_nothing() -> None:
+    y, A = picture(1, 1, 32, 32), Identity()
+    usual = aseqdip.reconstruct(y, A, **SMALL).image
+    with torch.no_grad():
+        assert torch.equal(aseqdip.reconstruct(y, A, **SMALL).image, usual)
+    with torch.inference_mode():
+        assert torch.equal(aseqdip.reconstruct(y + 0, A, **SMALL).image, usual)
+        made = Mask(torch.ones(1, 1, 32, 32))
+        with pytest.raises(UserError, match=r"made in torch\.inference_mode"):
+            aseqdip.reconstruct(y, made, **SMALL)
+
+
+def test_another_default_precision_is_refused() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(UserError, match=r"default dtype is torch\.float64: set it back"):
+            aseqdip.reconstruct(picture(1, 1, 32, 32), Identity(), **SMALL)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_channels_that_come_last_are_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    aseqdip.reconstruct(picture(1, 20, 16, 3), Identity(), "tv", device="cpu")
+    assert "20 channels of 16 x 3 pixels: channels come before rows" in caplog.text
+
+
+def test_functions_may_compute_in_double_precision() -> None:
+    x, weights = picture(1, 1, 32, 32), torch.linspace(0.5, 1, 32, dtype=torch.float64)
+    found = aseqdip.reconstruct(x * weights.float(), (lambda v: v * weights, lambda v: v * weights), "tv", device="cpu")
+    assert found.image.dtype == torch.float32
+    assert (found.image - x).abs().mean() < 0.1
