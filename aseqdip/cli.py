@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from aseqdip.run.runner import Summary
 
 
+#: how a sweep ends of which not all came to its end
+NOT_ALL = {
+    BAD_INPUT: "Some jobs could not run: what is wrong with each stands above. The others did.",
+    FAILED: "Some images failed: why stands above, and in failure.json in their folders.",
+}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point of ``aseqdip`` and ``run.py``.
 
@@ -85,6 +92,8 @@ def _main(given: list[str], command: Command) -> None:
     import hydra
 
     hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
+    if words.sweeps(ready) and (status := command.status()) in NOT_ALL:
+        sys.stderr.write(f"{NOT_ALL[status]}\n")
 
 
 @contextmanager

@@ -341,7 +341,9 @@ def load(folder: Path, record: Record, source: Path | None) -> Result:
         with np.load(folder / "reconstruction.npz", allow_pickle=False) as file:
             return Result(record, pixels(file["shown"]), source)
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{folder}: its reconstruction.npz cannot be read ({error}): compute it again.") from error
+        raise UserError(
+            f"{folder}: its reconstruction.npz cannot be read ({error}): compute it again, with redo=true."
+        ) from error
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -187,6 +187,15 @@ def sources(cfg: Config) -> str:
         parts.append(NETWORKS[cfg.network.name])
     if cfg.rule is not None and cfg.method.part.iterative:
         parts.append(cfg.rule.part)
+    return _code_of(parts)
+
+
+def method_code(cfg: Config) -> str:
+    """A hash of the method's own code: results that are set side by side should be of the same."""
+    return _code_of([cfg.method.part, *cfg.method.part.code])
+
+
+def _code_of(parts: list[type]) -> str:
     modules = {c.__module__ for part in parts for c in part.__mro__}
     ours = sorted(m for m in modules if m.split(".")[0] not in (*sys.stdlib_module_names, "torch"))
     for name in ours:  # grows as it goes

@@ -79,7 +79,8 @@ class Record:
             (region: top, left, rows, columns), what maps displayed values v back: low + (high - low) v, in unit; and
             digests of the bytes of its file (digest) and of all files of its volume (volume_digest).
         command: the words that compute this image again, without absolute paths; empty where they are not known.
-        identity, input: digests of all that the result depends on, and of measurements and start image as computed.
+        identity, input, code: digests of all that the result depends on, of measurements and start image as computed,
+            and of the method's code; "" in older records.
         results_version: raised whenever the same words give other numbers.
         finished: when it was written, in seconds since 1970; 0 in older records.
     """
@@ -115,6 +116,7 @@ class Record:
     command: list[str] = field(default_factory=list)
     identity: str = ""
     input: str = ""
+    code: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     results_version: int = 0

@@ -238,6 +238,16 @@ def test_killed_and_run_again(tmp_path: Path) -> None:
             assert np.array_equal(a["reconstruction"], b["reconstruction"]), "bit for bit"
 
 
+def test_a_sweep_says_at_its_end_that_a_job_could_not_run(tmp_path: Path) -> None:
+    words = ("-m", "preset=smoke", "images=0", "method=tv,mcg", "task=mri", "iterations=4", "tracker=none")
+    result = call(*words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "method=mcg is for task=ct" in result.stdout + result.stderr
+    assert result.stderr.rstrip().endswith(
+        "Some jobs could not run: what is wrong with each stands above. The others did."
+    )
+
+
 @pytest.mark.slow
 def test_installed_wheel_works_from_any_folder(tmp_path: Path) -> None:
     """Built, unpacked as pip would, and run by its entry point from an empty folder."""

@@ -44,6 +44,10 @@ def write(words: argparse.Namespace) -> None:
         raise UserError(f"There is no finished record below {', '.join(map(str, words.folder))}: run something first.")
     for trace in found.damaged:
         log.warning("%s is left out: %s", trace.folder, trace.error)
+    for trace in found.failed[:5]:
+        log.warning("%s failed: %s", trace.folder, trace.failure and trace.failure.error)
+    if more := len(found.failed[5:]):
+        log.warning("%d more failed: --html FILE.html lists them all.", more)
     blocks = build(found.rows)
     if words.export is not None:
         export(words.export, found.rows)
@@ -54,11 +58,11 @@ def write(words: argparse.Namespace) -> None:
     for path, made in ((words.markdown, tables.document), (words.latex, tables.latex)):
         if path is not None:
             write_text(path, made(blocks))
-    more: list[Path] = []
+    beside: list[Path] = []
     if words.quality is not None:
         from aseqdip.report import quality
 
-        more = quality.document(blocks, words.quality, shlex.join(["python", "-m", "aseqdip.report", *sys.argv[1:]]))
+        beside = quality.document(blocks, words.quality, shlex.join(["python", "-m", "aseqdip.report", *sys.argv[1:]]))
     if words.figure is not None:
         from aseqdip.report.charts import comparison
 
@@ -74,7 +78,7 @@ def write(words: argparse.Namespace) -> None:
         sys.stdout.write((tables.means(blocks) if words.mean else tables.each(blocks)) + "\n")
         if not written:
             sys.stdout.write("\nEverything there is: --export FILE.csv; on a page, with pictures: --html FILE.html\n")
-    for path in dict.fromkeys([*written, *more]):
+    for path in dict.fromkeys([*written, *beside]):
         sys.stdout.write(f"{path}\n")
 
 

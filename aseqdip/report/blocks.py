@@ -134,7 +134,7 @@ def build(rows: Sequence[Row]) -> list[Block]:
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         r = row.record
-        key = r.task, r.setting, r.dataset, r.preset, r.recipe, _text(r.problem)
+        key = r.task, r.setting, r.dataset, r.preset, r.recipe, _text(_problem(r))
         groups.setdefault(key, []).append(row)
     _share(groups)
     labels = _differences(groups, lambda key: key[:5], lambda key: json.loads(key[5]))
@@ -155,6 +155,12 @@ def _share(groups: dict[tuple[str, ...], list[Row]]) -> None:
             placed |= {*beside}
         if placed == {*rows}:
             del groups[key]
+
+
+def _problem(record: Record) -> dict[str, Any]:
+    """Which slice was asked for makes no other problem of a file that has one."""
+    alone = record.origin.get("slices") == 1
+    return {name: value for name, value in record.problem.items() if not (alone and name == "dataset.slice")}
 
 
 def _text(knobs: dict[str, Any]) -> str:
@@ -218,17 +224,32 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
         block.cautions.append(f"Left out: {copies} older of two with the same image, seed and settings.")
     if len({row.record.results_version for cell in block.cells for row in cell.rows}) > 1:
         block.cautions.append("Some results are of an older version of the program than others, and may differ now.")
-    records = [(cell.key, row.record) for cell in block.cells for row in cell.rows if row.record.identity]
-    codes = {(key, r.seed, r.identity) for key, r in records}
-    if len(codes) > len({code[:2] for code in codes}):  # of one seed nothing else makes another identity
+    if changed := _changed(block):
         block.cautions.append(
-            "The code of a method changed between its results: the same command computes the older anew."
+            f"The code of {' and '.join(changed)} changed between results: redo=true computes them all anew."
+        )
+    over = {frozenset((row.image, row.record.seed) for row in cell.rows) for cell in block.cells}
+    if len(over) > 1:
+        block.cautions.append(
+            "Not all are means over the same images and seeds: differences from aSeqDIP are, over those that both have."
         )
     block.notes += block.cautions
     alike, pairs = agreement(block)
     if pairs:
         block.notes.append(f"Held-out error orders {alike} of {pairs} pairs of methods on one image as PSNR does.")
     return block
+
+
+def _changed(block: Block) -> list[str]:
+    """The methods whose results are of more than one code."""
+    codes: dict[tuple[str, ...], set[str]] = {}
+    for cell in block.cells:
+        for r in (row.record for row in cell.rows if row.record.identity):
+            name = r.titles.get("method", r.method)
+            # older records do not say their code; of one cell and seed nothing else makes another identity
+            place = (name,) if r.code else (name, cell.key, str(r.seed))
+            codes.setdefault(place, set()).add(r.code or r.identity)
+    return list(dict.fromkeys(name for (name, *_), found in codes.items() if len(found) > 1))
 
 
 def place_of(record: Record) -> tuple[bool, float, str]:
@@ -281,8 +302,14 @@ def _newest(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     for row in rows:
         found.setdefault((row.image, row.record.seed), []).append(row)
     kept = [alike[0] if len(alike) == 1 else max(alike, key=_age) for alike in found.values()]
-    copies = [row for alike, one in zip(found.values(), kept, strict=True) for row in alike if row is not one]
+    copies = [row for alike, one in zip(found.values(), kept, strict=True) for row in alike if not _same(row, one)]
     return sorted(kept, key=lambda row: (row.label, row.record.seed)), copies
+
+
+def _same(row: Row, other: Row) -> bool:
+    """Whether they are one record, perhaps in two forms."""
+    one, two = row.record, other.record
+    return row is other or bool(one.identity) and (one.identity, one.finished) == (two.identity, two.finished)
 
 
 def _age(row: Row) -> tuple[int, int, float]:

@@ -1,5 +1,6 @@
 """Runs a config's images, one after another, whatever happens to any of them."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -143,7 +144,7 @@ class Seed:
         self.identity = identity.digest(identity.identity(cfg))
         # once, as its folder: what lies in one may change while images are written
         self.problem, self.settings = identity.problem(cfg), identity.settings(cfg)
-        self.departures = identity.departures(cfg)
+        self.departures, self.code = identity.departures(cfg), identity.method_code(cfg)
 
     def run(self, names: list[str]) -> None:
         """All of them, several at a time if the config says so."""
@@ -364,6 +365,7 @@ class Seed:
             settings=self.settings,
             command=command(cfg, name),
             identity=self.identity,
+            code=self.code,
             results_version=identity.RESULTS,
             finished=int(time.time()),
         )
@@ -386,6 +388,9 @@ class Seed:
         self.summary.failed[name] = message
         log.error("%s failed: %s", name, message)
         begun = begun if begun is not None and begun.scores.last is not None else None
+        if begun is not None:
+            with contextlib.suppress(Exception):  # what failed may have left nothing to be fetched
+                begun.scores.flush()
         steps = 0 if begun is None else len(begun.scores.rows)
         try:
             if begun is not None:

@@ -332,11 +332,42 @@ def test_classical_results_stand_beside_networks_of_any_preset(tmp_path: Path) -
 
 
 def test_results_of_other_code_are_not_averaged_without_a_word(tmp_path: Path) -> None:
-    said = "The code of a method changed between its results"
+    said = "The code of aSeqDIP changed between results: redo=true"
     old = [made.record("mri", "accel4", "aseqdip", name, identity="1") for name in "ab"]
     assert said not in means(blocks_of(tmp_path / "same", *old))
     assert said in means(blocks_of(tmp_path / "changed", old[0], replace(old[1], identity="2")))
     assert said not in means(blocks_of(tmp_path / "seeds", old[0], replace(old[1], identity="2", seed=1)))
+    one, other = (
+        made.record("mri", "accel4", "aseqdip", settings={"lam": lam}, identity=f"{lam}", code="1")
+        for lam in (1.0, 2.0)
+    )
+    assert said not in means(blocks_of(tmp_path / "knob", one, other))
+    assert said in means(blocks_of(tmp_path / "edited", one, replace(other, code="2"))), "nor compared"
+
+
+def test_means_over_different_images_are_said_to_be(tmp_path: Path) -> None:
+    ours = [made.record("mri", "accel4", "aseqdip", name) for name in "ab"]
+    theirs = [made.record("mri", "accel4", "tv_dip", name) for name in "ab"]
+    said = "Not all are means over the same images and seeds"
+    assert said not in means(blocks_of(tmp_path / "same", *ours, *theirs))
+    assert said in means(blocks_of(tmp_path / "fewer", *ours, theirs[0]))
+
+
+def test_one_record_in_two_forms_is_one(tmp_path: Path) -> None:
+    one = made.record("mri", "accel4", "aseqdip", "a", identity="1", finished=7)
+    made.write(tmp_path / "outputs", [one])
+    compact([tmp_path / "outputs"], tmp_path / "compact")
+    both = load([tmp_path / "outputs", tmp_path / "compact"])
+    assert len(both.rows) == 2 and "Left out" not in means(build(both.rows))
+
+
+def test_which_slice_was_asked_for_tells_no_files_of_one_slice_apart(tmp_path: Path) -> None:
+    def found(slices: int, asked: str, name: str) -> Record:
+        problem = {"size": "64", "dataset.slice": asked}
+        return made.record("mri", "accel4", "aseqdip", name, problem=problem, origin={"slices": slices})
+
+    assert len(blocks_of(tmp_path / "one", found(1, "all", "a"), found(1, "middle", "b"))) == 1
+    assert len(blocks_of(tmp_path / "many", found(2, "all", "a"), found(2, "middle", "b"))) == 2
 
 
 def test_the_compact_form_lies_in_its_target_whatever_a_folder_is_called_by(

@@ -44,6 +44,11 @@ def test_everything_below_is_found(outputs: Path) -> None:
     assert found.rows[0].record.settings is found.rows[1].record.settings, "what is alike is kept once"
 
 
+def test_failures_are_told_beside_the_tables(outputs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(outputs, "--mean")
+    assert "failed failed: NonFiniteError: not finite" in caplog.text
+
+
 def test_a_curve_with_holes_is_not_drawn(tmp_path: Path) -> None:
     one = made.record("mri", "accel4", "aseqdip")
     one.curve.psnr[3] = math.nan

@@ -556,6 +556,24 @@ def test_non_finite_loss_stops_that_image_only(configure: Configure) -> None:
     assert not (folder / "record.json").exists()
 
 
+class Breaks(ASeqDIP):
+    """An error of its own before the fourth step ends."""
+
+    def iterates(self, problem: Problem, state: NetworkState) -> Iterator[Iterate]:
+        for iterate in super().iterates(problem, state):
+            if iterate.step == 4:
+                raise RuntimeError("a bug")
+            yield iterate
+
+
+def test_what_was_reached_before_an_error_is_kept(configure: Configure) -> None:
+    cfg = configure("images=0", "steps=6")
+    summary = run(dataclasses.replace(cfg, method=dataclasses.replace(cfg.method, part=Breaks)))
+    folder = summary.folder / "brain00"
+    assert json.loads((folder / "failure.json").read_text())["after_step"] == 3
+    assert read_curve(folder / "curve.csv")["iteration"].tolist() == [1, 2, 3]
+
+
 @pytest.mark.parametrize("parallel", ["1", "auto"])
 def test_one_bad_file_does_not_stop_the_others(configure: Configure, tmp_path: Path, parallel: str) -> None:
     words = ("task=denoising", "dataset=folder", f"data_root={tmp_path}", "images=all", f"parallel={parallel}")
