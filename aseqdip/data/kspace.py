@@ -31,7 +31,7 @@ class KSpaceReader(VolumeReader):
             raise UserError(f"{printable(path)}: the k-space of slice {number} is 0 everywhere: leave the slice out.")
         sample.kspace = kspace
         sample.mask, notes = sampled_columns(kspace, mask, printable(path))
-        sample.notes += notes
+        sample.notes += [*notes, *_uncentred(kspace)]
         sample.origin.unit = "magnitude of the orthonormal inverse FFT of the file's k-space"
         return sample
 
@@ -128,6 +128,25 @@ def _mask(path: Path, stored: "h5py.Dataset", shape: tuple[int, int]) -> Tensor:
     if not values.any():
         raise UserError(f"{printable(path)}: 'mask' is 0 everywhere: no column was acquired.")
     return torch.from_numpy(values.astype(bool))
+
+
+def _uncentred(kspace: Tensor) -> list[str]:
+    """A note where the energy of (coils, rows, columns) is at the ends of an axis, as a bare FFT leaves it."""
+    energy = kspace.abs().double().square().sum(0)
+    rows, columns = (max(1, n // 4) for n in energy.shape)
+    top, left = (energy.shape[0] - rows) // 2, (energy.shape[1] - columns) // 2
+
+    def middle(axes: tuple[int, ...]) -> float:
+        moved = torch.fft.fftshift(energy, axes) if axes else energy
+        return float(moved[top : top + rows, left : left + columns].sum())
+
+    axes = max(((), (-1,), (-2,), (-2, -1)), key=middle)
+    if not axes or middle(axes) < 4 * middle(()):
+        return []
+    return [
+        f"most of the energy of k-space is at the ends of its {'axes' if len(axes) > 1 else 'axis'} "
+        f"{' and '.join(map(str, axes))}: its centre is expected in the middle; np.fft.fftshift moves it there"
+    ]
 
 
 def sampled_columns(kspace: Tensor, mask: Tensor | None, where: str) -> tuple[Tensor | None, list[str]]:

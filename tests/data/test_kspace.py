@@ -279,3 +279,15 @@ def test_the_patient_is_the_files_or_the_file(tmp_path: Path) -> None:
         with h5py.File(path, "r+") as file:
             file.attrs["patient_id"] = value if not isinstance(value, bytes) else np.bytes_(value)
         assert load(path).patient == patient
+
+
+@pytest.mark.parametrize(("moved", "said"), [((), ""), ((-1,), "axis -1"), ((-2, -1), "axes -2 and -1")])
+def test_k_space_whose_centre_is_not_in_the_middle_is_noticed(
+    moved: tuple[int, ...], said: str, tmp_path: Path
+) -> None:
+    image = np.zeros((2, 24, 20), np.complex64)
+    image[:, 6:18, 5:15] = 1 + kspace()[0, :2, 6:18, 5:15] / 9
+    whole = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, (-2, -1))), (-2, -1))
+    stored = np.fft.ifftshift(whole, moved) if moved else whole
+    notes = load(write_h5(tmp_path / "scan.h5", kspace=stored[None].astype(np.complex64))).notes
+    assert len(notes) == bool(said) and all(f"at the ends of its {said}:" in note for note in notes)
