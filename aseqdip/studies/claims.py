@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -47,11 +48,10 @@ SIZE, STEPS, REPORTED, SEEDS = 128, 4000, 6, (0, 1)
 WAIT = 15.0  # seconds, before it is looked again whether another process has finished
 #: readings are halved from image to image: all of them on the first, so many of the best on the second
 ROUNDS = (None, 2)
-#: channels at full resolution, of the U-Net and of others: what two cores can do 4000 steps of in minutes
-WIDTH, OWN_WIDTH = 16, {"skip": 32, "s2s": 16}
+#: channels at full resolution, of whichever method: what two cores can do 4000 steps of in minutes
+WIDTHS = {"unet": 16, "skip": 32, "s2s": 16}
 #: with bf16, noise-free CT stalls in some runs (docs/performance.md); at these widths fp32 is as fast, on every machine
 PRECISION = dict.fromkeys(("ct", "denoising", "inpainting", "deblurring"), "precision=fp32")
-SKIP, S2S = (f"network.width={OWN_WIDTH[name]}" for name in ("skip", "s2s"))
 #: learning rates that an earlier study found on data=calibration (docs/reproduction.md), and a rule of each task
 LR = {"mri": "1e-3", "ct": "1e-3", "denoising": "3e-4", "inpainting": "3e-3", "deblurring": "1e-3"}
 SLOW = {"mri": "3e-4", "ct": "3e-4", "denoising": "1e-4", "inpainting": "1e-3", "deblurring": "3e-4"}
@@ -61,13 +61,13 @@ TRIES: dict[str, tuple[str, str, str]] = {
     "tv": ("", "rho={low}", "rho={high}"),
     "wavelet": ("", "rho={low}", "rho={high}"),
     "pnp": ("", "weight=0.1", "weight=0.5"),
-    "vanilla_dip": (f"recipe=original {SKIP}", "lr={lr} stop={rule}", "input=measurement lr=3e-3 stop={rule}"),
-    "tv_dip": (f"recipe=original {SKIP}", "lr={lr}", "lr={lr} stop={rule}"),
-    "es_dip": (f"recipe=original {SKIP} steps={STEPS}", "lr={lr}", "input=measurement lr=3e-3"),
-    "sgld_dip": (f"recipe=original {SKIP}", "lr={lr}", "lr={slow}"),
+    "vanilla_dip": ("recipe=original", "lr={lr} stop={rule}", "input=measurement lr=3e-3 stop={rule}"),
+    "tv_dip": ("recipe=original", "lr={lr}", "lr={lr} stop={rule}"),
+    "es_dip": (f"recipe=original steps={STEPS}", "lr={lr}", "input=measurement lr=3e-3"),
+    "sgld_dip": ("recipe=original", "lr={lr}", "lr={slow}"),
     "ref_guided_dip": ("recipe=original", "lr={lr}", "lr={lr} stop={rule}"),
     "self_guided_dip": ("recipe=original", "lr={lr} passes=1 alpha=0.1", "lr={lr} passes=4{alpha}"),
-    "rethinking_dip": (f"recipe=original {S2S}", "lr=5e-4", "lr=2e-3"),
+    "rethinking_dip": ("recipe=original", "lr=5e-4", "lr=2e-3"),
     "aseqdip": ("recipe=paper", "lr={lr}", "lr={lr} stop={rule}"),
 }
 UNTUNED = ("direct",)
@@ -91,13 +91,19 @@ def cells(task: str) -> dict[str, tuple[str, ...]]:
 
 def words(task: str, method: str, said: str) -> list[str]:
     """A command, but for its images and folders."""
-    width = f"network.width={WIDTH}" if METHODS[method].learns else ""
+    return list(_words(task, method, said))
+
+
+@cache
+def _words(task: str, method: str, said: str) -> tuple[str, ...]:
     low, high = RHO[task]
     values = {"lr": LR[task], "slow": SLOW[task], "rule": RULE.get(task, "wmv"), "low": low, "high": high}
     values["alpha"] = ALPHA.get(task, " alpha=0.1")
-    place = f"{SETTINGS[task]} {PRECISION.get(task, '')} {width}"
-    base = f"task={task} method={method} preset=paper recipe=matched size={SIZE} {place}"
-    return merged(f"{base} {said.format(**values)}".split())
+    base = f"task={task} method={method} preset=paper recipe=matched size={SIZE} {SETTINGS[task]}"
+    found = merged(f"{base} {PRECISION.get(task, '')} {said.format(**values)}".split())
+    if METHODS[method].learns:
+        found.append(f"network.width={WIDTHS[compose(found).network.name]}")
+    return tuple(found)
 
 
 def outputs(more: Sequence[str]) -> Path:
@@ -182,7 +188,7 @@ def choose(tuning: Path, recipes: Path) -> None:
         if network := {k.partition(".")[2] or "name": v for k, v in other.items() if k.startswith("network")}:
             if (name := network.get("name")) is not None:  # the width that is left over is another network's
                 own = NETWORKS[name].defaults["width"]  # the study's is narrow
-                network["width"] = f"${{by_preset:{{quick:{OWN_WIDTH[name]},smoke:8,default:{own}}}}}"
+                network["width"] = f"${{by_preset:{{quick:{WIDTHS[name]},smoke:8,default:{own}}}}}"
             knobs["network"] = network
         text = f"# @package _global_\n# {ORIGIN}\n{OmegaConf.to_yaml(OmegaConf.create(knobs))}"
         write_text(recipes / f"best_{method}_{task}.yaml", text)
@@ -195,11 +201,7 @@ def own_settings(task: str, method: str, found: Mapping[str, Any]) -> dict[str, 
 
 
 def best(task: str, method: str, more: str = "") -> list[str]:
-    """The command of what was chosen, at the width of its network."""
-    if METHODS[method].learns:
-        usual, found = (compose(words(task, method, said)).network for said in ("", "recipe=best"))
-        if found != usual and found.name in OWN_WIDTH:  # else it is as wide as all others
-            more += f" network.width={OWN_WIDTH[found.name]}"
+    """The command of what was chosen."""
     return words(task, method, f"recipe=best {more}")
 
 
@@ -270,7 +272,7 @@ def document(folder: Path, path: Path) -> tuple[str, list[Block]]:
     broken = [line for line in choice.broken([*tuning, *(row.record for row in rows)]) if line.split()[0] in tasks]
     text = fill_in(
         Path(__file__).with_name("claims.md.j2"),
-        folder=folder, path=path, size=SIZE, steps=STEPS, width=WIDTH, skip=OWN_WIDTH["skip"],
+        folder=folder, path=path, size=SIZE, steps=STEPS, width=WIDTHS["unet"], skip=WIDTHS["skip"],
         picture=path.with_suffix(".png").name, headline=HEADLINE,
         interval=INTERVAL, answers="\n\n".join(answers(block, varied.get(block.first.task)) for block in blocks),
         falls=FALLS, reported=tables(blocks), chosen=markdown(used(blocks)), authors=tables(build(theirs)),
