@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: how a sweep ends of which not all came to its end
 NOT_ALL = {
-    BAD_INPUT: "Some jobs could not run: what is wrong with each stands above. The others did.",
+    BAD_INPUT: "Some jobs could not run: what is wrong with each stands above.",
     FAILED: "Some images failed: why stands above, and in failure.json in their folders.",
 }
 

@@ -31,6 +31,7 @@ RESULTS = ROOT / "results"
 RESERVE = 40  # seconds for packing
 CHECKS = {"gpu-check": 1 / 2, "gpu-bench": 1 / 3}  # scripts, and the part of the time left that each may take
 RECORDS, PICTURE = ("record.json", "failure.json"), "preview.png"
+OLD = ("shown.jpg", "start.jpg", "truth.jpg")  # in archives of earlier versions
 
 
 def main() -> None:
@@ -148,6 +149,8 @@ def merge(archive: Path, results: Path) -> int:
     with zipfile.ZipFile(archive) as packed:
         for name in packed.namelist():
             path = PurePosixPath(name)
+            if path.name in OLD:
+                continue
             if path.name not in (*RECORDS, PICTURE) or path.is_absolute() or ".." in path.parts:
                 sys.exit(f"{archive} holds {name}: not a slot's records.")
             target = results / path

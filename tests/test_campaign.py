@@ -35,6 +35,9 @@ def test_records_travel_and_arrays_stay(results: Path, tmp_path: Path) -> None:
     merged = tmp_path / "merged"
     assert campaign.merge(archive, merged) == 3
     assert campaign.merge(archive, merged) == 0, "what is there stays as it is"
+    with zipfile.ZipFile(archive, "a") as packed:
+        packed.writestr("mri/accel4/aseqdip-1/a/shown.jpg", "of an earlier version")
+    assert campaign.merge(archive, merged) == 0
     assert {f.name for f in merged.rglob("a/*")} == {"record.json", "preview.png"}
     assert {f.name for f in merged.rglob("b/*")} == {"record.json"}, "one image of a method is shown"
     assert campaign.passed(merged / "gpu-check.jsonl")

@@ -131,21 +131,23 @@ def _mask(path: Path, stored: "h5py.Dataset", shape: tuple[int, int]) -> Tensor:
 
 
 def _uncentred(kspace: Tensor) -> list[str]:
-    """A note where the energy of (coils, rows, columns) is at the ends of an axis, as a bare FFT leaves it."""
+    """A note where (coils, rows, columns) is strongest at the ends of an axis, as a bare FFT leaves it."""
     energy = kspace.abs().double().square().sum(0)
-    rows, columns = (max(1, n // 4) for n in energy.shape)
-    top, left = (energy.shape[0] - rows) // 2, (energy.shape[1] - columns) // 2
+    peak = divmod(int(energy.argmax()), energy.shape[1])
+    axes = [
+        axis - 2 for axis, (at, n) in enumerate(zip(peak, energy.shape, strict=True)) if min(at, n - at) <= 1 < n // 4
+    ]
 
-    def middle(axes: tuple[int, ...]) -> float:
-        moved = torch.fft.fftshift(energy, axes) if axes else energy
-        return float(moved[top : top + rows, left : left + columns].sum())
+    def middle(image: Tensor) -> float:
+        rows, columns = (slice(n // 2 - n // 8, n // 2 + n // 8 + 1) for n in image.shape)
+        return float(image[rows, columns].sum())
 
-    axes = max(((), (-1,), (-2,), (-2, -1)), key=middle)
-    if not axes or middle(axes) < 4 * middle(()):
+    if not axes or middle(torch.fft.fftshift(energy, axes)) < 4 * middle(energy):
         return []
+    ends = f"{'axes' if len(axes) > 1 else 'axis'} {' and '.join(map(str, axes))}"
     return [
-        f"most of the energy of k-space is at the ends of its {'axes' if len(axes) > 1 else 'axis'} "
-        f"{' and '.join(map(str, axes))}: its centre is expected in the middle; np.fft.fftshift moves it there"
+        f"k-space is strongest at the ends of its {ends}: its centre is expected in the middle; np.fft.fftshift "
+        "moves it there"
     ]
 
 

@@ -16,11 +16,12 @@ class Methods(Registry[Method[Any]]):
 
         part = super().checked(name, part, where)
         own = issubclass(part, Classical) and "iterations" in {field.name for field in fields(part.Options)}
+        own = own or part.steps is not Method.steps
         if part.iterative and not part.learns and not own:
             raise UserError(
-                f"{where}: {part.__name__} iterates and fits no network: extend aseqdip.methods._classical.Classical, "
-                "and let its Options have iterations: int = knob(...), its self.steps. What presets set for networks "
-                "(steps, lr, residual) has no effect then."
+                f"{where}: {part.__name__} iterates and fits no network, for which presets set steps, lr and residual: "
+                "extend aseqdip.methods._classical.Classical, and let its Options have iterations: int = knob(...), "
+                "which is its self.steps; or define steps."
             )
         return part
 

@@ -32,10 +32,10 @@ class Mask(Operator):
         if not mask.any():
             raise UserError("The in-painting mask keeps no pixel: at least one must be known.")
         known = mask != 0
-        if len(found := mask[known].unique()) > 1:
+        if (found := mask[known].unique().tolist()) not in ([1], [255]):
             raise UserError(
-                f"The in-painting mask holds {len(found)} values besides 0, from {float(found[0]):g} to "
-                f"{float(found[-1]):g}: a pixel is known or it is not; threshold it."
+                f"The in-painting mask holds {', '.join(f'{value:g}' for value in found[:3])}"
+                f"{' ...' * (len(found) > 3)} besides 0: a pixel is known, 1 or 255, or it is not; threshold it."
             )
         self.register_buffer("mask", known.float())
 

@@ -86,8 +86,9 @@ class MultiCoilMRI(Operator):
     def __init__(self, maps: Tensor, mask: Tensor) -> None:
         super().__init__()
         maps, mask = values_of(maps).to(torch.complex64), values_of(mask)
+        maps = maps[0] if maps.dim() == 4 and len(maps) == 1 else maps
         if maps.dim() != 3:
-            raise UserError(f"Coil maps are (coils, height, width); found {tuple(maps.shape)}: maps[None] is one coil.")
+            raise UserError(f"Coil maps are (coils, height, width); found {tuple(maps.shape)}.")
         if mask.shape not in (maps.shape[-1:], maps.shape[-2:]):
             raise UserError(
                 f"The sampling mask has {' x '.join(map(str, mask.shape))} columns, the k-space has {maps.shape[-1]}: "
@@ -126,7 +127,7 @@ class MultiCoilMRI(Operator):
 
     def sample(self, kspace: Tensor) -> Tensor:
         """What is sampled of a full centred k-space, (batch, coils, height, width) -> measurements."""
-        kspace = values_of(kspace).to(self.mask.device)
+        kspace = (kspace if isinstance(kspace, Tensor) else values_of(kspace)).to(self.mask.device)
         return kspace.index_select(-1, self._columns) if self.mask.dim() == 1 else kspace * self.mask
 
 

@@ -132,10 +132,10 @@ class Block:
 def build(rows: Sequence[Row]) -> list[Block]:
     """All blocks: those of one's own data first, then the paper's, in its order of settings and methods."""
     groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        r = row.record
-        key = r.task, r.setting, r.dataset, r.preset, r.recipe, _text(_problem(r))
-        groups.setdefault(key, []).append(row)
+    volumes = {_key(row.record) for row in rows if row.record.origin.get("slices") != 1}
+    for row in rows:  # which slice was asked for makes no other problem of files that have one
+        key = _key(row.record)
+        groups.setdefault(key if key in volumes else _key(row.record, "dataset.slice"), []).append(row)
     _share(groups)
     labels = _differences(groups, lambda key: key[:5], lambda key: json.loads(key[5]))
     return [
@@ -157,10 +157,10 @@ def _share(groups: dict[tuple[str, ...], list[Row]]) -> None:
             del groups[key]
 
 
-def _problem(record: Record) -> dict[str, Any]:
-    """Which slice was asked for makes no other problem of a file that has one."""
-    alone = record.origin.get("slices") == 1
-    return {name: value for name, value in record.problem.items() if not (alone and name == "dataset.slice")}
+def _key(r: Record, without: str = "") -> tuple[str, ...]:
+    """What the records of a block have in common, but for one knob of the problem."""
+    problem = {name: value for name, value in r.problem.items() if name != without}
+    return r.task, r.setting, r.dataset, r.preset, r.recipe, _text(problem)
 
 
 def _text(knobs: dict[str, Any]) -> str:
@@ -226,13 +226,13 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
         block.cautions.append("Some results are of an older version of the program than others, and may differ now.")
     if changed := _changed(block):
         block.cautions.append(
-            f"The code of {' and '.join(changed)} changed between results: redo=true computes them all anew."
+            f"The code of {' and '.join(changed)}, or what it runs on, changed between results: redo=true computes "
+            "them all anew."
         )
     over = {frozenset((row.image, row.record.seed) for row in cell.rows) for cell in block.cells}
     if len(over) > 1:
-        block.cautions.append(
-            "Not all are means over the same images and seeds: differences from aSeqDIP are, over those that both have."
-        )
+        but = "; differences from aSeqDIP are, over those that both have" if block.reference else ""
+        block.cautions.append(f"Not all are means over the same images and seeds{but}.")
     block.notes += block.cautions
     alike, pairs = agreement(block)
     if pairs:
@@ -246,9 +246,10 @@ def _changed(block: Block) -> list[str]:
     for cell in block.cells:
         for r in (row.record for row in cell.rows if row.record.identity):
             name = r.titles.get("method", r.method)
-            # older records do not say their code; of one cell and seed nothing else makes another identity
-            place = (name,) if r.code else (name, cell.key, str(r.seed))
-            codes.setdefault(place, set()).add(r.code or r.identity)
+            # of one cell and seed nothing but code makes another identity: the task's, the network's, too
+            codes.setdefault((name, cell.key, str(r.seed)), set()).add(r.identity)
+            if r.code:  # which older records do not say
+                codes.setdefault((name,), set()).add(r.code)
     return list(dict.fromkeys(name for (name, *_), found in codes.items() if len(found) > 1))
 
 

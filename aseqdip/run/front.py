@@ -52,7 +52,7 @@ class Result:
     """What came out.
 
     Attributes:
-        image: the reconstruction, (1, channels, height, width), in the units of the start image; a complex one has its
+        image: the reconstruction x, (1, channels, height, width), in the units in which A x is y; a complex one has its
             real and imaginary part as two channels.
         start: what the method began with, likewise.
         scores: of start, last, best (an oracle), ema, and stopped where a rule chose; None without a truth.
@@ -217,7 +217,7 @@ def _case(
     y = values_of(y).to(home, copy=True)  # of the user's, which an inference mode may have made
     y = measured(A, y.to(torch.complex64 if y.is_complex() else torch.float32))
     check_finite(y, "y")
-    z0 = direct(A, y) if start is None else values_of(start).to(home)
+    z0 = direct(A, y) if start is None else values_of(start).to(home, copy=True)
     if z0.ndim != 4 or z0.shape[0] != 1 or z0.is_complex():
         raise UserError(
             f"The start image is {tuple(z0.shape)}, {z0.dtype}: expected a real (1, channels, height, width); a "
@@ -230,12 +230,11 @@ def _case(
         )
     if z0.shape[-1] <= 4 < z0.shape[1]:
         log.warning(
-            "Images of %d channels of %d x %d pixels: channels come before rows and columns; "
-            "y.permute(0, 3, 1, 2) moves them from the end.",
+            "Images of %d channels of %d x %d pixels: channels come before rows and columns, (1, 3, height, width).",
             *z0.shape[1:],
         )
     z0 = z0.detach().float()
-    check_finite(z0, "The start image")
+    check_finite(z0, "What the operator makes of y at once" if start is None else "The start image")
     like = A(z0)
     if like.shape != y.shape:
         raise UserError(f"The operator gives measurements of shape {tuple(like.shape)}, but y has {tuple(y.shape)}.")
@@ -255,10 +254,9 @@ def _case(
         if abs(size - 1) >= near_one:
             factor = 1 / size
             scaled = Scaled(A, factor)
-        plain = z0 if start is None and factor == 1 else direct(scaled, y * factor).detach().float()
-        unit = _brightness(plain, signed) or _brightness(z0, signed) or 1.0  # a given start may be of any
+            z0 = scaled.direct(y * factor).detach().float() if start is None else z0
+        unit = _brightness(z0 if start is None else _as_bright_as_told(A, y, z0, like), signed) or 1.0
         unit = 1.0 if 0.5 < unit < 2 else unit
-        z0 = plain if start is None else z0
     elif not 0.1 < (peak := float(z0.abs().max())) < 10:
         log.warning("A is not linear, so nothing is scaled, and the start image reaches %.3g: methods expect 1.", peak)
     noise = None if noise_std is None else noise_std * factor / unit
@@ -272,6 +270,21 @@ def _case(
             raise UserError("truth: its largest value is what PSNR is measured by, so it must be above 0; shift both.")
         case.scoring = Scoring(shown, float(shown.max()))
     return case, unit
+
+
+def _as_bright_as_told(A: Operator, y: Tensor, start: Tensor, like: Tensor) -> Tensor:
+    """A given start image, which may be of any scale, at that at which A of it, ``like``, fits y; else A's own image.
+
+    A's own is a poor judge of brightness where A^H is far from an inverse; a start that fits at no scale is none.
+    """
+    along, own = float((like.conj() * y).real.sum()), float(like.abs().square().sum())
+    if along > 0.1 * math.sqrt(own) * float(y.abs().square().sum()) ** 0.5:
+        return start * (along / own)
+    try:
+        found = direct(A, y).detach()
+    except UserError:
+        return start
+    return found.float() if found.shape == start.shape and torch.isfinite(found).all() else start
 
 
 def _brightness(image: Tensor, signed: bool) -> float:

@@ -448,7 +448,7 @@ def main() -> None:
     try:
         if what in of_task and said and said[0] in SETTINGS:
             if left := of_task[what](said[0], said[1:]):
-                sys.exit(f"{left} commands did not come to their end: see above, and repeat this one.")
+                sys.exit(f"Not finished: {left} (see above). Repeat this command.")
         elif what in of_files and len(said) == 2:
             of_files[what](Path(said[0]), Path(said[1]))
         else:

@@ -240,7 +240,7 @@ def main() -> None:
         elif what == "page":
             page(Path(words[0]), Path(words[1]))
         elif left := sum(run(one, more) != DONE for one, more in commands(what, words)):
-            sys.exit(f"{left} commands did not come to their end: see above, and repeat this one.")
+            sys.exit(f"Not finished: {left} (see above). Repeat this command.")
     except (UserError, OSError) as error:
         sys.exit(str(error))
 

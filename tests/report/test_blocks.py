@@ -332,7 +332,7 @@ def test_classical_results_stand_beside_networks_of_any_preset(tmp_path: Path) -
 
 
 def test_results_of_other_code_are_not_averaged_without_a_word(tmp_path: Path) -> None:
-    said = "The code of aSeqDIP changed between results: redo=true"
+    said = "The code of aSeqDIP, or what it runs on, changed between results: redo=true"
     old = [made.record("mri", "accel4", "aseqdip", name, identity="1") for name in "ab"]
     assert said not in means(blocks_of(tmp_path / "same", *old))
     assert said in means(blocks_of(tmp_path / "changed", old[0], replace(old[1], identity="2")))
@@ -343,6 +343,9 @@ def test_results_of_other_code_are_not_averaged_without_a_word(tmp_path: Path) -
     )
     assert said not in means(blocks_of(tmp_path / "knob", one, other))
     assert said in means(blocks_of(tmp_path / "edited", one, replace(other, code="2"))), "nor compared"
+    task = [replace(record, code="1") for record in (old[0], replace(old[1], identity="2"))]
+    assert said in means(blocks_of(tmp_path / "task", *task)), "other code than the method's"
+    assert said in means(blocks_of(tmp_path / "upgrade", old[0], task[1]))
 
 
 def test_means_over_different_images_are_said_to_be(tmp_path: Path) -> None:
@@ -368,6 +371,7 @@ def test_which_slice_was_asked_for_tells_no_files_of_one_slice_apart(tmp_path: P
 
     assert len(blocks_of(tmp_path / "one", found(1, "all", "a"), found(1, "middle", "b"))) == 1
     assert len(blocks_of(tmp_path / "many", found(2, "all", "a"), found(2, "middle", "b"))) == 2
+    assert len(blocks_of(tmp_path / "mixed", found(2, "middle", "a"), found(1, "middle", "b"))) == 1
 
 
 def test_the_compact_form_lies_in_its_target_whatever_a_folder_is_called_by(

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from torch import Tensor
 
 import aseqdip
 from aseqdip.errors import UserError
-from aseqdip.methods.base import Method
+from aseqdip.methods import METHODS
+from aseqdip.methods.base import Method, NetworkState
 from aseqdip.methods.vanilla_dip import VanillaDIP
 from aseqdip.operators import Identity, Mask, MotionBlur, MultiCoilMRI, Operator, ParallelBeam
 from aseqdip.operators.mask import center_hole
@@ -452,6 +453,59 @@ def test_how_bright_a_given_start_is_changes_no_method_that_leaves_it_out(method
     assert given.score.psnr_db == pytest.approx(own.score.psnr_db, abs=1.5), "its scale is the measurements'"
 
 
+class Spy(VanillaDIP):
+    """Notes what it is given."""
+
+    name, title = "spy", "Spy"
+    seen: ClassVar[list[Problem]] = []
+
+    def start(self, problem: Problem) -> NetworkState:
+        self.seen.append(problem)
+        return super().start(problem)
+
+
+def test_a_start_that_fits_says_how_bright_images_are() -> None:
+    """Where the adjoint is far from an inverse: a tenth as many random measurements as pixels."""
+    x = picture(1, 1, 32, 32)
+    matrix = torch.randn(100, 1024, generator=torch.Generator().manual_seed(0)) / 100**0.5
+    A = (lambda v: (matrix @ v.flatten())[None], lambda v: (matrix.T @ v.flatten()).reshape(1, 1, 32, 32))
+    for scale in (1.0, 1e3):
+        aseqdip.reconstruct(A[0](x), A, Spy, start=scale * (x + 0.2 * picture(1, 1, 32, 32, seed=1)), **SMALL)
+    usual, brighter = Spy.seen
+    assert 0.5 < float(usual.z0.max()) < 2
+    assert torch.allclose(usual.y, brighter.y, rtol=1e-4), "in whatever units it is"
+
+
+class Uncovered(EveryOtherRow):
+    """Its image at once is 0/0 where nothing is measured."""
+
+    def direct(self, measurements: Tensor) -> Tensor:
+        return self.adjoint(measurements) / self.adjoint(torch.ones_like(measurements))
+
+
+def test_a_given_start_takes_the_place_of_an_image_that_is_none() -> None:
+    x, A = picture(1, 1, 32, 32), Uncovered()
+    for start in (x, torch.zeros_like(x)):
+        assert torch.isfinite(aseqdip.reconstruct(A(x), A, start=start, **SMALL).image).all()
+    with pytest.raises(UserError, match="What the operator makes of y at once holds values that are NaN"):
+        aseqdip.reconstruct(A(x), A, **SMALL)
+
+
+class OwnBudget(Method[Any]):
+    """A method of one's own without a network, whose steps are its own."""
+
+    name, title, learns = "own_budget", "Own budget", False
+    start = iterates = lambda *_: None  # type: ignore[assignment]
+
+    @property
+    def steps(self) -> int:
+        return 3
+
+
+def test_a_budget_of_its_own_is_enough() -> None:
+    assert METHODS.checked("own_budget", OwnBudget, "here") is OwnBudget
+
+
 class Landweber(Method[Any]):
     """A method of one's own that fits no network, and has no budget."""
 
@@ -462,9 +516,9 @@ class Landweber(Method[Any]):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": Landweber}, r"Landweber iterates and fits no network: extend .*Classical.* iterations"),
+        ({"method": Landweber}, r"Landweber iterates and fits no network.*: extend .*Classical.* iterations"),
         ({"network_name": "skip"}, "network_name=skip: a network is chosen by network=skip"),
-        ({"start": torch.zeros(1, 1, 32, 32), "truth": torch.zeros(1, 1, 16, 32)}, "must agree"),
+        ({"y": picture(1, 2, 32, 32), "complex_images": True, "truth": torch.ones(32, 32)}, r"truth \+ 0j"),
     ],
 )
 def test_what_would_have_no_effect_or_an_unseen_one_is_refused(settings: dict[str, Any], message: str) -> None:

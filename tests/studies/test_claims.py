@@ -242,7 +242,7 @@ def test_commands_that_fail_are_counted(
     status = iter([FAILED, DONE, FAILED])
     monkeypatch.setattr(study, "run", lambda *_: next(status, DONE))
     monkeypatch.setattr("sys.argv", ["study", *words, f"outputs={tmp_path}"])
-    with pytest.raises(SystemExit, match="2 commands did not come to their end"):
+    with pytest.raises(SystemExit, match="Not finished: 2 "):
         study.main()
 
 
