@@ -311,6 +311,10 @@ def begun(results: Sequence[Result]) -> dict[str, list[Result]]:
                 f"{other.record.image} and {result.record.image} are both slice {number} of {name}: move the folder of "
                 "one of them away to have the whole volume. The slices themselves are written."
             )
+    for name, slices in found.items():
+        if len(shapes := {result.values.shape for result in slices.values()}) > 1:
+            sizes = " and ".join(sorted(" x ".join(map(str, shape)) for shape in shapes))
+            raise UserError(f"{name}: its slices are of {sizes} pixels, which make no volume. The slices are written.")
     return {name: [slices[i] for i in sorted(slices)] for name, slices in found.items()}
 
 
@@ -394,6 +398,8 @@ def source(record: Record, data: Path | None) -> Path | None:
     Of several of its name the one with the bytes that were read; else any of them, which is refused with a reason.
     """
     said = next((word.partition("=")[2] for word in record.command if word.startswith("data_root=")), None)
+    if data is None and said is not None and said.strip("\"'").startswith(".../"):
+        raise UserError(f"its record does not say where {record.source} was: say --data FOLDER.")
     root = data or Path((said or os.environ.get("ASEQDIP_DATA", "data")).strip("\"'")).expanduser()
     name = record.source.partition(", slice ")[0]
     found = [path for path in (root / name, *sorted(root.glob(f"*/{glob.escape(name)}"))) if name and regular(path)]

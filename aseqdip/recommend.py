@@ -57,7 +57,9 @@ def main(words: Sequence[str]) -> None:
         own = [f"task={TASKS[reader]}", f"dataset={'folder' if reader == 'picture' else reader}"]
         own += [f"data_root={cfg.data_root}", "images=all", "preset=quick"]
         if reader == "picture":
-            own += ["truth=none", "sigma=SIGMA", "size=native"]
+            own += ["truth=none", "sigma=SIGMA"]
+        if READERS[reader].gives == "image":
+            own.append("size=native")
         sys.stdout.write(f"{READERS[reader].title}: {images}, the first {_described(sample)}\n")
         sys.stdout.write("".join(f"  {note}\n" for note in sample.notes))
         program = "python run.py" if Path(sys.argv[0]).name == "run.py" else "aseqdip"
@@ -91,8 +93,15 @@ def _readable(root: Path) -> "list[tuple[str, int, str, int, Sample]]":
         if read:
             count = max(1, round(len(items) * len(read) / len(tried)))
             said = f"{count} image(s)" if len(read) == len(tried) else f"some {count} of {len(items)} image(s)"
-            found.append((name, count, said, *next(iter(read.items()))))
+            found.append(
+                (name, count, said, *next((one for one in read.items() if _holds(one[1])), next(iter(read.items()))))
+            )
     return found
+
+
+def _holds(sample: Sample) -> bool:
+    """Whether there is anything in it: slices at a volume's ends may be empty."""
+    return any(tensor is not None and bool(tensor.any()) for tensor in (sample.image, sample.kspace, sample.sinogram))
 
 
 def _described(sample: Sample) -> str:

@@ -231,6 +231,7 @@ def test_the_command(computed: Callable[..., Summary], tmp_path: Path, capsys: p
     main(["export", str(summary.folder), "--to", "h5"])
     assert f"{volume_of(summary, 'series0')}: 1 of 2 slices are finished" in capsys.readouterr().err
     for words, message in {
+        ("--to", "dicom"): ".dcm was: say --data FOLDER",
         ("--to", "nifti"): "was not read from a nifti file",
         ("--to", "dicom", "--data", str(tmp_path / "nowhere")): ".dcm is not there: say --data",
     }.items():

@@ -64,8 +64,8 @@ class DicomReader(VolumeReader):
             return names
         groups: dict[str, list[tuple[float, int, str]]] = {}
         for name, path in names.items():
-            uid, position, number = _place(path) if self.is_dicom(path) else ("", 0.0, 0)
-            groups.setdefault(uid or str(path), []).append((position, number, name))
+            uid, kind, position, number = _place(path) if self.is_dicom(path) else ("", "", 0.0, 0)
+            groups.setdefault(f"{uid} {kind}" if uid else str(path), []).append((position, number, name))
         order: dict[str, Path] = {}
         for number, group in enumerate(groups.values()):
             for index, (_, _, name) in enumerate(sorted(group)):
@@ -104,21 +104,27 @@ def _digest_or_none(path: Path) -> str:
         return "unreadable"
 
 
-def _place(path: Path) -> tuple[str, float, int]:
-    """The series a file belongs to, its position across the slices in mm, its number; "" where it says nothing."""
+def _place(path: Path) -> tuple[str, str, float, int]:
+    """The series a file belongs to, what else slices of one volume share, its position across them in mm, its number.
 
-    def ask(head: Any) -> tuple[str, float, int]:
+    The series is "" where it says nothing.
+    """
+
+    def ask(head: Any) -> tuple[str, str, float, int]:
         number = int(head.get("InstanceNumber") or 0)
         if int(head.get("NumberOfFrames") or 1) > 1:
-            return "", 0.0, number
+            return "", "", 0.0, number
         across, at = head.get("ImageOrientationPatient"), head.get("ImagePositionPatient")
         position = float(np.cross(across[:3], across[3:]) @ np.asarray(at, float)) if across and at else 0.0
-        return str(head.get("SeriesInstanceUID") or ""), round(position, 4), number
+        # the planes of a localizer and the echoes of a scan may be one series
+        turned = [round(float(value), 1) + 0.0 for value in across or ()]
+        kind = f"{turned} {head.get('Rows')} x {head.get('Columns')} {head.get('EchoTime')}"
+        return str(head.get("SeriesInstanceUID") or ""), kind, round(position, 4), number
 
     try:
         return read_header(path, ask)
     except UserError:
-        return "", 0.0, 0  # reading it says why it cannot be read
+        return "", "", 0.0, 0  # reading it says why it cannot be read
 
 
 def read_header(path: Path, ask: Callable[[Any], T]) -> T:

@@ -38,6 +38,11 @@ class ComplexImages(VolumeReader):
         with np.errstate(over="ignore"):  # infinite afterwards, and said
             image = self.one_slice(sample, path, array, index).astype(np.complex64)
         sample.image = finite(image, f"{printable(path)}: image")[None]
+        if array.ndim == 3 and 4 * array.shape[-1] < min(array.shape[:2]):
+            sample.notes.append(
+                f"slices come first: {' x '.join(map(str, array.shape))} are taken as {len(array)} slices; "
+                "np.moveaxis(image, -1, 0) moves them from the end"
+            )
         if _is_centred_spectrum(image):
             sample.notes.append(
                 "nearly all of its energy is in the middle, as of k-space, and it is taken for an image: docs/data.md "

@@ -198,7 +198,14 @@ def sampled_columns(kspace: Tensor, mask: Tensor | None, where: str) -> tuple[Te
         note = f"{empty} of {len(columns)} columns of k-space are empty and no mask is stored: taken as not acquired"
         return columns > 0, [note + ", so there is no truth to compare with"]
     if mask is None:
+        filled = columns.nonzero().flatten()
+        before, after = int(filled[0]), len(columns) - 1 - int(filled[-1])
         note = f"{empty} of {len(columns)} columns at the edges of k-space are empty: taken as zero-padding"
+        if abs(before - after) > 0.1 * len(columns):
+            note += (
+                f", though {before} are on one side and {after} on the other: if that is partial Fourier, store a mask "
+                "of what was acquired; the truth is an image of what is there"
+            )
         return None, [note] if empty else []
     if (gaps & mask).any():
         note = f"{int((gaps & mask).sum())} columns that the mask calls acquired are empty: taken as not acquired"

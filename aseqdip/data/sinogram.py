@@ -52,6 +52,11 @@ class Sinogram(FileReader):
         radians = float(np.abs(angles).max()) <= 2 * math.pi + 1e-3
         if radians:
             sample.notes.append("no angle is above 2 pi: taken as radians")
+        elif (gap := _gap(angles)) > max(15.0, 4 * 180 / len(angles)):
+            sample.notes.append(
+                f"the angles are taken as degrees, from {angles.min():.4g} to {angles.max():.4g}, and leave a gap of "
+                f"{gap:.0f} of 180: if they are radians, store them as degrees"
+            )
         sample.sinogram = finite(sinogram.astype(np.float32), f"{printable(path)}: sinogram")
         sample.angles = finite(
             angles.astype(np.float64) * (1.0 if radians else math.pi / 180), f"{printable(path)}: angles"
@@ -63,6 +68,12 @@ class Sinogram(FileReader):
             )
         sample.origin.unit = "the sinogram's unit per detector width"
         return sample
+
+
+def _gap(angles: np.ndarray) -> float:
+    """The largest angle in degrees between neighbouring views, of the half circle."""
+    at = np.sort(angles.astype(np.float64) % 180)
+    return float(np.diff(at, append=at[0] + 180).max())
 
 
 def _counts(sinogram: np.ndarray) -> bool:

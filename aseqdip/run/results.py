@@ -90,6 +90,10 @@ def describe(record: Record) -> str:
     start, result, best, last, ema = (scores[w] for w in ("start", record.result, "best", "last", "ema"))
     rule = record.settings.get("stop")
     end = f"the last: {rule} found no end" if result.step == record.steps else f"chosen by {rule}"
+    if record.steps < max(record.settings.get(name) or 0 for name in ("window", "holdout_every")):
+        end = f"the last: too few steps for {rule} to judge any"
+    elif rule == "discrepancy" and result.step == 1 < record.steps:
+        end = "the first: from there on the data are fitted closer than their noise"
     chosen = "" if result.step is None else f" (step {result.step}, {end})"
     if not record.known:
         return f"{record.image}: {record.steps} steps in {seconds:.0f} s{chosen}; no truth, so no PSNR."

@@ -240,6 +240,10 @@ class Seed:
             target = self.folder / export.volume_folder(volume, digest)
             newest = max((folder / "record.json").stat().st_mtime for folder, _ in own.values())
             picture = target / "preview.png"
+            if len(own) < count and self.summary.failed:
+                log.warning(
+                    "%s: %d of its %d slices are finished, so there is no volume of them.", volume, len(own), count
+                )
             if len(own) < count or picture.is_file() and picture.stat().st_mtime >= newest:
                 continue
             traces = [(folder, records.read(folder), path) for folder, path in own.values()]

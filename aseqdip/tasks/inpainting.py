@@ -1,5 +1,6 @@
 """A hole in a photograph."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from aseqdip.operators.mask import Mask, center_hole, random_hole
 from aseqdip.parts import knob
 from aseqdip.problem import Kind
 from aseqdip.tasks._pictures import PictureTask
+
+log = logging.getLogger(__name__)
 
 
 class Inpainting(PictureTask):
@@ -58,12 +61,17 @@ class Inpainting(PictureTask):
             return Mask(center_hole(height, width, o.hiar))
         if o.mask == "random":
             return Mask(random_hole(height, width, o.missing, self.rng(name, "mask")))
-        mask = (read_picture(Path(o.mask)).mean(0) > 0.5).float()
+        grey = read_picture(Path(o.mask)).mean(0)
+        mask = grey > 0.5 * grey.max()  # 0 and 1 of 255 are a mask as well
         if mask.shape != (height, width):
             raise UserError(
                 f"The mask {o.mask} is {mask.shape[0]} x {mask.shape[1]}, the image {height} x {width}: "
                 "they must agree."
             )
+        if bool(mask.all()):
+            raise UserError(f"The mask {o.mask} has no hole: white is known, black is not, and no part is transparent.")
+        if (known := float(mask.float().mean())) < 0.5:
+            log.warning("mask=%s: white is known, which are %.0f %% of the pixels.", o.mask, 100 * known)
         return Mask(mask[None, None])
 
     def kept(self, operator: Operator, noisy: Tensor) -> Tensor:

@@ -201,3 +201,18 @@ def test_real_dicom(data: Path) -> None:
     units = file.pixel_array.astype(np.float64) * file.RescaleSlope + file.RescaleIntercept
     assert np.allclose(sample.image[0].numpy(), np.clip((units + 1024) / 3024, 0, 1), atol=1e-6)
     assert not sample.notes
+
+
+def test_planes_and_echoes_of_one_series_are_no_volume(tmp_path: Path) -> None:
+    axial, sagittal = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]
+    for name, turned, z, echo in (
+        *(("a", axial, 0, 10), ("b", axial, 2, 10), ("c", axial, 2, 20), ("d", axial, 0, 20)),
+        *(("e", sagittal, 1, 10), ("f", [1.0, -0.0, 0, 0, 1, 0.01], 4, 10)),
+    ):
+        place = {"ImageOrientationPatient": turned, "ImagePositionPatient": [0, 0, z], "EchoTime": echo}
+        write_dicom(tmp_path / f"{name}.dcm", SeriesInstanceUID="1.2.3", **place)
+    origins = {name: item().origin for name, item in make_reader("ct", tmp_path).items().items()}
+    volumes: dict[str, list[str]] = {}
+    for name, origin in sorted(origins.items(), key=lambda one: one[1].slice):
+        volumes.setdefault(origin.volume, []).append(name)
+    assert sorted(volumes.values()) == [["a", "b", "f"], ["d", "c"], ["e"]]

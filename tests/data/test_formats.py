@@ -273,3 +273,18 @@ def test_a_volume_is_read_once_for_its_slices_and_again_when_it_has_changed(
     os.utime(tmp_path / "a.mat", ns=(1, 1))
     assert [float(load().image.abs().max()) for load in items.values()] == [0.25] * 3
     assert len(reads) == 2
+
+
+def test_angles_that_leave_a_gap_are_told(tmp_path: Path) -> None:
+    golden, y = np.arange(60) * 111.246, RNG.random((32, 60))
+    for name, angles in {"degrees": golden, "radians": np.deg2rad(golden), "limited": np.arange(0, 120, 2)}.items():
+        np.savez(tmp_path / f"{name}.npz", sinogram=y, angles=angles)
+        (sample,) = load("sinogram", tmp_path / f"{name}.npz")
+        assert any("taken as degrees, from 0 to" in note for note in sample.notes) == (name != "degrees")
+
+
+def test_slices_that_come_last_are_noticed(tmp_path: Path) -> None:
+    for shape, said in (((64, 60, 12), True), ((12, 64, 60), False)):
+        np.savez(tmp_path / "a.npz", image=RNG.random(shape) + 1j)
+        sample = load("complex", tmp_path / "a.npz", slice="1")[0]
+        assert any("slices come first: 64 x 60 x 12" in note for note in sample.notes) == said

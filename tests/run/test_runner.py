@@ -176,9 +176,13 @@ def test_the_setting_is_said_once_it_is_known(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("stop=discrepancy", "noise=2"), r"\(step 1, chosen by discrepancy\); no truth"),
+        (
+            ("stop=discrepancy", "noise=2"),
+            r"\(step 1, the first: from there on the data are fitted closer .*\); no truth",
+        ),
         (("stop=discrepancy", "noise=1e-6"), r"\(step 4, the last: discrepancy found no end\); no truth"),
         (("stop=holdout",), r"\(step \d, .*holdout.*\); no truth"),
+        (("stop=holdout", "holdout_every=5"), r"too few steps for holdout to judge any\); no truth"),
     ],
 )
 def test_where_a_rule_stopped_a_prospective_scan(

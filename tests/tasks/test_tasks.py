@@ -255,6 +255,13 @@ def test_inpainting_with_a_mask_file(configure: Configure, tmp_path: Path) -> No
     assert float(case.problem.operator.mask.sum()) == 64 * 64 - 200
     with pytest.raises(UserError, match="64 x 64, the image 48 x 48"):
         case_of(configure("task=inpainting", f"mask={tmp_path / 'mask.png'}", "size=48"))
+    for low, high, name in ((0, 1, "numbers"), (255, 255, "whole"), (0, 0, "empty")):
+        Image.fromarray(np.where(mask == 255, high, low).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    numbers = case_of(configure("task=inpainting", f"mask={tmp_path / 'numbers.png'}"))
+    assert torch.equal(numbers.problem.operator.mask, case.problem.operator.mask), "0 and 1 of 255"
+    for name, message in (("whole", "has no hole: white is known"), ("empty", "at least one must be known")):
+        with pytest.raises(UserError, match=message):
+            case_of(configure("task=inpainting", f"mask={tmp_path / name}.png"))
     with pytest.raises(UserError, match="expected center, random, or a picture file"):
         case_of(configure("task=inpainting", "mask=nowhere.png"))
 
