@@ -139,6 +139,8 @@ class Seed:
         self.lock = threading.Lock()
         self.slices: list[tuple[Path, Origin]] = []  # of volumes: where those that are finished are
         self.said = False  # its setting and folder, to the user
+        # a size that was asked for is no surprise
+        self.sized = cfg.dataset.reader.part.generated or any(word.startswith("size=") for word in cfg.words)
         self.busy: set[str] = set()  # volumes that another process is at work on, from slice to slice
         self.task: Task = make_task(cfg)
         self.identity = identity.digest(identity.identity(cfg))
@@ -291,6 +293,7 @@ class Seed:
                 log.warning("%s: %s", name, note)
             if sample.notes:
                 case.facts["notes"] = sample.notes
+            self.say_size(name, sample, case)
             method = cfg.method.part(cfg.method.options, unsquashed(cfg.shared(), case), engine, case.signed)
             facts = {"settings": self.identity, "version of results": identity.RESULTS}
             if start is not None:
@@ -373,6 +376,15 @@ class Seed:
             results_version=identity.RESULTS,
             finished=int(time.time()),
         )
+
+    def say_size(self, name: str, sample: Sample, case: Case) -> None:
+        """Say once that images are not reconstructed as large as they are."""
+        if not self.sized and sample.image is not None:
+            before, now = tuple(sample.image.shape[-2:]), tuple(case.problem.z0.shape[-2:])
+            if before != now:
+                self.sized = True
+                sizes = " become ".join(f"{rows} x {columns}" for rows, columns in (before, now))
+                log.warning("%s: its %s pixels; size=native keeps as many as there are.", name, sizes)
 
     def _wanted(self, what: str, pool: str | None, case: Case, sample: Sample) -> Iterable[tuple[str, Tensor]]:
         """What a method wants besides measurements: images of others, or (a diagnostic says so) the truth."""

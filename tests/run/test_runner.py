@@ -670,3 +670,17 @@ def test_a_folder_that_cannot_be_is_said(configure: Configure, tmp_path: Path, f
     with pytest.raises(UserError):
         run(configure("task=denoising", "dataset=folder", f"data_root={tmp_path}", f"dataset.folder={folder}"))
     assert run(configure("task=denoising", "method=direct", "dataset=photos", f"dataset.folder={folder}")).records
+
+
+def test_images_that_are_cropped_or_scaled_are_told_once(
+    configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", image=np.random.default_rng(0).random((400, 420)) + 1j)
+    words = ("dataset=complex", f"data_root={tmp_path}", "images=all", "method=direct", "preset=quick")
+    run(configure(*words))
+    assert caplog.text.count("its 400 x 420 become 320 x 320 pixels; size=native") == 1
+    caplog.clear()
+    for asked in ("size=320", "size=native"):
+        run(configure(*words, asked))
+    assert "size=native keeps" not in caplog.text
