@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def in_short(error: Exception) -> str:
+    """The first line of what an error says; of one that says nothing, its kind."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """The known names most like this one, as "a or b"; "" if none is."""
     return " or ".join(difflib.get_close_matches(name, list(known), n=3, cutoff=0.5))

@@ -93,9 +93,7 @@ def _readable(root: Path) -> "list[tuple[str, int, str, int, Sample]]":
         if read:
             count = max(1, round(len(items) * len(read) / len(tried)))
             said = f"{count} image(s)" if len(read) == len(tried) else f"some {count} of {len(items)} image(s)"
-            found.append(
-                (name, count, said, *next((one for one in read.items() if _holds(one[1])), next(iter(read.items()))))
-            )
+            found.append((name, count, said, *max(read.items(), key=lambda one: _holds(one[1]))))  # else the first
     return found
 
 

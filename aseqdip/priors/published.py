@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aseqdip.errors import UserError
+from aseqdip.errors import UserError, in_short
 from aseqdip.priors.files import FAMILIES, Card, write
 from aseqdip.priors.schedules import Translated
 
@@ -174,7 +174,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
                 "file names. Get the one that holds weights (its state_dict), or have its authors write it."
             ) from error
         page = begins.startswith((b"<!doctype", b"<html", b"<?xml"))
-        found = "a web page, as refused downloads are" if page else (str(error) or type(error).__name__).splitlines()[0]
+        found = "a web page, as refused downloads are" if page else in_short(error)
         raise UserError(f"{expected}; found {found} ({path.stat().st_size} bytes). Get it anew.") from error
     state, ema = content, None
     if isinstance(content, dict) and isinstance(content.get("model"), dict):

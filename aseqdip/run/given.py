@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aseqdip.errors import UserError, near
+from aseqdip.errors import UserError, in_short, near
 from aseqdip.methods import start_methods
 from aseqdip.methods.base import Method, Shared
 from aseqdip.methods.direct import Direct
@@ -187,9 +187,8 @@ def direct(A: Operator, y: Tensor) -> Tensor:
         return found
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         hint = " A.sample(kspace) makes them of a whole k-space." if isinstance(A, MultiCoilMRI) else ""
-        said = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The operator makes no image of y, {tuple(y.shape)}, {y.dtype}: {said}. Give "
+            f"The operator makes no image of y, {tuple(y.shape)}, {y.dtype}: {in_short(error)}. Give "
             f"measurements as the operator gives them, as tensors, (1, channels or coils, ...).{hint}"
         ) from error
 
