@@ -1,9 +1,10 @@
 """DICOM files: their values, and which of them are slices of one volume, in order of position."""
 
 import hashlib
+import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from aseqdip.data._files import bytes_digest, check_size, opened, printable
 from aseqdip.data.base import Sample, VolumeReader
 from aseqdip.errors import UserError
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 EXPECTED = "a DICOM image"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -68,10 +70,13 @@ class DicomReader(VolumeReader):
             groups.setdefault(f"{uid} {kind}" if uid else str(path), []).append((position, number, name))
         order: dict[str, Path] = {}
         for number, group in enumerate(groups.values()):
-            for index, (_, _, name) in enumerate(sorted(group)):
+            group.sort()
+            for index, (_, _, name) in enumerate(group):
                 order[name] = path = names[name]
                 if len(group) > 1:
                     self.series[path] = (f"series{number}", index, len(group))
+            if said := uneven([position for position, *_ in group]):
+                log.warning("%s: its series is taken for a volume of %d slices, but %s.", group[0][2], len(group), said)
         return order
 
     def _read_of(self, volume: str, path: Path, index: int | None) -> Sample:
@@ -94,6 +99,18 @@ class DicomReader(VolumeReader):
             files = "\n".join(map(_digest_or_none, self.files_of(series)))
             self._digests[series] = hashlib.sha256(files.encode()).hexdigest()
         return self._digests[series]
+
+
+def uneven(positions: Sequence[float]) -> str:
+    """What is odd about the places of a volume's slices, ascending, in mm: where some are missing or lie twice."""
+    steps = np.diff(positions)
+    if not steps.any():  # one slice, or nothing is said of any
+        return ""
+    if (steps == 0).any():
+        return f"{(steps == 0).sum()} of them lie where another one does (time points, weightings)"
+    gaps = np.flatnonzero(steps > 1.5 * np.median(steps))
+    places = ", ".join(f"{positions[i]:g} and {positions[i + 1]:g} mm" for i in gaps[:3])
+    return f"between {places} there are none: some may be missing" if len(gaps) else ""
 
 
 def _digest_or_none(path: Path) -> str:

@@ -216,3 +216,22 @@ def test_planes_and_echoes_of_one_series_are_no_volume(tmp_path: Path) -> None:
     for name, origin in sorted(origins.items(), key=lambda one: one[1].slice):
         volumes.setdefault(origin.volume, []).append(name)
     assert sorted(volumes.values()) == [["a", "b", "f"], ["d", "c"], ["e"]]
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ([0, 2, 4, 8, 10], "volume of 5 slices, but between 4 and 8 mm there are none"),
+        ([0, 2, 4, 0, 2, 4], "volume of 6 slices, but 3 of them lie where another one does"),
+        ([0, 2, 4.0001, 6, 8.2], ""),
+    ],
+)
+def test_a_series_with_missing_or_repeated_slices_is_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, places: list[float], said: str
+) -> None:
+    for i, z in enumerate(places):
+        place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, z]}
+        write_dicom(tmp_path / f"{i}.dcm", SeriesInstanceUID="1.2.3", **place)
+    make_reader("ct", tmp_path).items()
+    assert said in caplog.text
+    assert bool(said) is bool(caplog.records)
