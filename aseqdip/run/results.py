@@ -10,6 +10,7 @@ import torch
 from aseqdip import export, figures, records
 from aseqdip.records import Record
 from aseqdip.run.reconstruction import Reconstruction
+from aseqdip.stopping.base import StoppingRule
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +85,11 @@ def write_partial(folder: Path, run: Reconstruction) -> None:
     records.write_arrays(folder / "reconstruction.npz", reconstruction=run.scores.last)
 
 
-def describe(record: Record) -> str:
-    """One line on a finished image."""
+def describe(record: Record, rule: StoppingRule | None = None) -> str:
+    """One line on a finished image, and on how the rule that watched it came to its choice."""
     scores, seconds = record.scores, record.seconds["method"]
     start, result, best, last, ema = (scores[w] for w in ("start", record.result, "best", "last", "ema"))
-    rule = record.settings.get("stop")
-    end = f"the last: {rule} found no end" if result.step == record.steps else f"chosen by {rule}"
-    if record.steps < max(record.settings.get(name) or 0 for name in ("window", "holdout_every")):
-        end = f"the last: too few steps for {rule} to judge any"
-    elif rule == "discrepancy" and result.step == 1 < record.steps:
-        end = "the first: from there on the data are fitted closer than their noise"
-    chosen = "" if result.step is None else f" (step {result.step}, {end})"
+    chosen = "" if rule is None or result.step is None else f" (step {result.step}, {rule.ending(record.steps)})"
     if not record.known:
         return f"{record.image}: {record.steps} steps in {seconds:.0f} s{chosen}; no truth, so no PSNR."
     if record.result != "last":

@@ -328,10 +328,10 @@ class Seed:
             preview = folder / "preview.png"
             for tracker in reversed(trackers):  # the progress bar first: the lines below are not to be drawn over
                 tracker.finish(record, preview if record is not None and preview.is_file() else None)
-        if record is not None:
+        if record is not None and reconstruction is not None:
             if folder.name != name:
                 self._forget_failure(self.folder / name)
-            log.info("%s", results.describe(record))
+            log.info("%s", results.describe(record, reconstruction.scores.rule))
         elif self.interrupt.due:
             why = "out of time" if self.interrupt.signal is None else "interrupted"
             log.info("%s: %s; the same command continues it.", name, why)

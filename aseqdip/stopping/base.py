@@ -61,6 +61,17 @@ class StoppingRule(Part, ABC):
     def stopped(self, step: int) -> bool:
         """Whether to stop at ``step``; waits for the device."""
 
+    def ending(self, steps: int) -> str:
+        """Its choice among so many iterates, in words."""
+        if steps < self.judges_from:
+            return f"the last: too few steps for {self.name} to judge any"
+        return f"the last: {self.name} found no end" if self.step == steps else f"chosen by {self.name}"
+
+    @property
+    def judges_from(self) -> int:
+        """The first iterate that it has anything to say of."""
+        return 1
+
     @property
     def image(self) -> Tensor:
         return self.tensors["image"]

@@ -34,6 +34,11 @@ class Discrepancy(Crossing):
             raise UserError(UNKNOWN.format("y") + PYTHON)
         raise UserError(UNKNOWN.format(f"task={kind.task}") + (NOTHING if kind.noise is None else GIVE))
 
+    def ending(self, steps: int) -> str:
+        if self.step == 1 < steps:
+            return "the first: from there on the data are fitted closer than their noise"
+        return super().ending(steps)
+
     def begin(self, problem: Problem, squared: bool) -> None:
         energy = noise_energy(problem)
         self.threshold = energy if squared else energy**0.5

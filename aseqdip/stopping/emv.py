@@ -18,6 +18,10 @@ class ExponentialVariance(MinimumRule):
     alpha = 0.1
     warm_up = 100
 
+    @property
+    def judges_from(self) -> int:
+        return self.warm_up + 2  # theirs count from 0
+
     def statistic(self, image: Tensor, step: int) -> Tensor | None:
         kept = self.tensors
         if "mean" not in kept:
@@ -26,4 +30,4 @@ class ExponentialVariance(MinimumRule):
         mean = kept["mean"] + self.alpha * deviation
         kept["mean"] = mean if self.signed else mean.clamp(0, 1)
         kept["variance"] = (1 - self.alpha) * (kept["variance"] + self.alpha * deviation.square().sum())
-        return kept["variance"] if step - 1 > self.warm_up else None  # theirs count from 0
+        return None if step < self.judges_from else kept["variance"]

@@ -73,8 +73,12 @@ class Holdout(MinimumRule):
             self.tensors.update(minimum=image.new_full((), torch.inf), image=first, step=number)
         super().add(judged, step, term)
 
+    @property
+    def judges_from(self) -> int:
+        return int(self.options.holdout_every)
+
     def statistic(self, image: Tensor, step: int) -> Tensor | None:
-        if step < self.options.holdout_every:
+        if step < self.judges_from:
             return None  # nothing was judged yet: the latest stays
         if step % self.options.holdout_every:
             return image.new_full((), torch.nan)  # never a minimum

@@ -23,6 +23,10 @@ class WindowedVariance(MinimumRule):
     class Options(MinimumRule.Options):
         window: int = knob("iterates in its window", 100, low=2)
 
+    @property
+    def judges_from(self) -> int:
+        return int(self.options.window)
+
     def statistic(self, image: Tensor, step: int) -> Tensor | None:
         kept, slot = self.tensors, (step - 1) % self.options.window
         if "ring" not in kept:
@@ -34,7 +38,7 @@ class WindowedVariance(MinimumRule):
         kept["sum"] += new - old
         kept["squares"] += new.square().sum() - old.square().sum()
         kept["ring"][slot] = image
-        if step < self.options.window:
+        if step < self.judges_from:
             return None
         mean = kept["sum"] / self.options.window
         return (kept["squares"] / self.options.window - mean.square().sum()) / image.numel()
