@@ -23,6 +23,8 @@ from aseqdip.parts import Chosen
 from aseqdip.problem import Problem
 from aseqdip.records import COLUMNS, Score
 from aseqdip.run.given import (
+    FINER,
+    SINGLE,
     Given,
     borrowed,
     check_adjoint,
@@ -241,6 +243,8 @@ def _case(
     if like.is_complex() != y.is_complex():
         kinds = ["complex" if one.is_complex() else "real" for one in (like, y)]
         raise UserError(f"The operator gives {kinds[0]} measurements, but y is {kinds[1]}.")
+    if like.dtype in FINER:
+        raise UserError(f"The operator gives {like.dtype} of an image of {z0.dtype}.{SINGLE}")
     factor, unit, scaled = 1.0, 1.0, A
     if A.linear:
         # its bound, nearly met; networks may be trained on maps of unit sum of squares

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 #: what only the fit of a network uses
 LEARNING = ("steps", "lr", "residual")
-
-
+FINER = (torch.float64, torch.complex128)
+SINGLE = " Its tensors must be of single precision, as images are: operator.float(), and complex64."
 #: a setting's default may be a task's: here that which the operator is of
 TASK_OF: dict[type[Operator], str] = {
     MultiCoilMRI: "mri",
@@ -187,6 +187,7 @@ def direct(A: Operator, y: Tensor) -> Tensor:
         return found
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         hint = " A.sample(kspace) makes them of a whole k-space." if isinstance(A, MultiCoilMRI) else ""
+        hint += SINGLE if any(t.dtype in FINER for t in (*A.parameters(), *A.buffers())) else ""
         raise UserError(
             f"The operator makes no image of y, {tuple(y.shape)}, {y.dtype}: {in_short(error)}. Give "
             f"measurements as the operator gives them, as tensors, (1, channels or coils, ...).{hint}"

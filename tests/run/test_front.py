@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -557,3 +558,23 @@ def test_functions_may_compute_in_double_precision() -> None:
     found = aseqdip.reconstruct(x * weights.float(), (lambda v: v * weights, lambda v: v * weights), "tv", device="cpu")
     assert found.image.dtype == torch.float32
     assert (found.image - x).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    "forward", [lambda weights, x: weights * x, lambda weights, x: weights.diag_embed() @ x], ids=["elements", "matrix"]
+)
+def test_an_operator_in_double_precision_is_refused_in_words(forward: Callable[[Tensor, Tensor], Tensor]) -> None:
+    class Weighted(Operator):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weights", torch.linspace(0.5, 1, 32, dtype=torch.float64))
+
+        def forward(self, image: Tensor) -> Tensor:
+            return forward(self.weights, image)
+
+        def adjoint(self, measurements: Tensor) -> Tensor:
+            return forward(self.weights, measurements)
+
+    with pytest.raises(UserError, match=r"single precision.*operator\.float\(\)"):
+        aseqdip.reconstruct(picture(1, 1, 32, 32), Weighted(), **SMALL)
+    assert aseqdip.reconstruct(picture(1, 1, 32, 32), Weighted().float(), **SMALL).image.isfinite().all()
