@@ -16,20 +16,8 @@ from aseqdip import priors
 from aseqdip.errors import UserError
 from aseqdip.files import config_folder
 from aseqdip.priors.files import read
-from aseqdip.train import (
-    Patches,
-    Ranks,
-    Recipe,
-    Settings,
-    Source,
-    Training,
-    main,
-    recipe,
-    settings,
-    train,
-    validate,
-    with_phase,
-)
+from aseqdip.priors.recipes import Patches, Recipe, Source, recipe, with_phase
+from aseqdip.train import Ranks, Settings, Training, main, settings, train, validate
 
 RECIPES = sorted(path.stem for path in (config_folder() / "training").glob("*.yaml"))
 
