@@ -31,7 +31,6 @@ from aseqdip.run.given import (
     check_finite,
     check_numbers,
     check_place,
-    check_start_name,
     direct,
     home_of,
     measured,
@@ -160,8 +159,7 @@ def reconstruct(
     home = home_of(A, y)
     case, unit = _case(A, y, home, None if isinstance(start, str) else start, truth, noise_std, signed, name, seed)
     if isinstance(start, str):
-        check_start_name(part, start)
-        check_start(picked, start, case.problem.kind())
+        check_start(picked, start, ("an image",), part, case.problem.kind())
     engine = Engine(device, precision)
     made = part(options, shared, engine, signed)
     check_method(picked, part, options, shared, case.problem.kind())

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from aseqdip.errors import UserError, in_short, near
-from aseqdip.methods import start_methods
 from aseqdip.methods.base import Method, Shared
-from aseqdip.methods.direct import Direct
 from aseqdip.networks import NETWORKS
 from aseqdip.networks.base import NetworkSettings
 from aseqdip.operators.base import Functions, Operator
@@ -100,15 +98,6 @@ def check_numbers(noise_std: float | None, ema: float | None) -> None:
         raise UserError(f"noise_std={noise_std}: expected a standard deviation, 0 or more; None where it is not known.")
     if ema is not None and not 0 <= ema <= 0.9999:
         raise UserError(f"ema={ema}: expected a decay from 0, no average, to 0.9999.")
-
-
-def check_start_name(part: type[Method[Any]], start: str) -> None:
-    """Raise UserError unless it is a classical method's, and makes a difference."""
-    names = start_methods()
-    if start not in names:
-        raise UserError(f"start={start}: expected an image, or one of {', '.join(names)}.")
-    if part is Direct:
-        raise UserError(f"method=direct is the start image itself: leave start out, or use method={start}.")
 
 
 def say_idle(part: type[Method[Any]], options: Any, given: Sequence[str]) -> None:

@@ -1,15 +1,17 @@
 """What ``stop=holdout`` asks of a run: which choices it goes with, and the case without its held-out values."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from aseqdip.case import Case
 from aseqdip.errors import UserError
+from aseqdip.methods import start_methods
 from aseqdip.methods._classical import check_image_by
 from aseqdip.methods.base import Method, Shared
+from aseqdip.methods.direct import Direct
 from aseqdip.operators.ct import ParallelBeam
 from aseqdip.parts import Chosen
 from aseqdip.problem import Kind, Problem
@@ -64,8 +66,17 @@ def _check_holdout(method: type[Method[Any]], options: Any, shared: Shared, kind
         method.check(options, shared, kind_of_part(kind))
 
 
-def check_start(rule: Rule, name: str, kind: Kind) -> None:
-    """Raise UserError unless the method of this name can make a start image for a problem of this kind."""
+def check_start(rule: Rule, name: str, own: Sequence[str], method: type[Method[Any]], kind: Kind) -> None:
+    """Raise UserError unless the method of this name can make the start image of another, for a problem of this kind.
+
+    Args:
+        own: what might be said in its place.
+    """
+    others = start_methods()
+    if name not in others:
+        raise UserError(f"start={name}: expected {', '.join((*own, *others))}.")
+    if method is Direct:
+        raise UserError(f"method=direct is the start image itself: leave start out, or use method={name}.")
     check_image_by("start", name, kind)
     if holds_out(rule):
         with _without_them():

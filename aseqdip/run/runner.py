@@ -25,10 +25,9 @@ from aseqdip.data.base import Items, Origin, Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
 from aseqdip.files import check_writable, claimed, without_folders
-from aseqdip.methods import METHODS, start_methods
+from aseqdip.methods import METHODS
 from aseqdip.methods._classical import image_by
 from aseqdip.methods.base import Shared
-from aseqdip.methods.direct import Direct
 from aseqdip.networks import check_size
 from aseqdip.records import Failure, Record
 from aseqdip.run import results, warm
@@ -95,25 +94,12 @@ def check_combination(cfg: Config) -> None:
     task.check()
     check_method(cfg.rule, method, cfg.method.options, cfg.shared(), task.kind())
     if cfg.start not in task.starts:
-        check_start_name(cfg.start, task)
-        check_start(cfg.rule, cfg.start, task.kind())
-        if method is Direct:
-            raise UserError(
-                f"method=direct is the task's own start image, not that of {cfg.start}: leave start= out, or use "
-                f"method={cfg.start}."
-            )
+        check_start(cfg.rule, cfg.start, task.starts, method, task.kind())
     elif holds_out(cfg.rule) and cfg.start != task.starts[0]:
         raise UserError(f"start={cfg.start} uses all measurements: with stop=holdout leave it out, or use start=tv.")
     warm.check(cfg)
     if method.learns and task.size is not None:
         check_size(cfg.network, (task.size, task.size), f"size={cfg.size}: an image")
-
-
-def check_start_name(name: str, task: Task) -> None:
-    """Raise UserError unless it is the name of a start image of the task's, or of a method that makes one."""
-    others = start_methods()
-    if name not in others:
-        raise UserError(f"start={name}: task={task.name} expects {', '.join((*task.starts, *others))}.")
 
 
 def sweep_device(number: int) -> str:
