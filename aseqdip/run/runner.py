@@ -365,8 +365,9 @@ class Seed:
 
     def say_size(self, name: str, sample: Sample, case: Case) -> None:
         """Say once that images are not reconstructed as large as they are."""
-        if not self.sized and sample.image is not None:
-            before, now = tuple(sample.image.shape[-2:]), tuple(case.problem.z0.shape[-2:])
+        measured = sample.kspace if sample.image is None else sample.image
+        if not self.sized and measured is not None:
+            before, now = tuple(measured.shape[-2:]), tuple(case.problem.z0.shape[-2:])
             if before != now:
                 self.sized = True
                 sizes = " become ".join(f"{rows} x {columns}" for rows, columns in (before, now))

@@ -111,7 +111,9 @@ class MRI(Task):
             mask, noise_std = sample.mask, self.options.noise * float(ifft2c(kspace).abs().max())
             what = f"{int(mask.sum())} of {mask.numel()} {'columns' if mask.dim() == 1 else 'points'}"
             accel = mask.numel() / int(mask.sum())
-            sample.notes.append(f"undersampled on the scanner, {accel:.2f}x ({what}): accel and mask have no effect")
+            sample.notes.append(
+                f"undersampled on the scanner, {accel:.2f}x ({what}): accel, mask and center_fraction have no effect"
+            )
         operator = MultiCoilMRI(maps, mask)
         y = operator.sample(kspace[None])
         level = _bright(to_complex(operator.adjoint(y)).abs().flatten())
@@ -160,19 +162,21 @@ class MRI(Task):
             shape = (int(image.shape[-2]), int(image.shape[-1]))
             maps = simulated_coils(self.options.coils, shape, self.rng(name, "coils"))
             return fft2c(maps * self._with_phase(name, image)), maps, "simulated"
-        kspace, stored = sample.kspace, sample.maps
+        kspace, how = sample.kspace, "stored" if sample.maps is not None else "espirit"
+        if sample.maps is None:  # before anything is cut off, which would leave objects that end where the image does
+            maps = self._espirit_maps(kspace, sample.mask)
+        else:
+            maps = sample.maps
+            if self.options.calibration != self.Options.calibration:
+                sample.notes.append("it brings its coil maps: calibration has no effect")
         if size is not None:
             # a prospectively undersampled scan has gaps along its columns: only the full readout can be cropped
             columns = size if sample.mask is None else kspace.shape[-1]
             rows = size if sample.mask is None or sample.mask.dim() == 1 else kspace.shape[-2]
             kspace = fft2c(center_crop(ifft2c(kspace), rows, columns)) if rows == size else kspace
-            stored = None if stored is None else center_crop(stored, rows, columns)
-        if stored is None:
-            return kspace, self._espirit_maps(kspace, sample.mask), "espirit"
-        if self.options.calibration != self.Options.calibration:
-            sample.notes.append("it brings its coil maps: calibration has no effect")
-        norm = (stored.abs() ** 2).sum(0).sqrt()
-        return kspace, torch.where(norm > 0, stored / torch.where(norm > 0, norm, 1), 0), "stored"
+            maps = center_crop(maps, rows, columns)
+        norm = (maps.abs() ** 2).sum(0).sqrt()
+        return kspace, torch.where(norm > 0, maps / torch.where(norm > 0, norm, 1), 0), how
 
     def _with_phase(self, name: str, image: Tensor) -> Tensor:
         """The image, given a smooth phase if it has none: no scan is purely real."""

@@ -30,6 +30,7 @@ from aseqdip.files import claimed
 from aseqdip.identity import run_folder
 from aseqdip.methods.aseqdip import ASeqDIP
 from aseqdip.methods.base import Iterate, NetworkState
+from aseqdip.operators.mri import fft2c
 from aseqdip.problem import Problem
 from aseqdip.records import COLUMNS, Record, Score, read, read_curve, write
 from aseqdip.run import results, runner
@@ -675,12 +676,18 @@ def test_a_folder_that_cannot_be_is_said(configure: Configure, tmp_path: Path, f
     assert run(configure("task=denoising", "method=direct", "dataset=photos", f"dataset.folder={folder}")).records
 
 
+@pytest.mark.parametrize("dataset", ["complex", "kspace"])
 def test_images_that_are_cropped_or_scaled_are_told_once(
-    configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture, dataset: str
 ) -> None:
+    image = np.random.default_rng(0).random((1, 400, 420)) + 1j
     for name in "ab":
-        np.savez(tmp_path / f"{name}.npz", image=np.random.default_rng(0).random((400, 420)) + 1j)
-    words = ("dataset=complex", f"data_root={tmp_path}", "images=all", "method=direct", "preset=quick")
+        if dataset == "complex":
+            np.savez(tmp_path / f"{name}.npz", image=image[0])
+        else:
+            with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+                file["kspace"] = fft2c(torch.from_numpy(image[None]))
+    words = (f"dataset={dataset}", f"data_root={tmp_path}", "images=all", "method=direct", "preset=quick")
     run(configure(*words))
     assert caplog.text.count("its 400 x 420 become 320 x 320 pixels; size=native") == 1
     caplog.clear()
