@@ -31,6 +31,9 @@ from aseqdip.priors.published import PUBLISHED
 #: raised whenever the same settings give other numbers than before, by code that is no part's own (engine, operators)
 RESULTS = 4
 
+#: what that is, by rooms
+BASE = ("operators", "engine", "kernels", "problem", "case", "metrics")
+
 #: what the paper states (Sec. 3, 4.1, Algorithm 1; App. C.6 for TV-DIP); fp32 and the U-Net's width and depth as in its
 #: authors' scripts; the record names any departure from it. It says of other methods' networks nothing. Of a task, the
 #: defaults are the paper's.
@@ -156,6 +159,14 @@ def content(sample: Sample) -> str:
     return found.hexdigest()
 
 
+def named_files(cfg: Config) -> dict[Path, str]:
+    """Digests of the files that the settings name: they are read anew for each image, and their content is counted."""
+    knobs = [known for known in in_force(cfg).values() if known.field.metadata["file"]]
+    named = [Path(str(value)).expanduser() for known in knobs if (value := value_of(cfg, known)) is not None]
+    read = (*make_task(cfg).reads(), *cfg.method.part.reads(cfg.method.options))
+    return {path: bytes_digest(path) for path in (*named, *read) if path.is_file()}
+
+
 def file_digest(value: Any) -> Any:
     """For the path of a file or folder a hash of what is in it; any other value as it is."""
     if not isinstance(value, str) or not Path(value).expanduser().exists():
@@ -190,17 +201,36 @@ def sources(cfg: Config) -> str:
     return _code_of(parts)
 
 
-def method_code(cfg: Config) -> str:
-    """A hash of the method's own code: results that are set side by side should be of the same."""
-    return _code_of([cfg.method.part, *cfg.method.part.code])
+def code_of(cfg: Config) -> str:
+    """Hashes of the code of the method and of what all run on: results set side by side should be of the same.
+
+    The second is in no identity: most of what changes there changes no number, and ``RESULTS`` is raised for the rest.
+    """
+    root = Path(__file__).parent
+    below = [path for room in BASE for path in (*root.glob(f"{room}.py"), *root.glob(f"{room}/*.py"))]
+    base = sorted(".".join((root.name, *path.relative_to(root).with_suffix("").parts)) for path in below)
+    return f"{_code_of([cfg.method.part, *cfg.method.part.code])}:{_joined(base)}"
 
 
 def _code_of(parts: list[type]) -> str:
     modules = {c.__module__ for part in parts for c in part.__mro__}
     ours = sorted(m for m in modules if m.split(".")[0] not in (*sys.stdlib_module_names, "torch"))
+    for top in {name.partition(".")[0] for name in ours}:
+        _remember(top)
     for name in ours:  # grows as it goes
         ours += sorted(other for other in helpers(name) if other not in ours)
-    return hashlib.sha256("\n".join(code(name) for name in sorted(ours)).encode()).hexdigest()[:16]
+    return _joined(sorted(ours))
+
+
+def _joined(names: list[str]) -> str:
+    return hashlib.sha256("\n".join(map(code, names)).encode()).hexdigest()[:16]
+
+
+@cache
+def _remember(top: str) -> None:
+    """Read what is imported of a package: what is edited while a sweep goes on is not what runs."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == top]:
+        _source(name)
 
 
 def helpers(name: str) -> set[str]:

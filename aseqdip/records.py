@@ -317,7 +317,13 @@ def _below(folder: Path) -> Iterator[Trace]:
     def refuse(error: OSError) -> None:
         refused.append(Trace(Path(error.filename), "damaged", error=f"cannot be listed: {error.strerror}"))
 
-    for root, below, files in os.walk(folder, onerror=refuse):
+    entered: set[str] = set()
+    for root, below, files in os.walk(folder, onerror=refuse, followlinks=True):
+        # as the runner does: results may have been moved to another disk; a link to a folder above it ends here
+        if (real := os.path.realpath(root)) in entered:
+            below.clear()
+            continue
+        entered.add(real)
         below.sort()
         trace = read(Path(root), files)
         if trace is not None:

@@ -217,6 +217,25 @@ def test_the_code_that_a_method_s_code_imports_counts(
     assert identity.helpers("aseqdip.methods.tv") == {"aseqdip.methods._classical"}
 
 
+def test_code_that_is_edited_while_a_sweep_goes_on_is_not_what_runs(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "from aseqdip.methods.vanilla_dip import VanillaDIP\n\n\n"
+        'class Mine(VanillaDIP):\n    name = "mine"\n    title = "Mine"\n    factor = 1.0\n'
+    )
+    (tmp_path / "edited").mkdir()
+    for name in ("__init__", "one", "other"):
+        (tmp_path / "edited" / f"{name}.py").write_text("" if name == "__init__" else text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    one, other = (importlib.import_module(f"edited.{name}").Mine for name in ("one", "other"))
+    cfg = configure("method=vanilla_dip")
+    identity.sources(replace(cfg, method=replace(cfg.method, part=one)))  # of the first job
+    (tmp_path / "edited" / "other.py").write_text(text.replace("1.0", "2.0"))
+    identity.sources(replace(cfg, method=replace(cfg.method, part=other)))
+    assert code("edited.other") == code("edited.one")
+
+
 def test_what_a_method_s_code_may_import_is_read_not_run(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

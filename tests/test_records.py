@@ -120,6 +120,14 @@ def test_overlapping_folders_count_once(tmp_path: Path) -> None:
     assert found == ["a", "b/c", "b/d"]
 
 
+def test_linked_folders_are_read_and_circles_end(tmp_path: Path) -> None:
+    records.write(tmp_path / "elsewhere" / "b", MADE)
+    records.write(tmp_path / "outputs" / "a", MADE)
+    (tmp_path / "outputs" / "mri").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "outputs")
+    assert [trace.folder.name for trace in scan([tmp_path / "outputs"])] == ["a", "b"]
+
+
 def rows(psnr: list[float], loss: float = 0.0) -> list[list[float]]:
     values = {"psnr": psnr, "loss": [loss] * len(psnr)}
     zeros = [0.0] * len(psnr)

@@ -1,7 +1,7 @@
 """What methods share that reconstruct by a trained prior."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +32,13 @@ class TrainedState(State):
     @property
     def cost(self) -> Cost:
         return self.network.cost or Cost()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "cost": None if self.network.cost is None else astuple(self.network.cost)}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        super().load_state_dict(saved)
+        self.network.cost = None if saved["cost"] is None else Cost(*saved["cost"])
 
 
 @dataclass(kw_only=True)

@@ -248,8 +248,8 @@ def _changed(block: Block) -> list[str]:
             name = r.titles.get("method", r.method)
             # of one cell and seed nothing but code makes another identity: the task's, the network's, too
             codes.setdefault((name, cell.key, str(r.seed)), set()).add(r.identity)
-            if r.code:  # which older records do not say
-                codes.setdefault((name,), set()).add(r.code)
+            for what, code in enumerate(filter(None, r.code.split(":"))):  # older records say less of it
+                codes.setdefault((name, str(what)), set()).add(code)
     return list(dict.fromkeys(name for (name, *_), found in codes.items() if len(found) > 1))
 
 

@@ -36,13 +36,13 @@ def compact(folders: Iterable[Path], target: Path, methods: Collection[str] = ()
                 below = place[len(root.resolve().parts) :]  # task and setting, at least
                 name = "/".join(below if len(below) > 1 else (trace.record.task, trace.record.setting))
                 here = found.setdefault(target / f"{name}.jsonl", {})
-                if (other := here.get(f"{run}/{image}")) is None or _newer(trace.record, other.record):
+                if (other := here.get(f"{run}/{image}")) is None or _age(trace.record) >= _age(other.record):
                     here[f"{run}/{image}"] = trace
     drawn: set[tuple[Any, ...]] = set()
     for file, traces in sorted(found.items()):
         lines = _kept(file)
         for name, trace in sorted(traces.items()):
-            if name in lines and not _newer(trace.record, loads(lines[name])["record"]):
+            if name in lines and (trace.lines == file or not _better(trace, loads(lines[name]))):
                 continue
             if trace.lines is None:
                 lines[name] = dumps({"folder": name, "record": trace.record, "pictures": _pictures(trace, drawn)})
@@ -53,11 +53,17 @@ def compact(folders: Iterable[Path], target: Path, methods: Collection[str] = ()
     return sorted(found)
 
 
-def _newer(record: Record | None, other: Record | dict[str, Any] | None) -> bool:
-    """Whether it was made later, or as far as is known at the same time; the other may be as it was read."""
-    values = other if isinstance(other, dict) else vars(other)
-    dates = ("results_version", "finished")
-    return [getattr(record, date) for date in dates] >= [values.get(date, 0) for date in dates]
+def _age(record: Record | dict[str, Any] | None) -> list[int]:
+    """What is larger of a record that was made later; it may be as it was read."""
+    values = record if isinstance(record, dict) else vars(record)
+    return [values.get(date, 0) for date in ("results_version", "finished")]
+
+
+def _better(trace: Trace, kept: dict[str, Any]) -> bool:
+    """Whether it is newer than a line; of the same age, whether it has pictures that the line may lack."""
+    if (age := _age(trace.record)) != (before := _age(kept["record"])):
+        return age > before
+    return trace.pictured or (trace.folder / "reconstruction.npz").is_file() or not kept.get("pictures")
 
 
 def _kept(file: Path) -> dict[str, str]:

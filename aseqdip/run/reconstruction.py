@@ -105,6 +105,7 @@ class Reconstruction:
         self.problem, self.before = case.problem, 0  # what is fitted; iterates that another fit had before
         self.until: int | None = None  # how many iterates this one may have; None for all
         self.resumed = False
+        self.scored_every = score_every  # before it was resumed, too
         self.checkpoint: Checkpoint | None = None
         if folder is not None:
             self.checkpoint = Checkpoint(folder / "checkpoint.pt", {**self._facts(), **(facts or {})})
@@ -151,6 +152,7 @@ class Reconstruction:
             self.scores.load_state_dict(saved["scores"])
             self.clock.seconds.update(saved["seconds"])
             self.method.facts.update(saved["choices"])
+            self.scored_every = max(self.score_every, saved["score_every"])
         except torch.OutOfMemoryError:  # no fault of the file's
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -174,6 +176,7 @@ class Reconstruction:
                 "choices": dict(self.method.facts),
                 "before": self.before,
                 "until": self.until,
+                "score_every": self.scored_every,
             }
             return self.checkpoint.save(self.name, content)
 
@@ -240,8 +243,8 @@ class Reconstruction:
     def facts(self) -> dict[str, Any]:
         """The method's choices; with held-out measurements, the relative error in them of what they chose."""
         rule, facts = self.scores.rule, dict(self.method.facts)
-        if self.score_every > 1 and self.method.iterative:
-            facts["score_every"] = self.score_every
+        if self.scored_every > 1 and self.method.iterative:
+            facts["score_every"] = self.scored_every
         if not isinstance(rule, Holdout):
             return facts
         refit = {"refit_from_step": self.before} if self.before else {}

@@ -31,6 +31,7 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
     image = run.result()
     start, result = case.show(case.problem.z0), case.show(image)
     title = f"{titles['task']} {titles['setting']} · {titles['method']} · {known.image} · preset={known.preset}"
+    (folder / "record.json").unlink(missing_ok=True)  # redo=true: from here on it would be of other arrays
     with run.clock.measure("saving"):
         write_partial(folder, run)
         try:
@@ -58,7 +59,7 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
         seconds={k: round(v, 4) for k, v in run.clock.seconds.items()},
         device=torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
-        precision=engine.precision,
+        precision=engine.precision if run.method.learns else "fp32",
         noise_std=case.problem.noise_std,
         departures={**known.departures, **simulated},
         facts={**case.facts, **run.facts(), **unrecorded},

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import re
 import threading
 import time
 import traceback
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from aseqdip import export, identity, records
 from aseqdip.case import Case
 from aseqdip.config import Config, make_task
 from aseqdip.data import open_dataset
+from aseqdip.data._files import bytes_digest
 from aseqdip.data.base import Items, Origin, Sample, select
 from aseqdip.engine import Engine
 from aseqdip.errors import UserError
@@ -132,7 +135,8 @@ class Seed:
         self.identity = identity.digest(identity.identity(cfg))
         # once, as its folder: what lies in one may change while images are written
         self.problem, self.settings = identity.problem(cfg), identity.settings(cfg)
-        self.departures, self.code = identity.departures(cfg), identity.method_code(cfg)
+        self.departures, self.code = identity.departures(cfg), identity.code_of(cfg)
+        self.files, self.warned = identity.named_files(cfg), False
 
     def run(self, names: list[str]) -> None:
         """All of them, several at a time if the config says so."""
@@ -251,7 +255,22 @@ class Seed:
         same = (found.identity, found.content, found.results_version) == (self.identity, content, identity.RESULTS)
         now = origin_of(found, origin)
         same = same and all(found.origin.get(name, "") == now[name] for name in OF_THE_FILE)
-        return found if same and found.facts.get("warm_from") == (start and start.said) else None
+        if not same or found.facts.get("warm_from") != (start and start.said):
+            return None
+        arrays = folder / "reconstruction.npz"
+        if arrays.is_file() and not zipfile.is_zipfile(arrays):
+            log.warning("%s: its %s is damaged; it is computed again.", found.image, arrays.name)
+            return None
+        if not arrays.is_file():
+            log.warning("%s: its %s is gone; redo=true computes it again.", found.image, arrays.name)
+        if ":" in found.code and found.code != self.code and not self.warned:
+            self.warned = True
+            log.warning(
+                "%s is finished, but was computed before operators or the engine were changed last: redo=true computes "
+                "it anew.",
+                found.image,
+            )
+        return found
 
     def keep(self, folder: Path, record: Record, origin: Origin) -> None:
         """Take a finished result; its record says where it stands now: other slices may have come since."""
@@ -281,7 +300,7 @@ class Seed:
                 case.facts["notes"] = sample.notes
             self.say_size(name, sample, case)
             method = cfg.method.part(cfg.method.options, unsquashed(cfg.shared(), case), engine, case.signed)
-            facts = {"settings": self.identity, "version of results": identity.RESULTS}
+            facts = {"settings": self.identity, "version of results": identity.RESULTS, "code": self.code}
             if start is not None:
                 method.before, facts["slice before it"] = start.left(engine.device), start.said
                 method.shared.steps = cfg.warm_steps or method.shared.steps
@@ -294,6 +313,7 @@ class Seed:
             where = name, run_id(folder), folder, method.steps, engine.device.type == "cpu"
             trackers = make_trackers(cfg, *where, len(reconstruction.scores.rows))
             if reconstruction.run(trackers, self.interrupt):
+                self.check_files()
                 known = self.known(name, sample, content)
                 if start is not None:
                     case.facts["warm_from"] = start.said
@@ -363,6 +383,15 @@ class Seed:
             finished=int(time.time()),
         )
 
+    def check_files(self) -> None:
+        """Raise UserError where a file that the settings name is not what it was when the run's folder was named."""
+        if changed := [
+            path for path, before in self.files.items() if not path.is_file() or bytes_digest(path) != before
+        ]:
+            raise UserError(
+                f"{changed[0]} changed while this ran: the same command computes this image of what it is now."
+            )
+
     def say_size(self, name: str, sample: Sample, case: Case) -> None:
         """Say once that images are not reconstructed as large as they are."""
         measured = sample.kspace if sample.image is None else sample.image
@@ -390,6 +419,9 @@ class Seed:
         """Note an image's failure, and keep what is there of it."""
         self.summary.failed[name] = message
         log.error("%s failed: %s", name, message)
+        if (folder / "record.json").is_file():  # redo=true: what was there before is whole
+            log.error("%s: its earlier result is kept.", name)
+            return
         begun = begun if begun is not None and begun.scores.last is not None else None
         if begun is not None:
             with contextlib.suppress(Exception):  # what failed may have left nothing to be fetched
@@ -457,5 +489,6 @@ def command(cfg: Config, name: str) -> list[str]:
 
 
 def run_id(folder: Path) -> str:
-    """A W&B id that a rerun finds again: the method's hash and the image's name."""
-    return "".join(c if c.isalnum() else "-" for c in f"{folder.parent.name}-{folder.name}")[-120:]
+    """A W&B id that a rerun finds again: the method's hash and the image's name; of a long one a hash ends it."""
+    name = "".join(c if c.isalnum() else "-" for c in f"{folder.parent.name}-{folder.name}")
+    return name if len(name) <= 120 else f"{name[:103]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

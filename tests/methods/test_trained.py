@@ -108,3 +108,12 @@ def test_the_autoencoder_goes_on_to_the_same_bits(configure: Configure) -> None:
 def test_what_cannot_work_is_refused(configure: Configure, words: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         begun(configure(*words.split()))
+
+
+def test_what_a_pass_costs_survives_a_kill(configure: Configure) -> None:
+    case, method, state = begun(configure("task=mri", "method=varnet"))
+    next(method.iterates(case.problem, state))
+    again = method.start(case.problem)
+    again.load_state_dict(state.state_dict())
+    assert again.cost == state.cost
+    assert again.cost.passes > 0

@@ -343,6 +343,9 @@ def test_results_of_other_code_are_not_averaged_without_a_word(tmp_path: Path) -
     )
     assert said not in means(blocks_of(tmp_path / "knob", one, other))
     assert said in means(blocks_of(tmp_path / "edited", one, replace(other, code="2"))), "nor compared"
+    assert said not in means(blocks_of(tmp_path / "more", one, replace(other, code="1:3"))), "older ones say less"
+    one = replace(one, code="1:4")
+    assert said in means(blocks_of(tmp_path / "engine", one, replace(other, code="1:3"))), "what it runs on counts"
     task = [replace(record, code="1") for record in (old[0], replace(old[1], identity="2"))]
     assert said in means(blocks_of(tmp_path / "task", *task)), "other code than the method's"
     assert said in means(blocks_of(tmp_path / "upgrade", old[0], task[1]))

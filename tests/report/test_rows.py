@@ -230,6 +230,19 @@ def test_a_later_campaign_adds_to_the_compact_form(tmp_path: Path) -> None:
     assert file.read_text() == before
 
 
+def test_pictures_that_the_compact_form_has_stay(tmp_path: Path) -> None:
+    (folder,) = made.write(tmp_path / "a", [made.record("mri", "accel4", "aseqdip", "one")])
+    (file,) = compact([tmp_path / "a"], tmp_path / "small")
+    assert '"pictures": {}' in file.read_text()
+    np.savez(folder / "reconstruction.npz", shown=np.random.default_rng(0).random((1, 1, 48, 64), dtype=np.float32))
+    compact([tmp_path / "a"], tmp_path / "small")
+    pictured = file.read_text()
+    assert '"pictures": {}' not in pictured, "which are drawn once there are any"
+    (folder / "reconstruction.npz").unlink()
+    compact([tmp_path / "a"], tmp_path / "small")
+    assert file.read_text() == pictured
+
+
 def test_any_folder_of_results_is_made_compact_under_task_and_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -299,12 +299,16 @@ def test_choices_and_seconds_outlive_a_kill(
     assert parts.seconds["start"] < whole.seconds["start"] + 1
 
 
-def test_how_often_it_was_scored_is_kept(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+def test_how_often_it_was_scored_is_kept(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     record, _ = only(run(configure("score_every=3")))
     assert record.facts["score_every"] == 3
     run(configure())
     assert "only every 3. iterate was scored" in caplog.text
     assert "score_every" not in only(run(configure("redo=true")))[0].facts
+    interrupted(configure("score_every=2", "redo=true"), monkeypatch)
+    assert only(run(configure("redo=true")))[0].facts["score_every"] == 2, "those before are not scored any more"
 
 
 def test_out_of_time_is_a_clean_stop(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,7 +404,7 @@ def test_a_checkpoint_of_other_data_is_not_continued(
     assert not (folder / "checkpoint-unused.pt").exists(), "cleared at the end"
 
 
-@pytest.mark.parametrize("what", ["device", "precision", "number of threads", "version of results"])
+@pytest.mark.parametrize("what", ["device", "precision", "number of threads", "version of results", "code"])
 def test_a_checkpoint_of_another_machine_or_version_is_not_continued(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
@@ -414,7 +418,8 @@ def test_a_checkpoint_of_another_machine_or_version_is_not_continued(
         patch.setattr(Checkpoint, "save", other)
         interrupted(cfg, monkeypatch)
     assert only(run(cfg))[0].steps == 4
-    assert f"was begun with {what} {99 if 'of' in what else 'other'} instead of" in caplog.text
+    said = f"another {what}" if what == "code" else f"{what} {99 if 'of' in what else 'other'} instead of"
+    assert f"was begun with {said}" in caplog.text
 
 
 @pytest.mark.parametrize(("kept", "why"), [(None, "is damaged"), (11, "is damaged, or of an older version")])
@@ -510,6 +515,83 @@ def test_redo_computes_again(configure: Configure) -> None:
     again, _ = only(run(configure("redo=true")))
     assert again.scores == first.scores
     assert (folder / "preview.png").exists()
+
+
+def test_a_redo_that_fails_leaves_the_earlier_result_whole(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, folder = only(run(configure()))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def broken(self: Reconstruction, sinks: Any = ()) -> bool:
+        if self.state.step == 2:
+            raise RuntimeError("the card fell off")
+        return advance(self, sinks)
+
+    advance = Reconstruction.advance
+    with monkeypatch.context() as patch:
+        patch.setattr(Reconstruction, "advance", broken)
+        assert run(configure("redo=true")).failed == {"brain00": "RuntimeError: the card fell off"}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert "brain00: its earlier result is kept" in caplog.text
+    monkeypatch.setattr(results.export, "beside", broken)  # of what is half written no record says that it is whole
+    run(configure("redo=true"))
+    assert not (folder / "record.json").exists()
+
+
+def test_results_whose_arrays_are_damaged_or_gone_are_noticed(
+    configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    record, folder = only(run(configure()))
+    arrays = folder / "reconstruction.npz"
+    arrays.write_bytes(arrays.read_bytes()[:-30])
+    assert len(run(configure()).records) == 1
+    assert "its reconstruction.npz is damaged; it is computed again" in caplog.text
+    arrays.unlink()
+    assert run(configure()).skipped == [record.image]
+    assert "its reconstruction.npz is gone; redo=true" in caplog.text
+
+
+def test_a_finished_result_of_other_operators_is_said(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    record, folder = only(run(configure()))
+    run(configure())
+    assert "computed before operators" not in caplog.text
+    write(folder, dataclasses.replace(record, code=record.code.partition(":")[0]))
+    run(configure())
+    assert "computed before operators" not in caplog.text, "older records do not say"
+    write(folder, dataclasses.replace(record, code=f"{record.code[:-4]}0000"))
+    assert run(configure()).skipped
+    assert "computed before operators or the engine were changed last: redo=true" in caplog.text
+
+
+def test_a_file_that_is_replaced_while_it_is_used_fails_the_image(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = tmp_path / "mask.png"
+
+    def drawn(side: int) -> None:
+        hole = np.zeros((64, 64), np.uint8)
+        hole[:side, :side] = 255
+        Image.fromarray(hole).save(mask)
+
+    def replaced(self: Reconstruction, *given: Any) -> bool:
+        drawn(20)
+        return whole(self, *given)
+
+    whole = Reconstruction.run
+    drawn(10)
+    cfg = configure("task=inpainting", f"mask={mask}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Reconstruction, "run", replaced)
+        (failed,) = run(cfg).failed.values()
+    assert failed.startswith(f"{mask} changed while this ran")
+    assert len(run(cfg).records) == 1
+
+
+def test_long_names_keep_runs_of_the_tracker_apart() -> None:
+    ids = {runner.run_id(Path(f"o/{method}/{'scan' * 40}-abc123")) for method in ("aseqdip-1", "tv-2")}
+    assert len(ids) == 2 and max(map(len, ids)) <= 120
+    assert runner.run_id(Path("o/aseqdip-1/a b")) == "aseqdip-1-a-b"
 
 
 @pytest.mark.parametrize("name", ["results_version", "identity", "content"])
