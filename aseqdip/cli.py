@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from aseqdip.run.runner import Summary
 
 
+#: what launchers raise once a worker is gone
+LOST_WORKERS = ("TerminatedWorkerError", "BrokenProcessPool")
+
 #: how a sweep ends of which not all came to its end
 NOT_ALL = {
     BAD_INPUT: "Some jobs could not run: what is wrong with each stands above.",
@@ -91,7 +94,13 @@ def _main(given: list[str], command: Command) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions as they are: what a user must read is said by us
     import hydra
 
-    hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
+    try:
+        hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
+    except Exception as error:
+        if type(error).__name__ not in LOST_WORKERS:  # of packages that may not be there
+            raise
+        sys.stderr.write("A worker process was killed (memory that ran out?). The same command goes on from here.\n")
+        command.note(UNFINISHED)
     if words.sweeps(ready) and (status := command.status()) in NOT_ALL:
         sys.stderr.write(f"{NOT_ALL[status]}\n")
 
@@ -180,7 +189,8 @@ def ending(cfg: "Config", summary: "Summary") -> str:
         return f"Out of time (budget_minutes) with {done} done: the same command continues."
     if done or summary.failed or summary.elsewhere:
         skipped, failed = len(summary.skipped), len(summary.failed)
-        return f"{done} done, {skipped} skipped, {failed} failed. Results: {summary.folder}"
+        elsewhere = f", {len(summary.elsewhere)} in another process" if summary.elsewhere else ""
+        return f"{done} done, {skipped} skipped, {failed} failed{elsewhere}. Results: {summary.folder}"
     if summary.skipped:
         return f"Nothing to do: all {len(summary.skipped)} image(s) were finished before."
     return f"Nothing to do: dataset={cfg.dataset.name} ends before images={cfg.images}."

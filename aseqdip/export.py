@@ -9,6 +9,7 @@ import logging
 import os
 import struct
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 
 from aseqdip import records
 from aseqdip.data._files import bytes_digest, regular
-from aseqdip.errors import UserError
+from aseqdip.errors import UserError, in_short
 from aseqdip.figures import pixels, white
 from aseqdip.files import write_atomically
 from aseqdip.records import Record
@@ -344,9 +345,9 @@ def load(folder: Path, record: Record, source: Path | None) -> Result:
     try:
         with np.load(folder / "reconstruction.npz", allow_pickle=False) as file:
             return Result(record, pixels(file["shown"]), source)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{folder}: its reconstruction.npz cannot be read ({error}): compute it again, with redo=true."
+            f"{folder}: its reconstruction.npz cannot be read ({in_short(error)}): compute it again, with redo=true."
         ) from error
 
 
@@ -370,7 +371,7 @@ def main(argv: Sequence[str]) -> None:
                     result.source = source(trace.record, words.data)
                 WRITERS[words.to](trace.folder, [result])
             except (UserError, OSError) as error:
-                refused.append(f"{trace.folder}: {error}")
+                refused.append(str(error) if str(trace.folder) in str(error) else f"{trace.folder}: {error}")
                 continue
             sys.stdout.write(f"{trace.folder}\n")
             runs.setdefault(trace.folder.parent, []).append(result)

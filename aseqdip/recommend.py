@@ -44,6 +44,9 @@ ITERATIONS = 2  # and others
 
 def main(words: Sequence[str]) -> None:
     """Print what is in ``data_root``, and commands for it. UserError for other words, and if nothing can be read."""
+    if {"-h", "--help"} & {*words}:
+        sys.stdout.write(f"aseqdip recommend data_root=FOLDER\n\n{__doc__}")
+        return
     root = [word for word in words if word.startswith("data_root=")]
     if bare := [word for word in words if "=" not in word]:
         raise UserError(f"{bare[0]}: expected data_root=FOLDER, where your files are.")

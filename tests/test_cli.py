@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,6 +237,22 @@ def test_killed_and_run_again(tmp_path: Path) -> None:
         whole, resumed = (next(folder.rglob("reconstruction.npz")) for folder in (tmp_path / "whole", parts))
         with np.load(whole) as a, np.load(resumed) as b:
             assert np.array_equal(a["reconstruction"], b["reconstruction"]), "bit for bit"
+
+
+def test_a_worker_that_was_killed_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class TerminatedWorkerError(Exception):  # joblib's, of that name
+        pass
+
+    def killed(*given: Any, **named: Any) -> Any:
+        raise TerminatedWorkerError("a page of words")
+
+    monkeypatch.setattr("hydra.main", lambda **named: lambda job: killed)
+    with pytest.raises(SystemExit) as left:
+        main(["-m", "task=denoising", "preset=smoke", "method=tv,direct", f"outputs={tmp_path}"])
+    assert left.value.code == 3
+    assert "A worker process was killed (memory that ran out?). The same command goes on" in capsys.readouterr().err
 
 
 def test_a_sweep_says_at_its_end_that_a_job_could_not_run(tmp_path: Path) -> None:

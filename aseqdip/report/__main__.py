@@ -38,7 +38,12 @@ def _words() -> argparse.Namespace:
 def write(words: argparse.Namespace) -> None:
     """Everything that was asked for. Raises UserError where there is nothing to report, or for an unknown suffix."""
     found = load(words.folder)
+    blocks = build(found.rows)
     if words.method is not None:
+        there = sorted({row.record.method for row in found.rows})
+        if there and (others := [method for method in words.method if method not in there]):
+            raise UserError(f"--method {' '.join(others)}: there are results of {', '.join(there)}.")
+        blocks = [block for whole in blocks if (block := whole.of(words.method)).cells]
         found.rows = [row for row in found.rows if row.record.method in words.method]
     if not (found.rows or found.failed or found.damaged):
         raise UserError(f"There is no finished record below {', '.join(map(str, words.folder))}: run something first.")
@@ -48,7 +53,8 @@ def write(words: argparse.Namespace) -> None:
         log.warning("%s failed: %s", trace.folder, trace.failure and trace.failure.error)
     if more := len(found.failed[5:]):
         log.warning("%d more failed: --html FILE.html lists them all.", more)
-    blocks = build(found.rows)
+    if found.unfinished:
+        log.warning("%d more were begun and are not finished: the same command continues them.", len(found.unfinished))
     if words.export is not None:
         export(words.export, found.rows)
     if words.html is not None:

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -85,6 +85,11 @@ class Block:
     departures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     cautions: list[str] = field(default_factory=list)
+
+    def of(self, methods: Collection[str]) -> "Block":
+        """The same with these methods alone: what they are measured against stays."""
+        missing = [published for published in self.missing if published.method in methods]
+        return replace(self, cells=[cell for cell in self.cells if cell.method in methods], missing=missing)
 
     @cached_property
     def first(self) -> Record:

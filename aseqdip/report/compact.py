@@ -7,8 +7,9 @@ import base64
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
-from aseqdip.errors import UserError
+from aseqdip.errors import UserError, in_short
 from aseqdip.files import write_text
 from aseqdip.plain import dumps, loads
 from aseqdip.records import Record, Trace, scan
@@ -67,9 +68,18 @@ def _better(trace: Trace, kept: dict[str, Any]) -> bool:
 
 
 def _kept(file: Path) -> dict[str, str]:
-    """The lines of a file by the names of their folders."""
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return {str(loads(line)["folder"]): line for line in text.splitlines()}
+    """The lines of a file by the names of their folders. UserError for one that holds anything else."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            content = loads(line)
+            found[str(content["folder"])] = line if content["record"] else ""
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{file}: line {number} is no record: mend or delete it, or take another folder."
+            ) from error
+    return found
 
 
 def _pictures(trace: Trace, drawn: set[tuple[Any, ...]]) -> dict[str, str]:
@@ -77,7 +87,13 @@ def _pictures(trace: Trace, drawn: set[tuple[Any, ...]]) -> dict[str, str]:
     if trace.record is None or not (trace.folder / "reconstruction.npz").is_file():
         return {}
     r = trace.record
-    found = draw(arrays_of(trace.folder), SIDE, QUALITY)
+    try:
+        found = draw(arrays_of(trace.folder), SIDE, QUALITY)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise UserError(
+            f"{trace.folder}: its reconstruction.npz cannot be read ({in_short(error)}): compute it again with "
+            "redo=true, or delete it, if records alone are enough."
+        ) from error
     problem = r.task, r.setting, r.image, r.content, r.seed, dumps(r.problem)
     if problem in drawn:
         found = {"result": found["result"]}

@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import report_records as made
 
 from aseqdip import records
 from aseqdip.errors import UserError
+from aseqdip.export import main as export_main
 from aseqdip.records import Failure, Score
 from aseqdip.report import __main__ as report
 from aseqdip.report.compact import compact
@@ -265,6 +267,44 @@ def test_nothing_is_made_compact_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "x" / "record.json").write_text("{}")
     with pytest.raises(UserError, match="Mend or delete it first"):
         compact([tmp_path], tmp_path / "small")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_arrays_that_cannot_be_read_are_not_left_out_without_a_word(tmp_path: Path, content: bytes) -> None:
+    (folder,) = made.write(tmp_path / "a", [made.record("mri", "accel4", "aseqdip")])
+    (folder / "reconstruction.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"its reconstruction\.npz cannot be read .*redo=true"):
+        compact([tmp_path / "a"], tmp_path / "small")
+    with pytest.raises(UserError) as refused:
+        export_main([str(tmp_path / "a"), "--to", "h5"])
+    assert str(refused.value).count(str(folder)) == 1
+
+
+def test_a_target_that_holds_something_else_is_not_written(tmp_path: Path) -> None:
+    made.write(tmp_path / "a", [made.record("mri", "accel4", "aseqdip")])
+    (tmp_path / "mri").mkdir()
+    (tmp_path / "mri" / "accel4.jsonl").write_text('{"seconds": 3}\n')
+    with pytest.raises(UserError, match=r"accel4\.jsonl: line 1 is no record"):
+        compact([tmp_path / "a"], tmp_path)
+
+
+def test_some_methods_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made.write(tmp_path, made.campaign([("mri", "accel4", "aseqdip"), ("mri", "accel4", "tv_dip")], 2))
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "checkpoint.pt").touch()
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--mean", "--method", "tv_dip"])
+    report.main()
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| TV-DIP")]
+    assert re.search(r"\| [+-]\d\.\d\d ", row), "they are still measured against aSeqDIP"
+    assert "1 more were begun and are not finished" in caplog.text
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--method", "foo"])
+    with pytest.raises(SystemExit, match="--method foo: there are results of aseqdip, tv_dip"):
+        report.main()
 
 
 @pytest.mark.parametrize("line", ["", "[]", '{"folder": "../x", "record": {}}', '{"folder": 3}', '{"folder": "a"}'])
