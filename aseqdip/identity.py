@@ -89,10 +89,12 @@ def _knobs(cfg: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     """The knobs in force that can change a result: of the measurements, and the others. Files as their content."""
     measured: dict[str, Any] = {}
     other: dict[str, Any] = {}
+    idle = {**cfg.task.part.idle(cfg.task.options), **cfg.method.part.idle(cfg.method.options)}
     for name, known in in_force(cfg).items():
         if not known.field.metadata["result"] or name in ("seed", "dataset.name"):  # said by themselves
             continue
-        value = value_of(cfg, known)
+        # what has no effect makes no other result; but the start image is shown and scored
+        value = known.field.default if name in idle and name != "start" else value_of(cfg, known)
         of_data = known.part_kind in ("task", "dataset.reader") or name in ("size", "truth")
         of_file = known.field.metadata["file"] and value not in NAMES.get(name, ())
         (measured if of_data else other)[name] = file_digest(value) if of_file else value

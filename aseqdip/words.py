@@ -4,7 +4,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -315,6 +315,11 @@ def _located(words: Sequence[str]) -> list[str]:
 # --- composed once, before Hydra runs ----------------------------------------------------------------------------
 
 
+#: the settings that a study reads whose task, method and network are its own; and those of every command
+READ_BY = {"fig6": ("steps", "lr", "network.width", "network.init", "seed", "seeds")}
+OF_ALL = ("experiment", "preset", "outputs", "device", "redo", "budget_minutes", "checkpoint_minutes", "tracker")
+
+
 def rehearse(words: Sequence[str]) -> list[str]:
     """The warnings that a command's words deserve: those without effect in any job. UserError for what cannot run.
 
@@ -329,6 +334,7 @@ def rehearse(words: Sequence[str]) -> list[str]:
             f"This is a sweep over {' and '.join(unsaid)}: add -m, as in python run.py -m {' '.join(settings(words))}; "
             f"or give one value of each."
         )
+    _check_cells(own, over)
     if not sweeps(words):
         over = {}
     groups = {name: values for name, values in over.items() if name in (*GROUPS, "stop", "dataset.reader")}
@@ -342,8 +348,28 @@ def rehearse(words: Sequence[str]) -> list[str]:
     return list((idle or {}).values())
 
 
+def _check_cells(words: Sequence[str], over: Mapping[str, Sequence[str]]) -> None:
+    """UserError for a task or a method beside a cell that is of another."""
+    given = dict(word.partition("=")[::2] for word in words)
+    cells = [cell.split("-") for cell in over.get("cell", [given.get("cell", "")]) if "-" in cell]
+    for name, place in (("task", 0), ("method", -1)):
+        if name in given and any(cell[place] not in over.get(name, [given[name]]) for cell in cells):
+            pattern = f"{given[name]}-*" if name == "task" else f"*-{given[name]}"
+            raise UserError(
+                f"{name}={given[name]}: a cell says its {name} itself, and another: leave {name}= out, or name the "
+                f"cells that are wanted, 'cell=glob({pattern})'."
+            )
+
+
 def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
     """Of the knobs a user named, those that this run does not use, each with a line that says so."""
+    if cfg.study in READ_BY:
+        others = [
+            name for name in names if name in {*catalogue(), *GROUPS} and name not in (*READ_BY[cfg.study], *OF_ALL)
+        ]
+        return {
+            name: f"{name} has no effect: experiment={cfg.study} is of one task, method and network." for name in others
+        }
     used, mine, found = in_force(cfg), chosen(cfg), _otherwise(cfg, names)
     idle = {**cfg.task.part.idle(cfg.task.options), **cfg.method.part.idle(cfg.method.options)}
     gives = cfg.dataset.reader.part.gives

@@ -449,6 +449,11 @@ SMOKE = ("preset=smoke",)
         (("network=medium", "method=self_guided_dip", "recipe=original", "preset=paper"),
          ["network=medium has depth 5 instead of 3, by preset=paper recipe=original; for its own: network.depth=3"]),
         (("network=shallow", "preset=quick", "network.width=8"), []),
+        (("-m", "experiment=table2", "task=ct", "cell=ct-views30-direct,ct-views30-aseqdip"), []),
+        (("experiment=fig6", "lr=1e-3", "network.width=8", "device=cpu"), []),
+        (("experiment=fig6", "task=ct", "stop=wmv", "images=0:3"),
+         [f"{name} has no effect: experiment=fig6 is of one task, method and network."
+          for name in ("images", "stop", "task")]),
     ],
 )  # fmt: skip
 def test_words_without_effect_are_said(words: tuple[str, ...], warnings: list[str]) -> None:
@@ -462,6 +467,8 @@ def test_words_without_effect_are_said(words: tuple[str, ...], warnings: list[st
         (("steps=${steps}",), "steps: Recursive interpolation"),
         (("steps=${oc.env:PATH}",), "expected a whole number"),
         (("experiment=table2",), "This is a sweep over images and cell: add -m"),
+        (("-m", "experiment=table2", "task=ct"), r"task=ct: a cell says its task itself, .*'cell=glob\(ct-\*\)'"),
+        (("cell=mri-accel4-aseqdip", "method=tv"), r"method=tv: a cell says its method itself, .*'cell=glob\(\*-tv\)'"),
         (("experiment=fig9", "images=0"), "This is a sweep over lam: add -m"),
         (("method=vanilla_dip", "recipe=original", "network=shallow"), "the recipe has a network of its own, skip"),
         (("-m", "recipe=original", "method=vanilla_dip", "network=medium,skip"), "has a network of its own, skip"),

@@ -16,6 +16,8 @@ from aseqdip.records import Record
 from aseqdip.report.rows import Row
 
 REFERENCE = "aseqdip"
+#: what networks that are compared should have alike, unless it is what makes the method: said where they have not
+ALIKE = ("steps", "network", "network.width", "network.depth", "start", "precision")
 #: as in the paper's tables, from the simplest to its own; methods that are not there, trained ones, too, come in front
 #: of its own
 ORDER = (*(method for method in numbers.METHODS.values() if method != REFERENCE), REFERENCE)
@@ -215,7 +217,7 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     for number, variant in enumerate(order, start=1):
         printed_one = by_method.get(variant[0])
         block.cells.append(_cell(f"{key}c{number}", labels[variant], variants[variant], printed_one))
-    if not block.known:  # all there is to rank methods by; cells without it keep their order, behind
+    if not block.known and one_part(block):  # all there is to rank methods by; cells without it stay behind
         block.cells.sort(key=lambda cell: cell.means.get("heldout", math.inf))
     _compare(block)
     block.printed = printed
@@ -238,6 +240,10 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     if len(over) > 1:
         but = "; differences from aSeqDIP are, over those that both have" if block.reference else ""
         block.cautions.append(f"Not all are means over the same images and seeds{but}.")
+    if unequal := _unequal(block):
+        block.cautions.append(f"Methods differ in {'; '.join(unequal)}.")
+    if not one_part(block):
+        block.cautions.append("Held-out errors are of parts of several sizes (holdout_fraction): they rank nothing.")
     block.notes += block.cautions
     alike, pairs = agreement(block)
     if pairs:
@@ -256,6 +262,27 @@ def _changed(block: Block) -> list[str]:
             for what, code in enumerate(filter(None, r.code.split(":"))):  # older records say less of it
                 codes.setdefault((name, str(what)), set()).add(code)
     return list(dict.fromkeys(name for (name, *_), found in codes.items() if len(found) > 1))
+
+
+def _unequal(block: Block) -> list[str]:
+    """What networks that are compared should have alike and do not, each with its methods."""
+    found = []
+    for name in ALIKE:
+        values: dict[str, list[str]] = {}
+        for cell in block.cells:
+            first = cell.rows[0].record
+            if first.fitted and (value := first.settings.get(name)) is not None:
+                values.setdefault(str(value), []).append(first.titles.get("method", first.method))
+        if len(values) > 1:
+            said = (f"{value} ({', '.join(dict.fromkeys(methods))})" for value, methods in values.items())
+            found.append(f"{name}: {', '.join(said)}")
+    return found
+
+
+def one_part(block: Block) -> bool:
+    """Whether all held-out errors are of parts of one size; those of another are no measure beside them."""
+    cells = [cell for cell in block.cells if "heldout" in cell.means]
+    return len({row.record.settings.get("holdout_fraction") for cell in cells for row in cell.rows}) < 2
 
 
 def place_of(record: Record) -> tuple[bool, float, str]:
@@ -281,7 +308,8 @@ def _cell(key: str, variant: str, rows: list[Row], printed: Published | None) ->
     if first.method == "direct":  # a direct reconstruction is named after what it is
         label = first.titles.get("start", label)
         label = label[:1].upper() + label[1:]
-    behind = ", ".join(filter(None, (first.trained_on, variant)))
+    told = "given the truth" if first.facts.get("oracle_input") else ""  # no method, a diagnostic
+    behind = ", ".join(filter(None, (told, first.trained_on, variant)))
     label += f" ({behind})" if behind else ""
     scores, means = {}, {}
     for which in ("start", "result", "last", "best", "ema"):
@@ -353,7 +381,8 @@ def agreement(block: Block) -> tuple[int, int]:
         error, psnr = row.number("heldout"), row.number("result_psnr_db")
         if error is not None and psnr is not None:
             judged.setdefault((row.image, row.record.seed), []).append((error, psnr))
-    pairs = [(one, two) for all_of in judged.values() for one, two in combinations(all_of, 2) if one[0] != two[0]]
+    compared = judged.values() if one_part(block) else ()
+    pairs = [(one, two) for all_of in compared for one, two in combinations(all_of, 2) if one[0] != two[0]]
     return sum((error < other) == (psnr > than) for (error, psnr), (other, than) in pairs), len(pairs)
 
 

@@ -187,7 +187,11 @@ def table(records: Iterable[Record]) -> list[list[str]]:
 
 def main(folders: Sequence[str]) -> None:
     """Entry point; status 1 where a rule is broken."""
+    if not folders or any(folder.startswith("-") for folder in folders):
+        sys.exit(__doc__)
     records = records_below(*map(Path, folders))
+    if not records:
+        sys.exit(f"There is no record below {', '.join(folders)}.")
     found = broken(records)
     sys.stdout.write("\n".join([markdown(table(records)), "", *found]) + "\n")
     sys.exit(1 if found else 0)

@@ -385,3 +385,19 @@ def test_the_compact_form_lies_in_its_target_whatever_a_folder_is_called_by(
     for number, root in enumerate(("..", "../../..", ".", str(folder), "../../accel4")):
         (file,) = compact([Path(root)], tmp_path / f"target{number}")
         assert file == tmp_path / f"target{number}" / "mri" / "accel4.jsonl", root
+
+
+def test_networks_that_are_compared_on_unequal_terms_are_said(tmp_path: Path) -> None:
+    alike = {"network": "unet", "network.width": 64, "steps": 4000}
+    own = made.record("mri", "accel4", "aseqdip", settings={**alike, "lr": 1e-4})
+    rival = made.record("mri", "accel4", "vanilla_dip", settings={**alike, "lr": 1e-2})
+    assert "Methods differ" not in means(blocks_of(tmp_path / "equal", own, rival)), "a rate is a method's own"
+    rival = replace(rival, settings={**alike, "steps": 400, "network.width": 16})
+    said = "Methods differ in steps: 400 (Vanilla DIP), 4000 (aSeqDIP); network.width: 16 (Vanilla DIP), 64 (aSeqDIP)."
+    assert said in means(blocks_of(tmp_path / "unequal", own, rival))
+    assert "Methods differ" not in means(blocks_of(tmp_path / "tv", own, classical("a", "paper")))
+
+
+def test_what_is_given_the_truth_is_called_so(tmp_path: Path) -> None:
+    oracle = made.record("mri", "accel4", "vanilla_dip", facts={"oracle_input": True}, settings={"input": "oracle"})
+    assert "| Vanilla DIP (given the truth) " in means(blocks_of(tmp_path, oracle))

@@ -46,3 +46,17 @@ def test_how_often_it_orders_methods_as_the_truth_does_is_said(tmp_path: Path) -
     (one,) = build(load([tmp_path]).rows)
     assert agreement(one) == (2, 3), "tv_dip's error is less than vanilla_dip's, and so is its PSNR"
     assert "2 of 3 pairs of methods" in tables.document([one])
+
+
+def test_errors_of_parts_of_other_sizes_rank_nothing(tmp_path: Path) -> None:
+    for method, error, part in (("aseqdip", 0.3, 0.02), ("vanilla_dip", 0.1, 0.4)):
+        more = {"facts": {"heldout": error}, "settings": {"holdout_fraction": part}}
+        made.write(tmp_path / "known", [made.record("mri", "accel4", method, **more)])
+        made.write(tmp_path / "blind", [made.record("mri", "accel4", method, **more, **BLIND)])
+    for name in ("known", "blind"):
+        (one,) = build(load([tmp_path / name]).rows)
+        assert agreement(one) == (0, 0)
+        assert "Held-out errors are of parts of several sizes" in tables.means([one])
+    blind = [cell.method for cell in one.cells]
+    (equal,) = build(load([tmp_path / "known"]).rows)
+    assert blind == [cell.method for cell in equal.cells], "as if there were none"

@@ -8,7 +8,7 @@ import pytest
 
 from aseqdip.errors import UserError
 from aseqdip.records import Record, Score, scan
-from aseqdip.studies.choice import Budget, broken, budgets, chosen, patient, reading
+from aseqdip.studies.choice import Budget, broken, budgets, chosen, main, patient, reading
 
 RESULTS = Path(__file__).parents[2] / "results"
 #: made before there was the rule, or smaller than it asks for; the page says so, and how they break it
@@ -97,6 +97,17 @@ def test_no_committed_study_of_choice_breaks_a_rule_unsaid(folder: Path) -> None
         return
     page = (RESULTS.parent / "docs" / SAID[folder.name]).read_text()
     assert found and [line for line in found if line not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["--help"], "One rule of choice"), (["FOLDER"], "There is no record below")]
+)
+def test_a_folder_without_records_is_not_a_fair_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit, match=said):
+        main([word.replace("FOLDER", str(tmp_path)) for word in words])
+    assert not capsys.readouterr().out
 
 
 def test_seeds_of_one_image_count_each() -> None:
