@@ -379,7 +379,8 @@ def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
         idle |= {"coils": "k-space has its own"} if gives == "kspace" else {"calibration": "coils are simulated"}
     for name in names:
         if name in idle:
-            found[name] = f"{name} has no effect: {idle[name]}."
+            shown = "is shown, and " if name == "start" else ""
+            found[name] = f"{name} {shown}has no effect: {idle[name]}."
             continue
         declared = catalogue().get(name)
         if declared is None or name in used:
