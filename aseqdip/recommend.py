@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aseqdip import compose
 from aseqdip.data import READERS, make_reader
+from aseqdip.data._files import printable
 from aseqdip.data.base import FileReader, Sample
 from aseqdip.errors import UserError
 from aseqdip.methods import METHODS
@@ -56,6 +57,10 @@ def main(words: Sequence[str]) -> None:
     found = list(_readable(Path(cfg.data_root)))
     if not found:
         raise UserError(f"No file in {cfg.data_root} can be read by any of {', '.join(TASKS)}: see docs/data.md.")
+    below = sorted(path.name for path in Path(cfg.data_root).iterdir() if path.is_dir() and path.name[0] != ".")
+    if len(below) > 1:
+        said = ", ".join(map(printable, below[:5])) + (" ..." if len(below) > 5 else "")
+        sys.stdout.write(f"It has folders: {said}. Each may hold files of another kind: ask for it alone.\n")
     for reader, count, images, first, sample in found:
         own = [f"task={TASKS[reader]}", f"dataset={'folder' if reader == 'picture' else reader}"]
         own += [f"data_root={cfg.data_root}", "images=all", "preset=quick"]

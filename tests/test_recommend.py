@@ -32,6 +32,11 @@ def test_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pyte
     assert [line for line in text.splitlines() if "method=" in line] == lines
     assert text.count("an image on this machine") == 3 and "cannot be tried" not in text
     assert "dataset.slice" not in caplog.text, "its command takes all slices"
+    assert "It has folders" not in text
+    for name in ("mri", "ct"):
+        (tmp_path / name).mkdir()
+    main([f"data_root={tmp_path}"])
+    assert "It has folders: ct, mri. Each may hold files of another kind" in capsys.readouterr().out
 
 
 def test_noisy_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +68,11 @@ def test_what_cannot_be_read_comes_first(tmp_path: Path, capsys: pytest.CaptureF
     main(written([f"data_root={tmp_path}"]))
     text = capsys.readouterr().out
     assert "some 1 of 2 image(s)" in text and "cannot be tried" not in text
+
+
+def test_it_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    assert capsys.readouterr().out.startswith("aseqdip recommend data_root=FOLDER\n\n``recommend``: looks at the files")
 
 
 def test_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
