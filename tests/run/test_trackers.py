@@ -453,7 +453,7 @@ def gone(process: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [("core",), ("mirror", "core")])
 def test_a_stopped_helper_holds_nothing_up(tmp_path: Path, stopped: tuple[str, ...]) -> None:
-    running = Running(tmp_path, "steps=400")
+    running = Running(tmp_path, "steps=1000")  # long enough for W&B to begin on a busy machine, too
     helpers = running.helpers()
     for which in stopped:
         os.kill(helpers[which], signal.SIGSTOP)
