@@ -317,7 +317,10 @@ def _located(words: Sequence[str]) -> list[str]:
 
 #: the settings that a study reads whose task, method and network are its own; and those of every command
 READ_BY = {"fig6": ("steps", "lr", "network.width", "network.init", "seed", "seeds")}
-OF_ALL = ("experiment", "preset", "outputs", "device", "redo", "budget_minutes", "checkpoint_minutes", "tracker")
+OF_ALL = (
+    *("experiment", "preset", "outputs", "data_root", "device", "precision", "parallel", "redo"),
+    *("budget_minutes", "checkpoint_minutes", "tracker"),
+)
 
 
 def rehearse(words: Sequence[str]) -> list[str]:
@@ -353,7 +356,7 @@ def _check_cells(words: Sequence[str], over: Mapping[str, Sequence[str]]) -> Non
     given = dict(word.partition("=")[::2] for word in words)
     cells = [cell.split("-") for cell in over.get("cell", [given.get("cell", "")]) if "-" in cell]
     for name, place in (("task", 0), ("method", -1)):
-        if name in given and any(cell[place] not in over.get(name, [given[name]]) for cell in cells):
+        if name in given and any({*over.get(name, [given[name]])} != {cell[place]} for cell in cells):
             pattern = f"{given[name]}-*" if name == "task" else f"*-{given[name]}"
             raise UserError(
                 f"{name}={given[name]}: a cell says its {name} itself, and another: leave {name}= out, or name the "
@@ -367,9 +370,7 @@ def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
         others = [
             name for name in names if name in {*catalogue(), *GROUPS} and name not in (*READ_BY[cfg.study], *OF_ALL)
         ]
-        return {
-            name: f"{name} has no effect: experiment={cfg.study} is of one task, method and network." for name in others
-        }
+        return {name: f"{name} has no effect: experiment={cfg.study} does not use it." for name in others}
     used, mine, found = in_force(cfg), chosen(cfg), _otherwise(cfg, names)
     idle = {**cfg.task.part.idle(cfg.task.options), **cfg.method.part.idle(cfg.method.options)}
     gives = cfg.dataset.reader.part.gives

@@ -454,7 +454,7 @@ SMOKE = ("preset=smoke",)
         (("-m", "experiment=table2", "task=ct", "cell=ct-views30-direct,ct-views30-aseqdip"), []),
         (("experiment=fig6", "lr=1e-3", "network.width=8", "device=cpu"), []),
         (("experiment=fig6", "task=ct", "stop=wmv", "images=0:3"),
-         [f"{name} has no effect: experiment=fig6 is of one task, method and network."
+         [f"{name} has no effect: experiment=fig6 does not use it."
           for name in ("images", "stop", "task")]),
     ],
 )  # fmt: skip
@@ -470,6 +470,7 @@ def test_words_without_effect_are_said(words: tuple[str, ...], warnings: list[st
         (("steps=${oc.env:PATH}",), "expected a whole number"),
         (("experiment=table2",), "This is a sweep over images and cell: add -m"),
         (("-m", "experiment=table2", "task=ct"), r"task=ct: a cell says its task itself, .*'cell=glob\(ct-\*\)'"),
+        (("-m", "cell=mri-accel4-aseqdip", "method=aseqdip,tv"), r"method=aseqdip,tv: a cell says its method itself"),
         (("cell=mri-accel4-aseqdip", "method=tv"), r"method=tv: a cell says its method itself, .*'cell=glob\(\*-tv\)'"),
         (("experiment=fig9", "images=0"), "This is a sweep over lam: add -m"),
         (("method=vanilla_dip", "recipe=original", "network=shallow"), "the recipe has a network of its own, skip"),

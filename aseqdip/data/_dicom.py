@@ -5,6 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,7 +77,7 @@ class DicomReader(VolumeReader):
                 if len(group) > 1:
                     self.series[path] = (f"series{number}", index, len(group))
             if said := uneven([position for position, *_ in group]):
-                log.warning("%s: its series is taken for a volume of %d slices, but %s.", group[0][2], len(group), said)
+                _say(f"{group[0][2]}: its series is taken for a volume of {len(group)} slices, but {said}.")
         return order
 
     def _read_of(self, volume: str, path: Path, index: int | None) -> Sample:
@@ -101,6 +102,12 @@ class DicomReader(VolumeReader):
         return self._digests[series]
 
 
+@cache
+def _say(warning: str) -> None:
+    """Once: a folder is looked through for more than one end."""
+    log.warning("%s", warning)
+
+
 def uneven(positions: Sequence[float]) -> str:
     """What is odd about the places of a volume's slices, ascending, in mm: where some are missing or lie twice."""
     steps = np.diff(positions)
@@ -108,7 +115,9 @@ def uneven(positions: Sequence[float]) -> str:
         return ""
     if (steps == 0).any():
         return f"{(steps == 0).sum()} of them lie where another one does (time points, weightings)"
-    gaps = np.flatnonzero(steps > 1.5 * np.median(steps))
+    # beside each; one spacing may follow another, as in scans of heads
+    beside = [np.delete(steps[max(0, i - 1) : i + 2], min(i, 1)) for i in range(len(steps))]
+    gaps = [i for i, near in enumerate(beside) if len(near) and steps[i] > 1.5 * near.max()]
     places = ", ".join(f"{positions[i]:g} and {positions[i + 1]:g} mm" for i in gaps[:3])
     return f"between {places} there are none: some may be missing" if len(gaps) else ""
 

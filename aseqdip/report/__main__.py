@@ -41,8 +41,11 @@ def write(words: argparse.Namespace) -> None:
     blocks = build(found.rows)
     if words.method is not None:
         there = sorted({row.record.method for row in found.rows})
-        if there and (others := [method for method in words.method if method not in there]):
+        others = [method for method in words.method if method not in there]
+        if there and len(others) == len(words.method):
             raise UserError(f"--method {' '.join(others)}: there are results of {', '.join(there)}.")
+        if others:
+            log.warning("There is no result of %s.", ", ".join(others))
         blocks = [block for whole in blocks if (block := whole.of(words.method)).cells]
         found.rows = [row for row in found.rows if row.record.method in words.method]
     if not (found.rows or found.failed or found.damaged):

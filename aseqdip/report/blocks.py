@@ -17,7 +17,7 @@ from aseqdip.report.rows import Row
 
 REFERENCE = "aseqdip"
 #: what networks that are compared should have alike, unless it is what makes the method: said where they have not
-ALIKE = ("steps", "network", "network.width", "network.depth", "start", "precision")
+ALIKE = ("steps", "network", "network.width", "network.depth", "precision")
 #: as in the paper's tables, from the simplest to its own; methods that are not there, trained ones, too, come in front
 #: of its own
 ORDER = (*(method for method in numbers.METHODS.values() if method != REFERENCE), REFERENCE)
@@ -76,7 +76,7 @@ class Block:
         problem: the knobs that tell its measurements from those of a block that is else the same, or "".
         printed: what the paper has for it; missing: those of it without a cell here.
         departures: what is not as in the paper's protocol; empty if nothing is known not to be.
-        notes: what its numbers must be read with; cautions: those of them that a short table has, too.
+        told: what the published numbers must be read with.
     """
 
     key: str
@@ -85,8 +85,19 @@ class Block:
     printed: list[Published] = field(default_factory=list)
     missing: list[Published] = field(default_factory=list)
     departures: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    cautions: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    @cached_property
+    def cautions(self) -> list[str]:
+        """What its numbers must be read with, in a short table, too."""
+        return _cautions(self)
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """All that they must be read with."""
+        alike, pairs = agreement(self)
+        said = f"Held-out error orders {alike} of {pairs} pairs of methods on one image as PSNR does."
+        return [*self.told, *self.cautions, *([said] if pairs else [])]
 
     def of(self, methods: Collection[str]) -> "Block":
         """The same with these methods alone: what they are measured against stays."""
@@ -226,29 +237,32 @@ def _block(key: str, problem: str, rows: list[Row]) -> Block:
     block.missing.sort(key=lambda p: ORDER.index(p.method) if p.method in ORDER else len(ORDER))
     if printed:
         block.departures = protocol.departures([[row.record for row in cell.rows] for cell in block.cells])
-        block.notes = protocol.notes(first.task, first.setting, first.dataset, printed)
+        block.told = protocol.notes(first.task, first.setting, first.dataset, printed)
+    return block
+
+
+def _cautions(block: Block) -> list[str]:
+    found = []
     if copies := sum(len(cell.copies) for cell in block.cells):
-        block.cautions.append(f"Left out: {copies} older of two with the same image, seed and settings.")
+        found.append(f"Left out: {copies} older of two with the same image, seed and settings.")
     if len({row.record.results_version for cell in block.cells for row in cell.rows}) > 1:
-        block.cautions.append("Some results are of an older version of the program than others, and may differ now.")
+        found.append("Some results are of an older version of the program than others, and may differ now.")
     if changed := _changed(block):
-        block.cautions.append(
+        found.append(
             f"The code of {' and '.join(changed)}, or what it runs on, changed between results: redo=true computes "
             "them all anew."
         )
+    elif len({r.code.partition(":")[2] for cell in block.cells for r in (row.record for row in cell.rows)} - {""}) > 1:
+        found.append("Operators or the engine changed between results: redo=true computes them all anew.")
     over = {frozenset((row.image, row.record.seed) for row in cell.rows) for cell in block.cells}
     if len(over) > 1:
         but = "; differences from aSeqDIP are, over those that both have" if block.reference else ""
-        block.cautions.append(f"Not all are means over the same images and seeds{but}.")
+        found.append(f"Not all are means over the same images and seeds{but}.")
     if unequal := _unequal(block):
-        block.cautions.append(f"Methods differ in {'; '.join(unequal)}.")
+        found.append(f"Methods differ in {'; '.join(unequal)}.")
     if not one_part(block):
-        block.cautions.append("Held-out errors are of parts of several sizes (holdout_fraction): they rank nothing.")
-    block.notes += block.cautions
-    alike, pairs = agreement(block)
-    if pairs:
-        block.notes.append(f"Held-out error orders {alike} of {pairs} pairs of methods on one image as PSNR does.")
-    return block
+        found.append("Held-out errors are of parts of several sizes (holdout_fraction): they rank nothing.")
+    return found
 
 
 def _changed(block: Block) -> list[str]:
@@ -268,13 +282,16 @@ def _unequal(block: Block) -> list[str]:
     """What networks that are compared should have alike and do not, each with its methods."""
     found = []
     for name in ALIKE:
-        values: dict[str, list[str]] = {}
-        for cell in block.cells:
-            first = cell.rows[0].record
+        values: dict[str, dict[str, str]] = {}  # by method: one that is swept over has its equal among several
+        for first in (cell.rows[0].record for cell in block.cells):
             if first.fitted and (value := first.settings.get(name)) is not None:
-                values.setdefault(str(value), []).append(first.titles.get("method", first.method))
-        if len(values) > 1:
-            said = (f"{value} ({', '.join(dict.fromkeys(methods))})" for value, methods in values.items())
+                values.setdefault(first.method, {})[str(value)] = first.titles.get("method", first.method)
+        if any(one.keys().isdisjoint(two) for one, two in combinations(values.values(), 2)):
+            methods: dict[str, list[str]] = {}
+            for own in values.values():
+                for value, title in own.items():
+                    methods.setdefault(value, []).append(title)
+            said = (f"{value} ({', '.join(titles)})" for value, titles in methods.items())
             found.append(f"{name}: {', '.join(said)}")
     return found
 

@@ -4,6 +4,7 @@ Left out are arrays, whole curves and checkpoints. ``records.scan`` reads the fi
 """
 
 import base64
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ def compact(folders: Iterable[Path], target: Path, methods: Collection[str] = ()
             if trace.state == "damaged":
                 raise UserError(f"{trace.folder}: {trace.error}. Mend or delete it first.")
             if trace.record is not None and (not methods or trace.record.method in methods):
-                *place, run, image = trace.folder.resolve().parts
-                below = place[len(root.resolve().parts) :]  # task and setting, at least
+                *place, run, image = _named(trace.folder)
+                below = place[len(_named(root)) :]  # task and setting, at least
                 name = "/".join(below if len(below) > 1 else (trace.record.task, trace.record.setting))
                 here = found.setdefault(target / f"{name}.jsonl", {})
                 if (other := here.get(f"{run}/{image}")) is None or _age(trace.record) >= _age(other.record):
@@ -60,6 +61,11 @@ def _age(record: Record | dict[str, Any] | None) -> list[int]:
     return [values.get(date, 0) for date in ("results_version", "finished")]
 
 
+def _named(path: Path) -> tuple[str, ...]:
+    """The parts of a whole path; links keep the name that they have."""
+    return Path(os.path.normpath(path.absolute())).parts
+
+
 def _better(trace: Trace, kept: dict[str, Any]) -> bool:
     """Whether it is newer than a line; of the same age, whether it has pictures that the line may lack."""
     if (age := _age(trace.record)) != (before := _age(kept["record"])):
@@ -74,7 +80,9 @@ def _kept(file: Path) -> dict[str, str]:
     for number, line in enumerate(lines, start=1):
         try:
             content = loads(line)
-            found[str(content["folder"])] = line if content["record"] else ""
+            found[str(content["folder"])] = line
+            if not content["record"]:
+                raise ValueError("no record")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{file}: line {number} is no record: mend or delete it, or take another folder."

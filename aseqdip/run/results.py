@@ -31,7 +31,6 @@ def write(folder: Path, run: Reconstruction, known: Record, source: Path | None 
     image = run.result()
     start, result = case.show(case.problem.z0), case.show(image)
     title = f"{titles['task']} {titles['setting']} · {titles['method']} · {known.image} · preset={known.preset}"
-    (folder / "record.json").unlink(missing_ok=True)  # redo=true: from here on it would be of other arrays
     with run.clock.measure("saving"):
         write_partial(folder, run)
         try:
@@ -82,8 +81,9 @@ def origin(read: dict[str, Any], scale: float, region: list[int] | None) -> dict
 
 def write_partial(folder: Path, run: Reconstruction) -> None:
     """The curve so far and the last finite iterate: what is kept of a reconstruction that failed, too."""
-    records.write_curve(folder / "curve.csv", run.scores.rows)
     records.write_arrays(folder / "reconstruction.npz", reconstruction=run.scores.last)
+    (folder / "record.json").unlink(missing_ok=True)  # redo=true: from here on it would be of other arrays
+    records.write_curve(folder / "curve.csv", run.scores.rows)
 
 
 def describe(record: Record, rule: StoppingRule | None = None) -> str:

@@ -79,9 +79,10 @@ def run(cfg: Config) -> Summary:
         return summary
     deadline = None if cfg.budget_minutes is None else command_start() + 60 * cfg.budget_minutes
     with Interrupt(deadline) as interrupt:
-        for repeat, folder in zip(repeats, folders, strict=True):
+        seeds = [Seed(*each, engine, items, summary, interrupt) for each in zip(repeats, folders, strict=True)]
+        for seed in seeds:
             if not interrupt.due:
-                Seed(repeat, engine, items, folder, summary, interrupt).run(names)
+                seed.run(names)
     summary.interrupted, summary.late = interrupt.signal, interrupt.late
     return summary
 
@@ -119,11 +120,11 @@ class Seed:
     """A config's images with one of its seeds."""
 
     def __init__(
-        self, cfg: Config, engine: Engine, items: Items, folder: Path, summary: Summary, interrupt: Interrupt
+        self, cfg: Config, folder: Path, engine: Engine, items: Items, summary: Summary, interrupt: Interrupt
     ) -> None:
         self.cfg, self.engine, self.items, self.folder = cfg, engine, items, folder
         self.summary, self.interrupt = summary, interrupt
-        self.names, self.tried, self.skipped, self.begun = 0, 0, len(summary.skipped), 0.0
+        self.names, self.tried, self.skipped, self.begun = 0, 0, 0, 0.0
         self.others: dict[Path, Seed] = {}
         self.lock = threading.Lock()
         self.slices: list[tuple[Path, Origin]] = []  # of volumes: where those that are finished are
@@ -141,6 +142,7 @@ class Seed:
     def run(self, names: list[str]) -> None:
         """All of them, several at a time if the config says so."""
         cfg, before = self.cfg, len(self.summary.skipped)
+        self.skipped = before
         known = cfg.dataset.reader.part.gives == "image"  # else a file may have a sampling of its own
         log.info(
             "%s, %s on %s (%s), preset=%s, seed %d, %d image(s)%s",
@@ -213,7 +215,7 @@ class Seed:
             folder = identity.run_folder(cfg)
             with self.lock:  # another thread's slices of a volume must come to the same one
                 if folder not in self.others:
-                    self.others[folder] = Seed(cfg, self.engine, self.items, folder, self.summary, self.interrupt)
+                    self.others[folder] = Seed(cfg, folder, self.engine, self.items, self.summary, self.interrupt)
             own = self.others[folder]
         if not own.said:
             own.said = True
@@ -266,11 +268,19 @@ class Seed:
         if ":" in found.code and found.code != self.code and not self.warned:
             self.warned = True
             log.warning(
-                "%s is finished, but was computed before operators or the engine were changed last: redo=true computes "
-                "it anew.",
+                "%s is finished, but of other code of operators or engine, and so may others be: redo=true computes "
+                "them anew.",
                 found.image,
             )
         return found
+
+    def stands(self, folder: Path) -> bool:
+        """Whether a result of this run is there, whole: redo=true began it anew, and failed."""
+        trace = records.read(folder) if folder.is_dir() else None
+        if trace is None or trace.record is None:
+            return False
+        found = trace.record.identity, trace.record.results_version
+        return found == (self.identity, identity.RESULTS) and zipfile.is_zipfile(folder / "reconstruction.npz")
 
     def keep(self, folder: Path, record: Record, origin: Origin) -> None:
         """Take a finished result; its record says where it stands now: other slices may have come since."""
@@ -289,6 +299,7 @@ class Seed:
         trackers: list[Tracker] = []
         record: Record | None = None
         try:
+            self.check_files()
             begin = time.perf_counter()
             case = self.started(fitted_case(self.task.make(name, sample), cfg.rule).to(engine.device))
             seconds = time.perf_counter() - begin
@@ -388,9 +399,7 @@ class Seed:
         if changed := [
             path for path, before in self.files.items() if not path.is_file() or bytes_digest(path) != before
         ]:
-            raise UserError(
-                f"{changed[0]} changed while this ran: the same command computes this image of what it is now."
-            )
+            raise UserError(f"{changed[0]} changed while this ran: the same command computes images of what it is now.")
 
     def say_size(self, name: str, sample: Sample, case: Case) -> None:
         """Say once that images are not reconstructed as large as they are."""
@@ -419,8 +428,8 @@ class Seed:
         """Note an image's failure, and keep what is there of it."""
         self.summary.failed[name] = message
         log.error("%s failed: %s", name, message)
-        if (folder / "record.json").is_file():  # redo=true: what was there before is whole
-            log.error("%s: its earlier result is kept.", name)
+        if self.stands(folder):
+            log.error("%s: its earlier result is kept.%s", name, trace and f"\n{without_folders(trace)}")
             return
         begun = begun if begun is not None and begun.scores.last is not None else None
         if begun is not None:

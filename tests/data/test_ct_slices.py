@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
 from aseqdip.data import Sample, make_reader
+from aseqdip.data._dicom import _say
 from aseqdip.errors import UserError
 
 MISSING = object()
@@ -224,6 +225,7 @@ def test_planes_and_echoes_of_one_series_are_no_volume(tmp_path: Path) -> None:
         ([0, 2, 4, 8, 10], "volume of 5 slices, but between 4 and 8 mm there are none"),
         ([0, 2, 4, 0, 2, 4], "volume of 6 slices, but 3 of them lie where another one does"),
         ([0, 2, 4.0001, 6, 8.2], ""),
+        ([0, 4, 8, 16, 24, 32], ""),
     ],
 )
 def test_a_series_with_missing_or_repeated_slices_is_noticed(
@@ -232,6 +234,9 @@ def test_a_series_with_missing_or_repeated_slices_is_noticed(
     for i, z in enumerate(places):
         place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, z]}
         write_dicom(tmp_path / f"{i}.dcm", SeriesInstanceUID="1.2.3", **place)
-    make_reader("ct", tmp_path).items()
+    _say.cache_clear()
+    for _ in range(2):
+        make_reader("ct", tmp_path).items()
+    assert caplog.text.count("volume of") == bool(said), "once"
     assert said in caplog.text
     assert bool(said) is bool(caplog.records)

@@ -346,6 +346,10 @@ def test_results_of_other_code_are_not_averaged_without_a_word(tmp_path: Path) -
     assert said not in means(blocks_of(tmp_path / "more", one, replace(other, code="1:3"))), "older ones say less"
     one = replace(one, code="1:4")
     assert said in means(blocks_of(tmp_path / "engine", one, replace(other, code="1:3"))), "what it runs on counts"
+    rival = made.record("mri", "accel4", "vanilla_dip", identity="3", code="2:3")
+    base = "Operators or the engine changed between results: redo=true"
+    assert base in means(blocks_of(tmp_path / "rival", one, rival)), "of whichever methods"
+    assert base not in means(blocks_of(tmp_path / "alike", one, replace(rival, code="2:4")))
     task = [replace(record, code="1") for record in (old[0], replace(old[1], identity="2"))]
     assert said in means(blocks_of(tmp_path / "task", *task)), "other code than the method's"
     assert said in means(blocks_of(tmp_path / "upgrade", old[0], task[1]))
@@ -396,6 +400,13 @@ def test_networks_that_are_compared_on_unequal_terms_are_said(tmp_path: Path) ->
     said = "Methods differ in steps: 400 (Vanilla DIP), 4000 (aSeqDIP); network.width: 16 (Vanilla DIP), 64 (aSeqDIP)."
     assert said in means(blocks_of(tmp_path / "unequal", own, rival))
     assert "Methods differ" not in means(blocks_of(tmp_path / "tv", own, classical("a", "paper")))
+    own = [replace(own, settings={**alike, "steps": steps}) for steps in (400, 4000)]
+    assert "Methods differ" not in means(blocks_of(tmp_path / "swept", *own)), "one method's own sweep is labelled"
+    assert "Methods differ" not in means(
+        blocks_of(tmp_path / "equal_too", *own, replace(rival, settings=own[0].settings))
+    )
+    (block,) = blocks_of(tmp_path / "both", own[1], rival)
+    assert "Methods differ" not in means([block.of(["vanilla_dip"])]), "of methods that are shown"
 
 
 def test_what_is_given_the_truth_is_called_so(tmp_path: Path) -> None:

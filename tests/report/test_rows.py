@@ -283,9 +283,18 @@ def test_arrays_that_cannot_be_read_are_not_left_out_without_a_word(tmp_path: Pa
 def test_a_target_that_holds_something_else_is_not_written(tmp_path: Path) -> None:
     made.write(tmp_path / "a", [made.record("mri", "accel4", "aseqdip")])
     (tmp_path / "mri").mkdir()
-    (tmp_path / "mri" / "accel4.jsonl").write_text('{"seconds": 3}\n')
-    with pytest.raises(UserError, match=r"accel4\.jsonl: line 1 is no record"):
-        compact([tmp_path / "a"], tmp_path)
+    for line in ('{"seconds": 3}', '{"folder": "run/x", "record": null}'):
+        (tmp_path / "mri" / "accel4.jsonl").write_text(f"{line}\n")
+        with pytest.raises(UserError, match=r"accel4\.jsonl: line 1 is no record"):
+            compact([tmp_path / "a"], tmp_path)
+
+
+def test_the_compact_form_of_a_linked_folder_is_called_as_the_link(tmp_path: Path) -> None:
+    made.write(tmp_path / "disk" / "of" / "results", [made.record("mri", "accel4", "aseqdip")])
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "mri").symlink_to(tmp_path / "disk" / "of" / "results" / "mri")
+    (file,) = compact([tmp_path / "outputs"], tmp_path / "small")
+    assert file == tmp_path / "small" / "mri" / "accel4.jsonl"
 
 
 def test_some_methods_alone(
@@ -305,6 +314,9 @@ def test_some_methods_alone(
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--method", "foo"])
     with pytest.raises(SystemExit, match="--method foo: there are results of aseqdip, tv_dip"):
         report.main()
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--method", "pnp", "tv_dip"])
+    report.main()
+    assert "There is no result of pnp." in caplog.text
 
 
 @pytest.mark.parametrize("line", ["", "[]", '{"folder": "../x", "record": {}}', '{"folder": 3}', '{"folder": "a"}'])

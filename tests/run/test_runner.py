@@ -528,12 +528,19 @@ def test_a_redo_that_fails_leaves_the_earlier_result_whole(
             raise RuntimeError("the card fell off")
         return advance(self, sinks)
 
+    def full(*given: Any, **named: Any) -> None:
+        raise OSError(28, "No space left on device")
+
     advance = Reconstruction.advance
     with monkeypatch.context() as patch:
         patch.setattr(Reconstruction, "advance", broken)
         assert run(configure("redo=true")).failed == {"brain00": "RuntimeError: the card fell off"}
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert "brain00: its earlier result is kept" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(results.records, "write_arrays", full)
+        run(configure("redo=true"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, "on a full disk, too"
     monkeypatch.setattr(results.export, "beside", broken)  # of what is half written no record says that it is whole
     run(configure("redo=true"))
     assert not (folder / "record.json").exists()
@@ -555,13 +562,13 @@ def test_results_whose_arrays_are_damaged_or_gone_are_noticed(
 def test_a_finished_result_of_other_operators_is_said(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
     record, folder = only(run(configure()))
     run(configure())
-    assert "computed before operators" not in caplog.text
+    assert "of other code of operators" not in caplog.text
     write(folder, dataclasses.replace(record, code=record.code.partition(":")[0]))
     run(configure())
-    assert "computed before operators" not in caplog.text, "older records do not say"
+    assert "of other code of operators" not in caplog.text, "older records do not say"
     write(folder, dataclasses.replace(record, code=f"{record.code[:-4]}0000"))
     assert run(configure()).skipped
-    assert "computed before operators or the engine were changed last: redo=true" in caplog.text
+    assert "finished, but of other code of operators or engine, and so may others be: redo=true" in caplog.text
 
 
 def test_a_file_that_is_replaced_while_it_is_used_fails_the_image(
@@ -574,18 +581,22 @@ def test_a_file_that_is_replaced_while_it_is_used_fails_the_image(
         hole[:side, :side] = 255
         Image.fromarray(hole).save(mask)
 
+    fitted = []
+
     def replaced(self: Reconstruction, *given: Any) -> bool:
+        fitted.append(self.name)
         drawn(20)
         return whole(self, *given)
 
     whole = Reconstruction.run
     drawn(10)
-    cfg = configure("task=inpainting", f"mask={mask}")
+    cfg = configure("task=inpainting", f"mask={mask}", "images=0:2", "seeds=[0,1]")
     with monkeypatch.context() as patch:
         patch.setattr(Reconstruction, "run", replaced)
-        (failed,) = run(cfg).failed.values()
-    assert failed.startswith(f"{mask} changed while this ran")
-    assert len(run(cfg).records) == 1
+        failed = run(cfg).failed
+    assert all(why.startswith(f"{mask} changed while this ran") for why in failed.values())
+    assert (len(failed), len(fitted)) == (2, 1), "no other is computed in vain, of no other seed either"
+    assert len(run(cfg).records) == 4
 
 
 def test_long_names_keep_runs_of_the_tracker_apart() -> None:
