@@ -149,7 +149,7 @@ class Seed:
             f"{cfg.task.name} {self.task.setting}" if known else cfg.task.name,
             cfg.method.name,
             self.engine.device,
-            self.engine.precision,
+            self.engine.precision if cfg.learns else "fp32",
             cfg.preset,
             cfg.seed,
             len(names),
