@@ -249,6 +249,11 @@ def chosen(cfg: Config) -> dict[str, str]:
     return {kind: f"{kind}={name}" for kind, name in names.items()}
 
 
+def idle_knobs(cfg: Config) -> dict[str, str]:
+    """The knobs of task and method that others of their choices leave without effect, each with why."""
+    return {**cfg.task.part.idle(cfg.task.options), **cfg.method.part.idle(cfg.method.options)}
+
+
 def in_force(cfg: Config) -> dict[str, Known]:
     """The knobs that this run uses: its parts' and those of every run, without what its method ignores."""
     owners = {"": "", **chosen(cfg)}

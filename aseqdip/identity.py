@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from aseqdip.config import Config, in_force, make_task, value_of
+from aseqdip.config import Config, idle_knobs, in_force, make_task, value_of
 from aseqdip.data._files import bytes_digest
 from aseqdip.data.base import FileReader, Sample
 from aseqdip.engine import pick_device, pick_precision
@@ -89,7 +89,7 @@ def _knobs(cfg: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     """The knobs in force that can change a result: of the measurements, and the others. Files as their content."""
     measured: dict[str, Any] = {}
     other: dict[str, Any] = {}
-    idle = {**cfg.task.part.idle(cfg.task.options), **cfg.method.part.idle(cfg.method.options)}
+    idle = idle_knobs(cfg)
     for name, known in in_force(cfg).items():
         if not known.field.metadata["result"] or name in ("seed", "dataset.name"):  # said by themselves
             continue

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Glob, Override, QuotedString, Value
 from hydra.errors import HydraException
 
 from aseqdip import compose
-from aseqdip.config import GROUPS, REGISTRIES, Config, catalogue, chosen, in_force, unknown
+from aseqdip.config import GROUPS, REGISTRIES, Config, catalogue, chosen, idle_knobs, in_force, unknown
 from aseqdip.errors import UserError, near
 from aseqdip.files import config_folder
 
@@ -372,7 +372,7 @@ def without_effect(cfg: Config, names: Sequence[str]) -> dict[str, str]:
         ]
         return {name: f"{name} has no effect: experiment={cfg.study} does not use it." for name in others}
     used, mine, found = in_force(cfg), chosen(cfg), _otherwise(cfg, names)
-    idle = {**cfg.task.part.idle(cfg.task.options), **cfg.method.part.idle(cfg.method.options)}
+    idle = idle_knobs(cfg)
     gives = cfg.dataset.reader.part.gives
     if gives == "sinogram":
         idle |= dict.fromkeys(("size", "views", "photons"), "a measured sinogram has its own")

@@ -22,6 +22,13 @@ from aseqdip.errors import UserError
 from aseqdip.identity import code, content, file_digest, image_folder, problem, run_folder, settings
 from aseqdip.run.runner import run
 
+#: the file of a method of somebody's own
+MINE = (
+    '"""A method."""\n\nfrom aseqdip.methods.vanilla_dip import VanillaDIP\n\n\n'
+    'class Mine(VanillaDIP):\n    """Words."""\n\n'
+    '    name = "mine"\n    title = "Mine"\n    # a comment\n    factor = 1.0\n'
+)
+
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Callable[[str, int], Path]:
@@ -178,17 +185,12 @@ def test_results_of_older_code_are_computed_again(configure: Configure, monkeypa
 def test_a_changed_part_is_computed_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (
-        '"""A method."""\n\nfrom aseqdip.methods.vanilla_dip import VanillaDIP\n\n\n'
-        'class Mine(VanillaDIP):\n    """Words."""\n\n'
-        '    name = "mine"\n    title = "Mine"\n    # a comment\n    factor = 1.0\n'
-    )
     monkeypatch.syspath_prepend(str(tmp_path))
     cfg, found = configure("method=vanilla_dip"), []
     for number, (old, new) in enumerate(
         (("", ""), ("a comment", "another"), ("Words.", "Other words."), ("1.0", "2.0"))
     ):
-        (tmp_path / f"mine{number}.py").write_text(text.replace(old, new))
+        (tmp_path / f"mine{number}.py").write_text(MINE.replace(old, new))
         module = __import__(f"mine{number}")
         found.append(code(f"mine{number}"))
         assert identity.sources(replace(cfg, method=replace(cfg.method, part=module.Mine))) != identity.sources(cfg)
@@ -223,18 +225,14 @@ def test_the_code_that_a_method_s_code_imports_counts(
 def test_code_that_is_edited_while_a_sweep_goes_on_is_not_what_runs(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (
-        "from aseqdip.methods.vanilla_dip import VanillaDIP\n\n\n"
-        'class Mine(VanillaDIP):\n    name = "mine"\n    title = "Mine"\n    factor = 1.0\n'
-    )
     (tmp_path / "edited").mkdir()
     for name in ("__init__", "one", "other"):
-        (tmp_path / "edited" / f"{name}.py").write_text("" if name == "__init__" else text)
+        (tmp_path / "edited" / f"{name}.py").write_text("" if name == "__init__" else MINE)
     monkeypatch.syspath_prepend(str(tmp_path))
     one, other = (importlib.import_module(f"edited.{name}").Mine for name in ("one", "other"))
     cfg = configure("method=vanilla_dip")
     identity.sources(replace(cfg, method=replace(cfg.method, part=one)))  # of the first job
-    (tmp_path / "edited" / "other.py").write_text(text.replace("1.0", "2.0"))
+    (tmp_path / "edited" / "other.py").write_text(MINE.replace("1.0", "2.0"))
     identity.sources(replace(cfg, method=replace(cfg.method, part=other)))
     assert code("edited.other") == code("edited.one")
 
